@@ -1,0 +1,169 @@
+"""Readers of annotation files.  A line that does not parse is a ValueError with the file and the line's number."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CELEBA_ATTRIBUTES = 40
+SIGNS = frozenset(("1", "-1"))
+BITS = frozenset((0, 1))
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class Faces:
+    """CelebA or CelebA-HQ as annotated.
+
+    rows: picture name and its 40 values "1" or "-1", in the file's order, read as they are taken.
+    partition: picture name -> 0 (train), 1 (val) or 2 (test).
+    """
+
+    pictures: Path
+    attributes: tuple[str, ...]
+    rows: Iterator[tuple[str, list[str]]]
+    partition: dict[str, int]
+
+
+def require(folder: Path, dataset: str, *names: str, flag: str = "--data_dir") -> None:
+    """Refuse a folder, given as ``flag``, that is not laid out as the data set is published."""
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        raise ValueError(f"{flag} {folder}: --dataset {dataset} expects {', '.join(missing)} there; {found(folder)}")
+
+
+def found(folder: Path, most: int = 8) -> str:
+    """What lies in ``folder``, for a message."""
+    names = sorted(os.listdir(folder))
+    more = f" ... ({len(names) - most} more)" if len(names) > most else ""
+    return f"found: {', '.join(names[:most]) or 'nothing'}{more}"
+
+
+def celeba(folder: Path, flag: str = "--data_dir") -> Faces:
+    """list_attr_celeba.csv and list_eval_partition.csv."""
+    pictures, table, parts = "img_align_celeba", "list_attr_celeba.csv", "list_eval_partition.csv"
+    require(folder, "CelebA", pictures, table, parts, flag=flag)
+    rows = _lines(folder / table)
+    number, header = next(rows, (1, ""))
+    names = tuple(name.strip() for name in header.split(",")[1:])
+    if len(names) != CELEBA_ATTRIBUTES or SIGNS.issuperset(names):
+        raise _bad_line(folder / table, number, f"image_id and the names of {CELEBA_ATTRIBUTES} attributes", header)
+    signed = (_signed(folder / table, number, line, ",") for number, line in rows)
+    return Faces(folder / pictures, names, signed, _partitions(folder / parts))
+
+
+def celebahq(folder: Path, flag: str = "--data_dir") -> Faces:
+    """CelebAMask-HQ-attribute-anno.txt, and CelebA's partitions through CelebA-HQ-to-CelebA-mapping.txt."""
+    pictures, table = "CelebA-HQ-img", "CelebAMask-HQ-attribute-anno.txt"
+    mapping, parts = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.csv"
+    require(folder, "CelebAHQ", pictures, table, mapping, parts, flag=flag)
+    rows = _lines(folder / table)
+    number, count = next(rows, (1, ""))
+    if not count.isdecimal():
+        raise _bad_line(folder / table, number, "the number of pictures", count)
+    number, header = next(rows, (2, ""))
+    names = tuple(header.split())
+    if len(names) != CELEBA_ATTRIBUTES:
+        raise _bad_line(folder / table, number, f"the names of {CELEBA_ATTRIBUTES} attributes", header)
+    signed = (_signed(folder / table, number, line, None) for number, line in rows)
+    celeba_partition = _partitions(folder / parts)
+    partition = {
+        f"{index}.jpg": celeba_partition[original]
+        for index, original in _mapping(folder / mapping)
+        if original in celeba_partition
+    }
+    return Faces(folder / pictures, names, signed, partition)
+
+
+def bdd_oia(path: Path) -> list[tuple[str, list[int]]]:
+    """(file name, actions) of every picture, in the file's order; the actions are 4 or 5 of 0 or 1."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}; fetch the file again") from None
+    try:
+        images, categories = content["images"], [entry["category"] for entry in content["annotations"]]
+        named = [(str(image["file_name"]), int(image["id"])) for image in images]
+    except (KeyError, TypeError, ValueError) as error:
+        wanted = '{"images": [{"file_name", "id"}], "annotations": [{"category"}]}'
+        raise ValueError(f"{path}: wanted {wanted}, stumbled on {type(error).__name__} {error}") from None
+    for place, actions in enumerate(categories):
+        if not isinstance(actions, list) or len(actions) not in (4, 5) or not BITS.issuperset(actions):
+            raise ValueError(f"{path}: annotations[{place}]: wanted a category of 4 or 5 of 0 or 1, found {actions}")
+    outside = next((item for item in named if not 0 <= item[1] < len(categories)), None)
+    if outside:
+        raise ValueError(f"{path}: {outside[0]} has id {outside[1]}, but there are {len(categories)} annotations")
+    return [(name, categories[place]) for name, place in named]
+
+
+def csv_labels(path: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """(file, label) of each line of a CSV with the columns file and label, and the names of the classes.
+
+    Labels that are all integers are taken as they are, -1 for unknown; else they are names, numbered in sorted order.
+    """
+    rows, texts = [], set()
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        header = ",".join(reader.fieldnames or ())
+        if not {"file", "label"} <= set(reader.fieldnames or ()):
+            raise _bad_line(path, 1, "a header with the columns file and label", header)
+        for row in reader:
+            name, text = ((row[column] or "").strip() for column in ("file", "label"))
+            if not name or not text:
+                raise _bad_line(path, reader.line_num, "a file and its label", ",".join(filter(None, (name, text))))
+            rows.append((reader.line_num, name, text))
+            texts.add(text)
+    if not all(text.removeprefix("-").isdecimal() for text in texts):
+        names = tuple(sorted(texts))
+        number_of = {text: place for place, text in enumerate(names)}
+        return [(name, number_of[text]) for _, name, text in rows], names
+    for number, _, text in rows:
+        if not -1 <= int(text) < MAX_CLASSES:
+            raise _bad_line(path, number, f"a label of -1 (unknown) to {MAX_CLASSES - 1}, or a name", text)
+    labels = [(name, int(text)) for _, name, text in rows]
+    return labels, tuple(str(i) for i in range(1 + max((label for _, label in labels), default=-1)))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, text) of the lines that are not blank."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if text := line.strip():
+                yield number, text
+
+
+def _bad_line(path: Path, number: int, wanted: str, line: str) -> ValueError:
+    shown = line if len(line) <= 80 else f"{line[:77]}..."
+    return ValueError(f"{path}, line {number}: wanted {wanted}, found {shown!r}; mend the line or fetch the file again")
+
+
+def _signed(path: Path, number: int, line: str, separator: str | None) -> tuple[str, list[str]]:
+    name, *values = line.split(separator)
+    if not SIGNS.issuperset(values):
+        values = [value.strip() for value in values]
+    if len(values) != CELEBA_ATTRIBUTES or not SIGNS.issuperset(values):
+        raise _bad_line(path, number, f"a picture's name and {CELEBA_ATTRIBUTES} values of 1 or -1", line)
+    return name.strip(), values
+
+
+def _partitions(path: Path) -> dict[str, int]:
+    partition = {}
+    for number, line in _lines(path):
+        name, _, part = (text.strip() for text in line.partition(","))
+        if name and part in ("0", "1", "2"):
+            partition[name] = int(part)
+        elif number > 1 or name != "image_id":
+            raise _bad_line(path, number, "a picture's name, a comma and a partition of 0, 1 or 2", line)
+    return partition
+
+
+def _mapping(path: Path) -> Iterator[tuple[int, str]]:
+    """(index in CelebA-HQ, file name in CelebA)."""
+    for number, line in _lines(path):
+        fields = line.split()
+        if len(fields) == 3 and fields[0].isdecimal():
+            yield int(fields[0]), fields[2]
+        elif number > 1 or fields[0] != "idx":
+            raise _bad_line(path, number, "idx, orig_idx and orig_file", line)

@@ -1,0 +1,276 @@
+"""The data sets: where each keeps its pictures and labels.  One small function a set, over core.imageset.
+
+Annotations are read and folders are listed; no picture is opened before it is asked for.
+"""
+
+import difflib
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models import ResNet50_Weights
+
+from core import annotations
+from core.annotations import Faces, found, require
+from core.imageset import (
+    UNKNOWN,
+    EmptySelection,
+    ImageSet,
+    Record,
+    Sample,
+    prefetch,
+    resolve_label,
+    resolve_name,
+    select,
+)
+from core.pictures import UnreadableImage, is_picture, picture_names, resize_crop, resize_wide
+
+__all__ = [
+    "BINARY",
+    "DATASETS",
+    "UNKNOWN",
+    "EmptySelection",
+    "ImageSet",
+    "Record",
+    "Sample",
+    "UnreadableImage",
+    "celeba_attributes",
+    "imagenet_classes",
+    "open_dataset",
+    "prefetch",
+    "resolve_label",
+    "resolve_name",
+    "select",
+]
+
+BINARY = frozenset(("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA"))
+TRAIN, VALIDATION, TEST = 0, 1, 2  # CelebA's partitions
+CELEBAHQ_QUERIES = (20, 31, 39)
+BDD_ACTIONS = ("forward", "slow_down", "left", "right")
+
+
+def open_dataset(
+    name: str,
+    data_dir: str | Path,
+    *,
+    image_size: int,
+    label_query: int | str = UNKNOWN,
+    split: str = "explain",
+) -> ImageSet:
+    """Every picture of the split, in the set's order.
+
+    label_query: the attribute that labels a binary set, by index or name; the other sets do not look at it.
+    split: "explain", or "train" for the partition that models are trained on, where the query may be left out.
+    """
+    if name not in DATASETS:
+        close = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"--dataset {name}: no such data set; {hint}choose one of {', '.join(DATASETS)}")
+    assert split in ("explain", "train"), split
+    if image_size < 1:
+        raise ValueError(f"--image_size {image_size}: choose at least 1")
+    if not str(data_dir):
+        raise ValueError(f"--data_dir is empty: give the folder of --dataset {name}")
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"--data_dir {data_dir}: {'not a folder' if folder.exists() else 'no such folder'}")
+    images = DATASETS[name](folder, label_query, split == "train")
+    return replace(images, transform=partial(images.transform, size=image_size))
+
+
+def celeba_attributes(data_dir: str | Path, dataset: str = "CelebA", partition: int = TRAIN) -> Tensor:
+    """(n, 40) int8 of 0 and 1: the attributes of a partition, whether its pictures are there or not.
+
+    The row is ``Record.index`` of the same partition as opened by ``open_dataset``.
+    """
+    faces = _faces(dataset, Path(data_dir).expanduser())
+    rows = [values for name, values in faces.rows if faces.partition.get(name) == partition]
+    if not rows:
+        raise ValueError(f"--data_dir {data_dir}: no picture of --dataset {dataset} is in partition {partition}")
+    return torch.tensor([[value == "1" for value in values] for values in rows]).to(torch.int8)
+
+
+def _faces(name: str, folder: Path) -> Faces:
+    return annotations.celebahq(folder) if name == "CelebAHQ" else annotations.celeba(folder)
+
+
+def _celeba(folder: Path, query: int | str, train: bool, name: str = "CelebA") -> ImageSet:
+    part = TRAIN if train else TEST if name == "CelebAHQ" else VALIDATION
+    faces = _faces(name, folder)
+    valid = CELEBAHQ_QUERIES if name == "CelebAHQ" and not train else range(len(faces.attributes))
+    query = _query({i: faces.attributes[i] for i in valid}, query, name, optional=train)
+    labelled, without = [], 0
+    for file, values in faces.rows:
+        partition = faces.partition.get(file)
+        without += partition is None
+        if partition == part:
+            labelled.append((file, UNKNOWN if query == UNKNOWN else int(values[query] == "1")))
+    if name == "CelebAMV" and not train and labelled:
+        drawn = random.Random(5).choices(range(len(labelled)), k=1000)
+        labelled = [labelled[i] for i in sorted(drawn)]
+    records, notices = _present(faces.pictures, labelled, f"partition {part} of --dataset {name}")
+    if without:
+        notices += (f"{without} annotated pictures are in no partition and were left out",)
+    return _binary(name, records, resize_crop, query, faces.attributes, notices)
+
+
+def _bdd100k(folder: Path, query: int | str, train: bool) -> ImageSet:
+    query = _query(dict(enumerate(BDD_ACTIONS)), query, "BDD100k", optional=True)
+    if train:
+        where = folder / "train" if (folder / "train").is_dir() else folder / "images/100k/train"
+        require(folder, "BDD100k", *(() if where.is_dir() else ("train",)))
+        names = sorted(
+            os.path.relpath(os.path.join(parent, name), where)
+            for parent, _, names in os.walk(where)
+            for name in filter(is_picture, names)
+        )
+    else:
+        where = folder / "images/100k/val"
+        require(folder, "BDD100k", "images/100k/val")
+        names = [name for name in picture_names(where) if name.lower().endswith(".jpg")]
+    records, notices = _present(where, [(name, 1) for name in names], "--dataset BDD100k", there=names)
+    return _binary("BDD100k", records, resize_wide, query, BDD_ACTIONS, notices)
+
+
+def _bdd_oia(folder: Path, query: int | str, train: bool) -> ImageSet:
+    table = f"{'train' if train else 'val'}_25k_images_actions.json"
+    require(folder, "BDDOIA", "data", table)
+    query = _query(dict(enumerate(BDD_ACTIONS)), query, "BDDOIA", optional=train)
+    labelled = sorted(
+        (name, UNKNOWN if query == UNKNOWN else actions[query])
+        for name, actions in annotations.bdd_oia(folder / table)
+        if not any(actions[4:])  # the fifth action: no decision can be made
+    )
+    records, notices = _present(folder / "data", labelled, table)
+    return _binary("BDDOIA", records, resize_wide, query, BDD_ACTIONS, notices)
+
+
+def _imagenet(folder: Path, query: int | str, train: bool) -> ImageSet:
+    ids, names = imagenet_classes()
+    classes = _class_folders(folder)
+    if not classes:
+        raise ValueError(
+            f"--data_dir {folder}: --dataset ImageNet expects a folder of pictures a class; {found(folder)}"
+        )
+    known = {name: ids[name] for name in classes if name in ids}
+    free = (label for label in range(len(ids) + len(classes)) if label not in set(known.values()))
+    unknown = {name: next(free) for name in classes if name not in ids}
+    aliases = known | unknown
+    names = dict(enumerate(names)) | {label: name for name, label in unknown.items()}
+    notices = ()
+    if unknown:
+        shown = ", ".join(f"{name} = {label}" for name, label in list(unknown.items())[:3])
+        notices = (
+            f"{len(unknown)} of {len(classes)} class folders have no WordNet id of ImageNet's 1,000 classes "
+            f"and are numbered in sorted order: {shown}{', ...' if len(unknown) > 3 else ''}",
+        )
+    records = _in_class_folders(folder, classes, aliases)
+    return ImageSet(
+        "ImageNet", False, records, resize_crop, tuple(names.values()), dict(ids) | aliases, notices=notices
+    )
+
+
+@cache
+def imagenet_classes() -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """WordNet id -> label of the 1,000 classes, and their names by label."""
+    ids = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="ascii").split()
+    return {name: label for label, name in enumerate(ids)}, tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
+
+
+def _folder(folder: Path, query: int | str, train: bool) -> ImageSet:
+    classes, loose = _class_folders(folder), picture_names(folder)
+    if classes:
+        labels = {name: label for label, name in enumerate(classes)}
+        records = _in_class_folders(folder, classes, labels)
+        empty = [name for name, pictures in classes.items() if not pictures]
+        notices = (f"class folders without a picture: {', '.join(empty[:3])} ({len(empty)})",) if empty else ()
+        if loose:
+            notices += (f"{len(loose)} pictures beside the class folders are left out: {', '.join(loose[:3])}",)
+        return ImageSet("Folder", False, records, resize_crop, tuple(classes), upright=True, notices=notices)
+    if not loose:
+        raise ValueError(
+            f"--data_dir {folder}: --dataset Folder expects pictures, or a folder of pictures a class; {found(folder)}"
+        )
+    records = [Record(index, folder / name, UNKNOWN) for index, name in enumerate(loose)]
+    notice = f"no class folders in {folder}: the labels of its {len(records)} pictures are unknown (-1)"
+    return ImageSet("Folder", False, records, resize_crop, upright=True, notices=(notice,))
+
+
+def _csv(folder: Path, query: int | str, train: bool) -> ImageSet:
+    require(folder, "CSV", "labels.csv")
+    labelled, names = annotations.csv_labels(folder / "labels.csv")
+    parents = {os.path.dirname(name) for name, _ in labelled}
+    there = {
+        os.path.join(parent, name)
+        for parent in parents
+        if os.path.isdir(folder / parent)
+        for name in os.listdir(folder / parent)
+    }
+    records, notices = _present(folder, labelled, "labels.csv", there)
+    return ImageSet("CSV", False, records, resize_crop, names or None, upright=True, notices=notices)
+
+
+def _query(names: Mapping[int, str], query: int | str, dataset: str, optional: bool) -> int:
+    """The attribute that a binary set is opened for."""
+    label = resolve_name(names, query, "--label_query", f"--dataset {dataset}")
+    if label == UNKNOWN and not optional:
+        valid = ", ".join(f"{i} {name}" for i, name in names.items())
+        raise ValueError(f"--label_query is not given: --dataset {dataset} needs an attribute; choose one of {valid}")
+    return label
+
+
+def _binary(name, records, transform, query, attributes, notices) -> ImageSet:
+    names = None if query == UNKNOWN else (f"not {attributes[query]}", attributes[query])
+    return ImageSet(name, True, records, transform, names, query=query, notices=notices)
+
+
+def _present(
+    folder: Path, labelled: list[tuple[str, int]], source: str, there: Iterable[str] | None = None
+) -> tuple[list[Record], tuple[str, ...]]:
+    """Records of the annotated pictures that are in ``folder``, and a notice of the others.
+
+    A picture's index counts the missing ones too: fetching them later changes no name.
+    """
+    there = set(os.listdir(folder) if there is None else there)
+    records = [Record(i, folder / name, label) for i, (name, label) in enumerate(labelled) if name in there]
+    if not labelled:
+        raise ValueError(f"--data_dir {folder}: no picture is in {source}; {found(folder)}")
+    missing = [name for name, _ in labelled if name not in there]
+    if not records:
+        raise ValueError(
+            f"--data_dir {folder}: none of the {len(missing)} pictures of {source} is there "
+            f"(the first: {missing[0]}); {found(folder)}"
+        )
+    shown = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+    notice = f"{len(missing)} of the {len(labelled)} pictures of {source} are missing in {folder} and skipped: {shown}"
+    return records, (notice,) if missing else ()
+
+
+def _class_folders(folder: Path) -> dict[str, list[str]]:
+    """Class name -> pictures, sorted; empty where no folder holds a picture."""
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    classes = {name: picture_names(folder / name) for name in names}
+    return classes if any(classes.values()) else {}
+
+
+def _in_class_folders(folder: Path, classes: Mapping[str, list[str]], labels: Mapping[str, int]) -> list[Record]:
+    files = [(name, file) for name, pictures in classes.items() for file in pictures]
+    return [Record(index, folder / name / file, labels[name]) for index, (name, file) in enumerate(files)]
+
+
+DATASETS: dict[str, Callable[[Path, int | str, bool], ImageSet]] = {
+    "CelebA": _celeba,
+    "CelebAMV": partial(_celeba, name="CelebAMV"),
+    "CelebAHQ": partial(_celeba, name="CelebAHQ"),
+    "BDD100k": _bdd100k,
+    "BDDOIA": _bdd_oia,
+    "ImageNet": _imagenet,
+    "Folder": _folder,
+    "CSV": _csv,
+}

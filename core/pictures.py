@@ -1,0 +1,109 @@
+"""Picture files: finding them, decoding them to RGB, resizing. A file that does not decode is an UnreadableImage."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# Named, because Pillow goes by content: a file called .jpg that holds PostScript would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# Once for the process: the per-thread alternative, catch_warnings, is not safe in the threads that decode.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class UnreadableImage(ValueError):
+    """A picture that cannot be decoded; ``index`` is its place in the data set, where it is known."""
+
+    def __init__(self, path: Path, reason: str, index: int | None = None) -> None:
+        super().__init__(f"{path}: unreadable picture: {reason}")
+        self.path, self.reason, self.index = path, reason, index
+
+    def __reduce__(self):
+        return type(self), (self.path, self.reason, self.index)
+
+
+def is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def picture_names(folder: Path) -> list[str]:
+    """Sorted names of the picture files directly in ``folder``; no file is opened or asked for its size."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if is_picture(e.name) and not e.is_dir())
+
+
+def decode(path: Path, *, upright: bool = False) -> Image.Image:
+    """The picture as 8-bit RGB; ``upright`` turns it as its EXIF orientation says (the original never does).
+
+    JPEG ``draft`` is not used: scaling inside the decoder gives other pixels than resizing what it decodes.
+    """
+    try:
+        if os.path.getsize(path) == 0:
+            raise UnreadableImage(path, "the file is empty")
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image.width, image.height)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image) if upright else image)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
+        raise UnreadableImage(path, _reason(error)) from None
+
+
+def resize_crop(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side to ``size``, then the central square."""
+    short, long = sorted(image.size)
+    _check_size(size, size * long // short)
+    return center_crop(resize(image, size), [size, size])
+
+
+def resize_wide(image: Image.Image, size: int) -> Image.Image:
+    """To ``size`` rows and twice as many columns, bicubic: the driving scenes of BDD."""
+    return resize(image, [size, 2 * size], InterpolationMode.BICUBIC)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) float32 in [0, 1], exactly x / 255."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return pixels.permute(2, 0, 1).contiguous().float().div(255)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _sixteen_bits(image).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers without a range; save it with 8 or 16 bits")
+    if image.mode == "P":  # straight to RGB is the same colours, and a warning where the palette has transparency
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _sixteen_bits(image: Image.Image) -> Image.Image:
+    """Greyscale of 16 bits to 8, 65535 to 255; Pillow's own conversion would clip at 255."""
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError(f"its pixels run from {grey.min()} to {grey.max()}; at most 16 bits can be read")
+    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+
+
+def _check_size(width: int, height: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise ValueError(f"{width} x {height} pixels are more than the {limit} that are taken to be a picture")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not a picture of a known format ({', '.join(FORMATS)})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
