@@ -1,0 +1,238 @@
+"""The only door through which weights come in: files become trees of tensors and plain values, never code."""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import stat
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from models.archives import PLAIN_VALUES, reader
+from models.describe import describe
+from models.unpickle import Malformed, Refused
+
+__all__ = ["WeightsError", "check_fit", "describe", "digest", "load_into", "load_weights", "save_weights", "state_dict"]
+
+NESTED = ("state_dict", "model_state_dict")
+WRAPPING = re.compile(r"^(?:(?:model_)?state_dict\.|module\.)+")
+MAX_TENSORS = 100_000
+
+
+class WeightsError(ValueError):
+    """One line: the flag and file, what was wanted, what was found, what to do."""
+
+
+def is_url(path) -> bool:
+    return "://" in str(path)
+
+
+def load_weights(path, *, flag: str = "") -> dict:
+    """Tree of dicts, tensors (on the CPU, as stored) and plain values of a weight file, whatever its format.
+
+    path: a local file, or a URL that blobfile opens (gs://, az://, https://). ``flag`` stands in front of errors.
+    """
+    name = f"{flag} {path}".strip()
+    with _open(path, name) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        head = stream.read(512)
+        stream.seek(0)
+        read = reader(head, size)
+        if read is None:
+            raise WeightsError(f"{name}: {_not_weights(head, size)}")
+        tree = _read(read, stream, size, name)
+    if not isinstance(tree, dict):
+        raise WeightsError(f"{name}: holds a {type(tree).__name__}, not a dict of weights")
+    return tree
+
+
+def _read(read, stream: BinaryIO, size: int, name: str):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the readers of old formats
+        try:
+            return read(stream, size)
+        except Refused as refused:
+            raise WeightsError(
+                f"{name}: asks for {refused}, which is more than data, so it is not opened; "
+                "save a plain state dict instead: torch.save(model.state_dict(), FILE)"
+            ) from None
+        except Malformed as error:
+            raise WeightsError(f"{name}: {_one_line(error)}") from None
+        except Exception as error:  # whatever a reader says of hostile bytes, it means this
+            reason = _one_line(error) or type(error).__name__
+            raise WeightsError(f"{name}: damaged or cut short ({reason}); fetch it again") from None
+
+
+def _one_line(error) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+@contextlib.contextmanager
+def _open(path, name: str) -> Iterator[BinaryIO]:
+    if not str(path):
+        raise WeightsError(f"{name}: no file given".lstrip(": "))
+    try:
+        if is_url(path):
+            stream = _open_url(str(path))
+        else:
+            mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                raise WeightsError(f"{name}: is a directory; give the weight file inside")
+            if not stat.S_ISREG(mode):
+                raise WeightsError(f"{name}: is not a regular file")
+            stream = open(path, "rb")  # noqa: SIM115 (closed below)
+    except FileNotFoundError:
+        raise WeightsError(f"{name}: no such file") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        reason = getattr(error, "strerror", None) or _one_line(error)
+        raise WeightsError(f"{name}: cannot be opened: {reason}") from None
+    with stream:
+        yield stream
+
+
+def _open_url(url: str) -> BinaryIO:
+    import blobfile
+
+    try:
+        with blobfile.BlobFile(url, "rb") as remote:
+            return io.BytesIO(remote.read())
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # blobfile and the clients below it raise types of their own
+        raise OSError(f"{type(error).__name__}: {_one_line(error)}") from None
+
+
+def _not_weights(head: bytes, size: int) -> str:
+    text = head.lstrip().lower()
+    if size == 0:
+        return "is empty (0 bytes); fetch it again"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page, not weights; open the address in a browser and save the file behind it"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the weights; run: git lfs pull"
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
+        return "is a compressed archive; unpack it and give the file inside"
+    return f"is in no known format (begins with {head[:12]!r}); wanted: torch.save, safetensors or a pickle of arrays"
+
+
+def state_dict(tree: dict, *, name: str = "weights") -> dict[str, Tensor]:
+    """Flat name -> tensor of a checkpoint: unwrapped, dotted, without ``module.``, half precision as float32.
+
+    A checkpoint of several dicts ({feat_extract: {...}, classifier: {...}}) becomes one with dotted names, which
+    is also what such a file is when saved as safetensors.
+    """
+    for _ in range(3):
+        tree = next((tree[key] for key in NESTED if isinstance(tree.get(key), dict)), tree)
+    flat: dict[str, Tensor] = {}
+    _flatten(tree, "", flat, name, depth=0)
+    nested = {key: value for key, value in flat.items() if key.startswith(tuple(f"{n}." for n in NESTED))}
+    state = {WRAPPING.sub("", key): _full(value) for key, value in (nested or flat).items()}
+    if not state:
+        raise WeightsError(f"{name}: holds no tensors")
+    if len(state) < len(nested or flat):
+        raise WeightsError(f"{name}: holds a tensor twice, with and without the prefix module.")
+    return state
+
+
+def _flatten(node: dict, prefix: str, flat: dict, name: str, *, depth: int) -> None:
+    if depth > 8 or len(flat) > MAX_TENSORS:
+        raise WeightsError(f"{name}: nested deeper or larger than a network's weights are")
+    for key, value in node.items():
+        if not isinstance(key, str) or (depth == 0 and key.startswith("optim")):
+            continue
+        if isinstance(value, dict):
+            _flatten(value, f"{prefix}{key}.", flat, name, depth=depth + 1)
+        elif isinstance(value, Tensor):
+            flat[prefix + key.removeprefix("module.")] = value
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
+
+
+def check_fit(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -> None:
+    """Names and shapes, strictly; the error says in one line what the file lacks, has too much, or has otherwise.
+
+    The module may be on the meta device, so that nothing large is built for a file that does not fit.
+    """
+    own = module.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, wanted {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    problems = {"lacks": missing, "has beyond it": unexpected, "other shapes": shapes}
+    said = [f"{kind} {len(keys)} ({_shortly(keys)})" for kind, keys in problems.items() if keys]
+    if said:
+        raise WeightsError(f"{path}: not {what} but {describe(state)}: {'; '.join(said)}")
+
+
+def load_into(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -> None:
+    """Strict ``load_state_dict``; only batch counters, which inference does not read, may be absent."""
+    check_fit(module, state, path=path, what=what)
+    module.load_state_dict(module.state_dict() | state)
+
+
+def _shortly(keys: list[str]) -> str:
+    return ", ".join(keys[:2]) + (", ..." if len(keys) > 2 else "")
+
+
+def digest(path) -> str:
+    """SHA-256 of the file, in hex."""
+    sha = hashlib.sha256()
+    with _open(path, str(path)) as stream:
+        while block := stream.read(2**20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def save_weights(path, tree: dict) -> None:
+    """Write the tree so that the file is, at any instant, absent, the old one or the whole new one.
+
+    ``.safetensors`` by the name's ending (nested names dotted, plain values as JSON in its metadata), else
+    torch's format.
+    """
+    path = Path(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+        try:
+            if path.suffix == ".safetensors":
+                stream.write(_safetensors(tree, str(path)))
+            else:
+                torch.save(tree, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.chmod(stream.name, 0o666 & ~_umask())
+            os.replace(stream.name, path)
+        except BaseException:
+            Path(stream.name).unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _safetensors(tree: dict, name: str) -> bytes:
+    import json
+
+    import safetensors.torch
+
+    tensors: dict[str, Tensor] = {}
+    _flatten(tree, "", tensors, name, depth=0)
+    values = {k: v for k, v in tree.items() if not isinstance(v, dict | Tensor)}
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    return safetensors.torch.save(tensors, metadata={PLAIN_VALUES: json.dumps(values)})
