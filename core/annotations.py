@@ -9,7 +9,6 @@ from pathlib import Path
 
 CELEBA_ATTRIBUTES = 40
 SIGNS = frozenset(("1", "-1"))
-BITS = frozenset((0, 1))
 MAX_CLASSES = 100_000
 
 
@@ -28,8 +27,8 @@ class Faces:
 
 
 def require(folder: Path, dataset: str, *names: str, flag: str = "--data_dir") -> None:
-    """Refuse a folder, given as ``flag``, that is not laid out as the data set is published."""
-    missing = [name for name in names if not (folder / name).exists()]
+    """Refuse a folder, given as ``flag``, that is not laid out as the data set is published; 'name/' is a folder."""
+    missing = [n for n in names if not ((folder / n).is_dir() if n.endswith("/") else (folder / n).is_file())]
     if missing:
         raise ValueError(f"{flag} {folder}: --dataset {dataset} expects {', '.join(missing)} there; {found(folder)}")
 
@@ -43,7 +42,7 @@ def found(folder: Path, most: int = 8) -> str:
 
 def celeba(folder: Path, flag: str = "--data_dir") -> Faces:
     """list_attr_celeba.csv and list_eval_partition.csv."""
-    pictures, table, parts = "img_align_celeba", "list_attr_celeba.csv", "list_eval_partition.csv"
+    pictures, table, parts = "img_align_celeba/", "list_attr_celeba.csv", "list_eval_partition.csv"
     require(folder, "CelebA", pictures, table, parts, flag=flag)
     rows = _lines(folder / table)
     number, header = next(rows, (1, ""))
@@ -56,7 +55,7 @@ def celeba(folder: Path, flag: str = "--data_dir") -> Faces:
 
 def celebahq(folder: Path, flag: str = "--data_dir") -> Faces:
     """CelebAMask-HQ-attribute-anno.txt, and CelebA's partitions through CelebA-HQ-to-CelebA-mapping.txt."""
-    pictures, table = "CelebA-HQ-img", "CelebAMask-HQ-attribute-anno.txt"
+    pictures, table = "CelebA-HQ-img/", "CelebAMask-HQ-attribute-anno.txt"
     mapping, parts = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.csv"
     require(folder, "CelebAHQ", pictures, table, mapping, parts, flag=flag)
     rows = _lines(folder / table)
@@ -90,7 +89,7 @@ def bdd_oia(path: Path) -> list[tuple[str, list[int]]]:
         wanted = '{"images": [{"file_name", "id"}], "annotations": [{"category"}]}'
         raise ValueError(f"{path}: wanted {wanted}, stumbled on {type(error).__name__} {error}") from None
     for place, actions in enumerate(categories):
-        if not isinstance(actions, list) or len(actions) not in (4, 5) or not BITS.issuperset(actions):
+        if not isinstance(actions, list) or len(actions) not in (4, 5) or not all(a in (0, 1) for a in actions):
             raise ValueError(f"{path}: annotations[{place}]: wanted a category of 4 or 5 of 0 or 1, found {actions}")
     outside = next((item for item in named if not 0 <= item[1] < len(categories)), None)
     if outside:
@@ -103,27 +102,35 @@ def csv_labels(path: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
 
     Labels that are all integers are taken as they are, -1 for unknown; else they are names, numbered in sorted order.
     """
-    rows, texts = [], set()
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header = ",".join(reader.fieldnames or ())
-        if not {"file", "label"} <= set(reader.fieldnames or ()):
-            raise _bad_line(path, 1, "a header with the columns file and label", header)
-        for row in reader:
-            name, text = ((row[column] or "").strip() for column in ("file", "label"))
-            if not name or not text:
-                raise _bad_line(path, reader.line_num, "a file and its label", ",".join(filter(None, (name, text))))
-            rows.append((reader.line_num, name, text))
-            texts.add(text)
+    rows = list(_csv_rows(path))
+    texts = {text for _, _, text in rows}
     if not all(text.removeprefix("-").isdecimal() for text in texts):
         names = tuple(sorted(texts))
         number_of = {text: place for place, text in enumerate(names)}
         return [(name, number_of[text]) for _, name, text in rows], names
     for number, _, text in rows:
-        if not -1 <= int(text) < MAX_CLASSES:
+        if len(text) > len(str(MAX_CLASSES)) or not -1 <= int(text) < MAX_CLASSES:
             raise _bad_line(path, number, f"a label of -1 (unknown) to {MAX_CLASSES - 1}, or a name", text)
     labels = [(name, int(text)) for _, name, text in rows]
     return labels, tuple(str(i) for i in range(1 + max((label for _, label in labels), default=-1)))
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line number, file, label)."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            if not {"file", "label"} <= set(header):
+                raise _bad_line(path, 1, "a header with the columns file and label", ",".join(header))
+            columns = header.index("file"), header.index("label")
+            for fields in filter(None, reader):
+                name, text = (fields[c].strip() if c < len(fields) else "" for c in columns)
+                if len(fields) != len(header) or not name or not text:
+                    raise _bad_line(path, reader.line_num, f"values for {', '.join(header)}", ",".join(fields))
+                yield reader.line_num, name, text
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -6,7 +6,7 @@ Annotations are read and folders are listed; no picture is opened before it is a
 import difflib
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
 from core import annotations
-from core.annotations import Faces, found, require
+from core.annotations import found, require
 from core.imageset import (
     UNKNOWN,
     EmptySelection,
@@ -51,6 +51,7 @@ __all__ = [
 BINARY = frozenset(("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA"))
 TRAIN, VALIDATION, TEST = 0, 1, 2  # CelebA's partitions
 CELEBAHQ_QUERIES = (20, 31, 39)
+FACES = {"CelebA": annotations.celeba, "CelebAMV": annotations.celeba, "CelebAHQ": annotations.celebahq}
 BDD_ACTIONS = ("forward", "slow_down", "left", "right")
 
 
@@ -74,64 +75,72 @@ def open_dataset(
     assert split in ("explain", "train"), split
     if image_size < 1:
         raise ValueError(f"--image_size {image_size}: choose at least 1")
-    if not str(data_dir):
-        raise ValueError(f"--data_dir is empty: give the folder of --dataset {name}")
-    folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"--data_dir {data_dir}: {'not a folder' if folder.exists() else 'no such folder'}")
-    images = DATASETS[name](folder, label_query, split == "train")
+    images = DATASETS[name](_existing(data_dir, name), label_query, split == "train")
     return replace(images, transform=partial(images.transform, size=image_size))
 
 
-def celeba_attributes(data_dir: str | Path, dataset: str = "CelebA", partition: int = TRAIN) -> Tensor:
+def celeba_attributes(
+    data_dir: str | Path, dataset: str = "CelebA", *, partition: int = TRAIN, flag: str = "--data_dir"
+) -> Tensor:
     """(n, 40) int8 of 0 and 1: the attributes of a partition, whether its pictures are there or not.
 
-    The row is ``Record.index`` of the same partition as opened by ``open_dataset``.
+    ``Record.index`` of the pictures of that partition, as ``open_dataset`` reads it, is the row.
     """
-    faces = _faces(dataset, Path(data_dir).expanduser())
-    rows = [values for name, values in faces.rows if faces.partition.get(name) == partition]
+    faces = FACES[dataset](_existing(data_dir, dataset, flag), flag)
+    rows = bytearray()
+    for name, values in faces.rows:
+        if faces.partition.get(name) == partition:
+            rows += bytes([value == "1" for value in values])
     if not rows:
-        raise ValueError(f"--data_dir {data_dir}: no picture of --dataset {dataset} is in partition {partition}")
-    return torch.tensor([[value == "1" for value in values] for values in rows]).to(torch.int8)
+        raise ValueError(f"{flag} {data_dir}: no picture of --dataset {dataset} is in partition {partition}")
+    return torch.frombuffer(rows, dtype=torch.int8).view(-1, len(faces.attributes))
 
 
-def _faces(name: str, folder: Path) -> Faces:
-    return annotations.celebahq(folder) if name == "CelebAHQ" else annotations.celeba(folder)
+def _existing(data_dir: str | Path, dataset: str, flag: str = "--data_dir") -> Path:
+    if not str(data_dir):
+        raise ValueError(f"{flag} is empty: give the folder of --dataset {dataset}")
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{flag} {data_dir}: {'not a folder' if folder.exists() else 'no such folder'}")
+    return folder
 
 
 def _celeba(folder: Path, query: int | str, train: bool, name: str = "CelebA") -> ImageSet:
     part = TRAIN if train else TEST if name == "CelebAHQ" else VALIDATION
-    faces = _faces(name, folder)
+    faces = FACES[name](folder)
     valid = CELEBAHQ_QUERIES if name == "CelebAHQ" and not train else range(len(faces.attributes))
     query = _query({i: faces.attributes[i] for i in valid}, query, name, optional=train)
-    labelled, without = [], 0
+    labelled, without = [], []
     for file, values in faces.rows:
         partition = faces.partition.get(file)
-        without += partition is None
-        if partition == part:
+        if partition is None:
+            without.append(file)
+        elif partition == part:
             labelled.append((file, UNKNOWN if query == UNKNOWN else int(values[query] == "1")))
     if name == "CelebAMV" and not train and labelled:
         drawn = random.Random(5).choices(range(len(labelled)), k=1000)
         labelled = [labelled[i] for i in sorted(drawn)]
     records, notices = _present(faces.pictures, labelled, f"partition {part} of --dataset {name}")
     if without:
-        notices += (f"{without} annotated pictures are in no partition and were left out",)
+        notices += (f"{len(without)} annotated pictures are in no partition and left out: {_first(without)}",)
     return _binary(name, records, resize_crop, query, faces.attributes, notices)
 
 
 def _bdd100k(folder: Path, query: int | str, train: bool) -> ImageSet:
     query = _query(dict(enumerate(BDD_ACTIONS)), query, "BDD100k", optional=True)
     if train:
-        where = folder / "train" if (folder / "train").is_dir() else folder / "images/100k/train"
-        require(folder, "BDD100k", *(() if where.is_dir() else ("train",)))
+        where = folder / "images/100k/train"
+        if not where.is_dir():
+            where = folder / "train"
+            require(folder, "BDD100k", "train/")
         names = sorted(
-            os.path.relpath(os.path.join(parent, name), where)
-            for parent, _, names in os.walk(where)
-            for name in filter(is_picture, names)
+            os.path.relpath(os.path.join(parent, file), where)
+            for parent, _, files in os.walk(where)
+            for file in filter(is_picture, files)
         )
     else:
         where = folder / "images/100k/val"
-        require(folder, "BDD100k", "images/100k/val")
+        require(folder, "BDD100k", "images/100k/val/")
         names = [name for name in picture_names(where) if name.lower().endswith(".jpg")]
     records, notices = _present(where, [(name, 1) for name in names], "--dataset BDD100k", there=names)
     return _binary("BDD100k", records, resize_wide, query, BDD_ACTIONS, notices)
@@ -139,7 +148,7 @@ def _bdd100k(folder: Path, query: int | str, train: bool) -> ImageSet:
 
 def _bdd_oia(folder: Path, query: int | str, train: bool) -> ImageSet:
     table = f"{'train' if train else 'val'}_25k_images_actions.json"
-    require(folder, "BDDOIA", "data", table)
+    require(folder, "BDDOIA", "data/", table)
     query = _query(dict(enumerate(BDD_ACTIONS)), query, "BDDOIA", optional=train)
     labelled = sorted(
         (name, UNKNOWN if query == UNKNOWN else actions[query])
@@ -158,16 +167,16 @@ def _imagenet(folder: Path, query: int | str, train: bool) -> ImageSet:
             f"--data_dir {folder}: --dataset ImageNet expects a folder of pictures a class; {found(folder)}"
         )
     known = {name: ids[name] for name in classes if name in ids}
-    free = (label for label in range(len(ids) + len(classes)) if label not in set(known.values()))
-    unknown = {name: next(free) for name in classes if name not in ids}
+    free = sorted({*range(len(ids) + len(classes))} - {*known.values()})
+    unknown = dict(zip((name for name in classes if name not in ids), free, strict=False))
     aliases = known | unknown
     names = dict(enumerate(names)) | {label: name for name, label in unknown.items()}
     notices = ()
     if unknown:
-        shown = ", ".join(f"{name} = {label}" for name, label in list(unknown.items())[:3])
+        shown = _first(f"{name} = {label}" for name, label in unknown.items())
         notices = (
-            f"{len(unknown)} of {len(classes)} class folders have no WordNet id of ImageNet's 1,000 classes "
-            f"and are numbered in sorted order: {shown}{', ...' if len(unknown) > 3 else ''}",
+            f"{len(unknown)} of {len(classes)} class folders are not named by the WordNet id of one of ImageNet's "
+            f"1,000 classes and are numbered in sorted order: {shown}",
         )
     records = _in_class_folders(folder, classes, aliases)
     return ImageSet(
@@ -188,9 +197,13 @@ def _folder(folder: Path, query: int | str, train: bool) -> ImageSet:
         labels = {name: label for label, name in enumerate(classes)}
         records = _in_class_folders(folder, classes, labels)
         empty = [name for name, pictures in classes.items() if not pictures]
-        notices = (f"class folders without a picture: {', '.join(empty[:3])} ({len(empty)})",) if empty else ()
-        if loose:
-            notices += (f"{len(loose)} pictures beside the class folders are left out: {', '.join(loose[:3])}",)
+        odd = [f"{name} = {label}" for name, label in labels.items() if name.isdecimal() and int(name) != label]
+        about = {
+            f"{len(empty)} of {len(classes)} class folders have no picture": empty,
+            f"{len(loose)} pictures beside the class folders are left out": loose,
+            "class folders are labelled in the sorted order of their names, not by the numbers in them": odd,
+        }
+        notices = tuple(f"{text}: {_first(names)}" for text, names in about.items() if names)
         return ImageSet("Folder", False, records, resize_crop, tuple(classes), upright=True, notices=notices)
     if not loose:
         raise ValueError(
@@ -204,6 +217,7 @@ def _folder(folder: Path, query: int | str, train: bool) -> ImageSet:
 def _csv(folder: Path, query: int | str, train: bool) -> ImageSet:
     require(folder, "CSV", "labels.csv")
     labelled, names = annotations.csv_labels(folder / "labels.csv")
+    labelled = [(os.path.normpath(name), label) for name, label in labelled]
     parents = {os.path.dirname(name) for name, _ in labelled}
     there = {
         os.path.join(parent, name)
@@ -224,7 +238,14 @@ def _query(names: Mapping[int, str], query: int | str, dataset: str, optional: b
     return label
 
 
-def _binary(name, records, transform, query, attributes, notices) -> ImageSet:
+def _binary(
+    name: str,
+    records: list[Record],
+    transform: Callable,
+    query: int,
+    attributes: Sequence[str],
+    notices: tuple[str, ...],
+) -> ImageSet:
     names = None if query == UNKNOWN else (f"not {attributes[query]}", attributes[query])
     return ImageSet(name, True, records, transform, names, query=query, notices=notices)
 
@@ -239,16 +260,20 @@ def _present(
     there = set(os.listdir(folder) if there is None else there)
     records = [Record(i, folder / name, label) for i, (name, label) in enumerate(labelled) if name in there]
     if not labelled:
-        raise ValueError(f"--data_dir {folder}: no picture is in {source}; {found(folder)}")
+        raise ValueError(f"--data_dir: no picture of {source} for {folder}; {found(folder)}")
     missing = [name for name, _ in labelled if name not in there]
     if not records:
         raise ValueError(
-            f"--data_dir {folder}: none of the {len(missing)} pictures of {source} is there "
-            f"(the first: {missing[0]}); {found(folder)}"
+            f"--data_dir: of the {len(missing)} pictures of {source} (first: {missing[0]}) "
+            f"none is in {folder}; {found(folder)}"
         )
-    shown = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
-    notice = f"{len(missing)} of the {len(labelled)} pictures of {source} are missing in {folder} and skipped: {shown}"
-    return records, (notice,) if missing else ()
+    count = f"{len(missing)} of the {len(labelled)} pictures of {source}"
+    return records, (f"{count} are missing in {folder} and skipped: {_first(missing)}",) if missing else ()
+
+
+def _first(items: Iterable[str], most: int = 3) -> str:
+    items = list(items)
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
 
 
 def _class_folders(folder: Path) -> dict[str, list[str]]:

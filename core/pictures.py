@@ -89,10 +89,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _sixteen_bits(image: Image.Image) -> Image.Image:
     """Greyscale of 16 bits to 8, 65535 to 255; Pillow's own conversion would clip at 255."""
-    grey = np.asarray(image).astype(np.int64)
+    grey = np.array(image)
     if grey.min() < 0 or grey.max() > 65535:
         raise ValueError(f"its pixels run from {grey.min()} to {grey.max()}; at most 16 bits can be read")
-    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    grey = grey.astype(np.uint32)
+    grey += 128
+    grey //= 257
+    return Image.fromarray(grey.astype(np.uint8))
 
 
 def _check_size(width: int, height: int) -> None:
