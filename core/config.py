@@ -1,0 +1,158 @@
+"""Every flag of main.py and the training scripts, declared once."""
+
+from dataclasses import dataclass, field
+
+from core.datasets import DATASETS
+from core.flags import flag, label
+
+ATTACKS = ("PGD", "GD", "C&W", "None")
+SCHEDULES = ("none", "step", "linear")
+
+
+def group(config: type, title: str):
+    """A field holding one dataclass of flags."""
+    return field(default_factory=config, metadata={"title": title})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    dataset: str = flag("ImageNet", "data set", choices=tuple(DATASETS))
+    data_dir: str = flag("", "folder of the data set", path=True, result=False)
+    image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8)
+    label_query: int | str = flag(
+        -1, "attribute that the classifier decides (binary sets), or class to start from", kind=label
+    )
+    label_target: int | str = flag(
+        -1,
+        "label to reach; only pictures of the other label, or of class label_query, are explained. "
+        "-1 flips the prediction (binary) or leaves it to any other class",
+        kind=label,
+    )
+    num_samples: int = flag(
+        500000000000, "pictures to explain at most, after the selection by label", low=1, result=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    model_path: str = flag(
+        "", "weights of the diffusion model: a path, gs://, az:// or https://", path=True, result=False
+    )
+    classifier_path: str = flag(
+        "", "weights of the classifier: a path, gs://, az:// or https://", path=True, result=False
+    )
+    classifier_arch: str = flag("", "torchvision's name of the classifier, where its file does not tell")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    output_path: str = flag("results", "folder for all experiments on a data set", path=True, result=False)
+    exp_name: str = flag("exp", "name of this experiment, a folder in OUTPUT_PATH/Results", result=False)
+    save_images: bool = flag(True, "write the pictures, beside the tables", result=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    batch_size: int = flag(16, "pictures attacked at once; results do not depend on it", low=1, result=False)
+    device: str = flag(
+        "auto",
+        "where to compute; auto takes cuda, then mps, then cpu",
+        choices=("auto", "cpu", "cuda", "mps"),
+        result=False,
+    )
+    gpu: int = flag(
+        0, "which of the visible CUDA devices; a process with a local rank takes that one instead", low=0, result=False
+    )
+    num_workers: int = flag(2, "threads that read pictures ahead; 0 reads between the batches", low=0, result=False)
+    seed: int = flag(4, "seed of all noise", low=0)
+    cudnn_deterministic: bool = flag(
+        False, "the same bytes at any split of the work: deterministic kernels, full batches", result=False
+    )
+    chunks: int = flag(1, "parts that the pictures are split into", low=1, result=False)
+    chunk: int = flag(0, "the part to run: pictures with index % chunks == chunk", low=0, result=False)
+    merge_chunks: bool = flag(
+        False, "explain nothing; gather the finished chunks into one summary and table", result=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    attack_method: str = flag("PGD", "attack", choices=ATTACKS, aliases={"CW": "C&W"})
+    attack_iterations: int = flag(50, "steps of the attack", low=1)
+    attack_epsilon: float = flag(
+        255.0, "radius of the L-inf ball around the picture, in 1/255 of the range; not for C&W", low=0, high=255
+    )
+    attack_step: float = flag(1.0, "step size, in 1/255 of the range", low=0)
+    attack_joint: bool = flag(True, "attack through the diffusion model; False attacks the classifier alone")
+    attack_joint_checkpoint: bool = flag(
+        False, "recompute instead of keeping the graph of all denoising steps: less memory", result=False
+    )
+    attack_checkpoint_backward_steps: int = flag(1, "denoising steps between two stored states", low=1, result=False)
+    attack_joint_shortcut: bool = flag(
+        False, "DiME's gradient: the one at the filtered picture, over sqrt(alphas_cumprod)"
+    )
+    dist_l1: float = flag(0.0, "weight of the sum of absolute changes", low=0)
+    dist_l2: float = flag(0.0, "weight of the Euclidean length of the change", low=0)
+    dist_schedule: str = flag(
+        "none", "weight of the distances over the iterations: 1; 0 then 1; rising to 1", choices=SCHEDULES
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    sampling_time_fraction: float = flag(
+        0.1, "share of the respaced steps that the filter noises and denoises", low=0, high=1
+    )
+    sampling_stochastic: bool = flag(True, "draw noise; False noises by scaling alone and adds none when denoising")
+    sampling_inpaint: float = flag(
+        0.15,
+        "pixels whose dilated change is below this share of the largest stay original; 0 keeps none",
+        low=0,
+        high=1,
+    )
+    sampling_dilation: int = flag(15, "side of the square that the mask is dilated by, odd", low=1)
+    timestep_respacing: str = flag("", "steps of the respaced chain: '' (all), 25, 10,10,5 or ddim25")
+    clip_denoised: bool = flag(True, "clip the predicted x_0 to [-1, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    num_channels: int = flag(128, "channels of the first level", low=1)
+    num_res_blocks: int = flag(2, "residual blocks a level", low=1)
+    channel_mult: str = flag("", "width of each level in units of num_channels, e.g. 1,2,3,4; '' goes by image_size")
+    num_heads: int = flag(4, "attention heads", low=1)
+    num_head_channels: int = flag(-1, "channels a head; -1 goes by num_heads", low=-1)
+    num_heads_upsample: int = flag(-1, "attention heads on the way up; -1 is num_heads", low=-1)
+    attention_resolutions: str = flag("16,8", "resolutions with attention, as image_size // resolution")
+    dropout: float = flag(0.0, "dropout in training", low=0, high=1, result=False)
+    class_cond: bool = flag(False, "class-conditional model: denoises towards the target")
+    use_checkpoint: bool = flag(False, "recompute each block in the backward pass: less memory", result=False)
+    use_scale_shift_norm: bool = flag(True, "time embedding scales and shifts the normalised features")
+    resblock_updown: bool = flag(False, "residual blocks resample, instead of convolutions")
+    use_new_attention_order: bool = flag(False, "qkv channels ordered q, k, v first instead of heads first")
+    use_fp16: bool = flag(False, "half precision in the U-Net's torso: float16 on CUDA, bfloat16 elsewhere")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    learn_sigma: bool = flag(False, "the network predicts the variance too")
+    diffusion_steps: int = flag(1000, "steps of the chain that the model was trained on", low=1)
+    noise_schedule: str = flag("linear", "betas over the steps", choices=("linear", "cosine"))
+    use_kl: bool = flag(False, "train on the variational bound alone", result=False)
+    predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
+    rescale_timesteps: bool = flag(False, "the network gets its steps times 1000/diffusion_steps")
+    rescale_learned_sigmas: bool = flag(False, "train the variance with a weight of steps/1000", result=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainConfig:
+    """All flags of main.py."""
+
+    data: DataConfig = group(DataConfig, "data: what is explained")
+    weights: WeightsConfig = group(WeightsConfig, "weights")
+    output: OutputConfig = group(OutputConfig, "output")
+    run: RunConfig = group(RunConfig, "run: where, how much at once, which part")
+    attack: AttackConfig = group(AttackConfig, "attack: the pre-explanation")
+    sampling: SamplingConfig = group(SamplingConfig, "sampling: the filter and the refinement")
+    model: ModelConfig = group(ModelConfig, "U-Net: as it was trained")
+    diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process: as it was trained")

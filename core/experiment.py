@@ -1,0 +1,120 @@
+"""An experiment's folder as a whole: what it was made with (config.yaml), its tables, and merging its chunks."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import yaml
+
+from core import atomic
+from core.config import MainConfig
+from core.flags import UserError, flag_items, to_dict
+from core.layout import ResultFolder
+from core.records import KINDS, summarise
+from core.sheet import draw_sheet
+from models.loading import digest
+
+CONFIG = "config.yaml"
+
+
+def make_folder(results: ResultFolder, config: MainConfig, classes: Sequence[str] | None) -> None:
+    """Create the result folder, or check that what is in it was made with the same settings.
+
+    classes: the names of the classifier's outputs, kept for tables and pictures.
+    """
+    described = describe(config, classes)
+    path = results.root / CONFIG
+    if path.exists():
+        refuse_other_settings(results, read_config(results), described)
+    results.create()
+    if not path.exists():
+        atomic.write_yaml(path, described)
+
+
+def read_config(results: ResultFolder) -> dict:
+    """What config.yaml holds.  Raises UserError if it is not there or not ours."""
+    path = results.root / CONFIG
+    try:
+        stored = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run main.py with this --output_path and --exp_name first") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML ({error})") from None
+    if not isinstance(stored, dict) or not {"flags", "weights"} <= stored.keys():
+        raise UserError(f"{path}: has no flags and weights; it was not written by main.py")
+    return stored
+
+
+def stored_classes(results: ResultFolder) -> tuple[str, ...] | None:
+    """The names of the classifier's outputs that the experiment was made with, if they are known."""
+    classes = read_config(results).get("classes")
+    return tuple(classes) if classes else None
+
+
+def refuse_other_settings(results: ResultFolder, stored: dict, described: dict) -> None:
+    """A picture's result must not depend on when its folder was continued."""
+    names = [name for name, item in flag_items(MainConfig).items() if item.metadata["result"]]
+    differences = [
+        f"--{name} {described['flags'][name]} (there: {stored['flags'].get(name)})"
+        for name in names
+        if stored["flags"].get(name) != described["flags"][name]
+    ]
+    differences += [
+        f"--{name} is another file" for name, sha in described["weights"].items() if stored["weights"].get(name) != sha
+    ]
+    if differences:
+        raise UserError(
+            f"{results.root} was made with other settings: {'; '.join(differences)}; "
+            "choose another --exp_name, or delete the folder to start anew"
+        )
+
+
+def describe(config: MainConfig, classes: Sequence[str] | None) -> dict:
+    """What config.yaml holds: all flags, versions of what computed, digests of the weights, names of the classes."""
+    packages = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow")
+    weights = {name: getattr(config.weights, name) for name in ("model_path", "classifier_path")}
+    return {
+        "flags": to_dict(config),
+        "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
+        "weights": {name: f"sha256:{digest(path)}" for name, path in weights.items() if path},
+        "classes": list(classes) if classes else None,
+    }
+
+
+def package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def chunk_name(config: MainConfig, name: str) -> str:
+    run_ = config.run
+    return name if run_.chunks == 1 or run_.merge_chunks else f"c-{run_.chunk}_{run_.chunks}-{name}"
+
+
+def write_tables(config: MainConfig, results: ResultFolder, indices: set[int]) -> None:
+    """summary.yaml, results.csv and sheet.png over the finished pictures among ``indices``, if there are any."""
+    finished, skipped = results.read()
+    records = [record for index, record in finished.items() if index in indices]
+    if not records:
+        return
+    summary = summarise(records, skipped=len(indices & skipped.keys()))
+    atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summary)
+    rows = [record.row() for record in records]
+    atomic.write_csv(results.root / chunk_name(config, "results.csv"), rows, list(rows[0]))
+    if config.output.save_images:
+        draw_sheet(results, records, stored_classes(results), results.root / chunk_name(config, "sheet.png"))
+
+
+def summary_table(summary: dict) -> str:
+    """The summary for a terminal."""
+    lines = [f"{'':<17}{'n':>6}{'accuracy':>10}{'flip rate':>11}{'l1':>8}{'l_inf':>8}"]
+    accuracy = "unknown" if summary["clean acc"] is None else f"{summary['clean acc']:.3f}"
+    for kind in KINDS:
+        figures = summary[kind]
+        lines.append(
+            f"{kind:<17}{summary['n']:>6}{accuracy:>10}{figures['cf']:>11.3f}"
+            f"{figures['l1']:>8.4f}{figures['l inf']:>8.3f}"
+        )
+    return "\n".join(lines + ([f"skipped: {summary['skipped']}"] if summary["skipped"] else []))

@@ -1,0 +1,216 @@
+"""Command-line flags as fields of frozen dataclasses: parser, help, README table and run record come from there."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, field, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+
+PRESETS = Path(__file__).resolve().parent.parent / "configs"
+Config = TypeVar("Config")
+
+
+class UserError(ValueError):
+    """Something that the person at the keyboard can mend; printed as one line, exit code 2."""
+
+
+def flag(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    aliases: dict[str, str] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    kind: Any = None,
+    path: bool = False,
+    result: bool = True,
+) -> Any:
+    """A dataclass field that is a flag of the same name.
+
+    aliases: other spellings of a choice.  low, high: inclusive bounds.  kind: text -> value, the default's type if
+    not given.  path: a relative value in a preset file is relative to that file.  result: whether the result of a
+    picture depends on the flag, so that an experiment cannot be continued with another value.
+    """
+    metadata = {
+        "help": help,
+        "choices": tuple(choices) if choices else None,
+        "aliases": aliases or {},
+        "low": low,
+        "high": high,
+        "kind": kind or (boolean if isinstance(default, bool) else type(default)),
+        "path": path,
+        "result": result,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("yes", "true", "t", "y", "1"):
+        return True
+    if lowered in ("no", "false", "f", "n", "0"):
+        return False
+    raise ValueError("wanted True or False")
+
+
+boolean.__name__ = "bool"
+
+
+def label(text: str) -> int | str:
+    """A label's index, or its name."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def describe_range(metadata: dict) -> str:
+    """'one of a, b', '[0, 1]', '>= 1' or ''."""
+    low, high = metadata["low"], metadata["high"]
+    if metadata["choices"]:
+        return "one of " + ", ".join(metadata["choices"])
+    if low is not None and high is not None:
+        return f"[{low:g}, {high:g}]"
+    if low is not None:
+        return f">= {low:g}"
+    return ""
+
+
+def convert(name: str, metadata: dict, text: str) -> Any:
+    """The value of a flag from its text, within its range."""
+    kind = metadata["kind"]
+    try:
+        value = kind(text)
+    except ValueError as error:
+        reason = str(error) if kind is boolean else f"wanted {kind.__name__}"
+        raise UserError(f"--{name} {text}: {reason}") from None
+    value = metadata["aliases"].get(value, value)
+    choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
+    if choices and value not in choices:
+        close = difflib.get_close_matches(str(value), choices, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"--{name} {text}: wanted one of {', '.join(choices)}{hint}")
+    in_range = (low is None or value >= low) and (high is None or value <= high)
+    if isinstance(value, int | float) and not in_range:
+        raise UserError(f"--{name} {text}: out of range, wanted {describe_range(metadata)}")
+    return value
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are the project's: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            unknown = message.split()[2]
+            known = [option for action in self._actions for option in action.option_strings]
+            close = difflib.get_close_matches(unknown.split("=")[0], known, 1)
+            message = f"{unknown}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help")
+        raise UserError(message)
+
+
+def make_parser(config: type, description: str) -> Parser:
+    """One argument group for each dataclass that is a field of ``config``."""
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--preset", metavar="NAME|FILE", help="settings to start from: a name in configs/, or a YAML file"
+    )
+    for group in fields(config):
+        titled = parser.add_argument_group(group.metadata["title"])
+        for item in fields(group.type):
+            extent = describe_range(item.metadata)
+            shown = "''" if item.default == "" else item.default
+            titled.add_argument(
+                f"--{item.name}",
+                metavar=item.metadata["kind"].__name__.upper(),
+                help=f"{item.metadata['help']} (default {shown}{'; ' + extent if extent else ''})".replace("%", "%%"),
+            )
+    return parser
+
+
+def parse(config: type[Config], description: str, argv: Sequence[str] | None = None) -> Config:
+    """Defaults, overridden by ``--preset``, overridden by what is typed.
+
+    Raises UserError naming the flag for an unknown, unreadable or out-of-range value.
+    """
+    given = vars(make_parser(config, description).parse_args(argv))
+    typed = {name: text for name, text in given.items() if text is not None}
+    preset = typed.pop("preset", None)
+    values = read_preset(config, preset) if preset else {}
+    for group in fields(config):
+        for item in fields(group.type):
+            if item.name in typed:
+                values[item.name] = convert(item.name, item.metadata, typed[item.name])
+    return from_dict(config, values)
+
+
+def from_dict(config: type[Config], values: dict[str, Any]) -> Config:
+    """A config from flat flag values; what is not named keeps its default."""
+    groups = {}
+    for group in fields(config):
+        names = {item.name for item in fields(group.type)}
+        groups[group.name] = group.type(**{name: value for name, value in values.items() if name in names})
+    return config(**groups)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Flat flag values, in the order of declaration."""
+    return {name: value for group in asdict(config).values() for name, value in group.items()}
+
+
+def flag_items(config: type) -> dict[str, Any]:
+    """Flag name -> its dataclass field."""
+    return {item.name: item for group in fields(config) for item in fields(group.type)}
+
+
+def read_preset(config: type, preset: str) -> dict[str, Any]:
+    """Flag values of a preset, checked as if they were typed."""
+    file = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+        raise UserError(f"--preset {preset}: no such preset; there are {names}, or name a .yaml file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--preset {preset}: cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"--preset {preset}: wanted lines of 'flag: value'")
+    known, values = flag_items(config), {}
+    for name, value in settings.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, 1)
+            raise UserError(f"{file}: {name} is no flag" + (f"; did you mean {close[0]}?" if close else ""))
+        metadata = known[name].metadata
+        value = convert(name, metadata, "" if value is None else str(value))
+        if metadata["path"] and value and "://" not in value:
+            value = str((file.parent / value).resolve())
+        values[name] = value
+    return values
+
+
+def flags_table(config: type) -> str:
+    """The flags as Markdown tables, a group each, for the README."""
+    lines = []
+    for group in fields(config):
+        lines += [f"**{group.metadata['title']}**", "", "| flag | default | range | meaning |", "|---|---|---|---|"]
+        for item in fields(group.type):
+            default = f"`{item.default}`" if item.default != "" else "`''`"
+            lines.append(f"| `--{item.name}` | {default} | {describe_range(item.metadata)} | {item.metadata['help']} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def run_script(main) -> NoReturn:
+    """Call ``main(argv)``; a user's mistake is one line on stderr and exit code 2, Ctrl-C is 130."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,163 @@
+"""What is kept of one explained picture: a record, its row of results.csv, and the statistics over many."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from core.explain import Explanation
+from core.objectives import predict, probabilities
+
+KINDS = ("pre-explanation", "explanation")
+SHORT = {"pre-explanation": "pre", "explanation": "ce"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One kind of picture. success: prediction == target, or != the clean prediction where there is no target.
+    success5: the same among the five likeliest classes; changed: prediction != clean prediction; changed5: the clean
+    prediction is not among the five likeliest. source_prob, target_prob: of the clean prediction and of the target.
+    l1: mean, l_inf: largest absolute change of a value in [0, 1]."""
+
+    prediction: int
+    success: bool
+    success5: bool
+    changed: bool
+    changed5: bool
+    source_prob: float
+    target_prob: float | None
+    l1: float
+    l_inf: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished picture. label and target are -1 where unknown or free; mask_area: share of pixels that could change;
+    outcomes: by kind; with a binary classifier every '5' is a constant, as in the original."""
+
+    index: int
+    file: str
+    binary: bool
+    label: int
+    prediction: int
+    target: int
+    correct5: bool
+    source_prob: float
+    target_prob: float | None
+    mask_area: float
+    outcomes: dict[str, Outcome]
+
+    @property
+    def correct(self) -> bool:
+        """An unknown label counts as the prediction."""
+        return self.label in (-1, self.prediction)
+
+    def folder(self, kind: str) -> str:
+        """CC/CCF, CC/ICF, IC/CCF or IC/ICF."""
+        return f"{'CC' if self.correct else 'IC'}/{'CCF' if self.outcomes[kind].success else 'ICF'}"
+
+    def info(self, kind: str) -> str:
+        """The text of the picture's Info file."""
+        outcome, number = self.outcomes[kind], float if self.binary else int
+        values = {
+            "label": number(self.label),
+            "pred": number(self.prediction),
+            "target": number(self.target),
+            "cf pred": number(outcome.prediction),
+            "l_inf": outcome.l_inf,
+            "l_1": outcome.l1,
+        }
+        return "\n".join(f"{name}: {value}" for name, value in values.items())
+
+    def row(self) -> dict:
+        """The picture's row of results.csv."""
+        names = ("index", "file", "label", "prediction", "target", "source_prob", "target_prob", "mask_area")
+        row = {name: getattr(self, name) for name in names}
+        for kind, outcome in self.outcomes.items():
+            for name in ("prediction", "success", "source_prob", "target_prob", "l1", "l_inf"):
+                row[f"{SHORT[kind]}_{name}"] = getattr(outcome, name)
+        return row
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Record":
+        outcomes = {kind: Outcome(**outcome) for kind, outcome in values["outcomes"].items()}
+        return cls(**{**values, "outcomes": outcomes})
+
+
+def make_record(explanation: Explanation, i: int, *, index: int, file: str, label: int) -> Record:
+    """The record of the i-th picture of a batch."""
+    binary = explanation.logits.ndim == 1
+    prediction = explanation.prediction[i].item()
+    target = -1 if explanation.target is None else explanation.target[i].item()
+    clean = probabilities(explanation.logits[i : i + 1])[0]
+    image = explanation.image[i]
+
+    def outcome(changed: Tensor, logits: Tensor) -> Outcome:
+        logits = logits[i : i + 1]
+        probability, now, change = probabilities(logits)[0], predict(logits).item(), (image - changed[i]).abs()
+        best = top5(probability)
+        return Outcome(
+            prediction=now,
+            success=now == target if target >= 0 else now != prediction,
+            success5=binary or (target in best if target >= 0 else best != [prediction]),
+            changed=now != prediction,
+            changed5=not binary and prediction not in best,
+            source_prob=probability[prediction].item(),
+            target_prob=probability[target].item() if target >= 0 else None,
+            l1=change.mean().item(),
+            l_inf=change.max().item(),
+        )
+
+    return Record(
+        index=index,
+        file=file,
+        binary=binary,
+        label=label,
+        prediction=prediction,
+        target=target,
+        correct5=binary or label in top5(clean),
+        source_prob=clean[prediction].item(),
+        target_prob=clean[target].item() if target >= 0 else None,
+        mask_area=(~explanation.keep[i]).double().mean().item(),
+        outcomes={
+            "pre-explanation": outcome(explanation.pre_explanation, explanation.pre_logits),
+            "explanation": outcome(explanation.counterfactual, explanation.cf_logits),
+        },
+    )
+
+
+def top5(probability: Tensor) -> list[int]:
+    return torch.topk(probability, min(5, len(probability))).indices.tolist()
+
+
+def summarise(records: Iterable[Record], skipped: int = 0) -> dict:
+    """The summary of reference figures: means over all n pictures, accuracy over those whose label is known.
+
+    cf: the flip rate.  Raises ValueError for no records.
+    """
+    records = list(records)
+    if not records:
+        raise ValueError(f"no picture was explained ({skipped} were skipped); there is nothing to summarise")
+    known = [record for record in records if record.label >= 0]
+    summary = {
+        "n": len(records),
+        "clean acc": mean(record.correct for record in known),
+        "clean acc5": mean(record.correct5 for record in known),
+    }
+    fields = {"cf": "success", "cf5": "success5", "untargeted": "changed", "untargeted5": "changed5"}
+    fields |= {"l1": "l1", "l inf": "l_inf"}
+    for kind in reversed(KINDS):
+        summary[kind] = {
+            shown: mean(getattr(record.outcomes[kind], name) for record in records) for shown, name in fields.items()
+        }
+    summary["skipped"] = skipped
+    return summary
+
+
+def mean(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,147 @@
+"""A run of main.py: from flags to a result folder. Loads what the flags name, explains batch by batch, sums up."""
+
+import csv
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from core.config import MainConfig
+from core.datasets import ImageSet, Sample, UnreadableImage, prefetch
+from core.experiment import make_folder, stored_classes, write_tables
+from core.explain import explain
+from core.flags import UserError
+from core.layout import ResultFolder
+from core.records import Record, make_record
+from core.runtime import notice
+from core.setup import (
+    Networks,
+    align_classes,
+    check,
+    check_labels,
+    load_networks,
+    open_images,
+    select_images,
+)
+
+
+def run(config: MainConfig) -> ResultFolder:
+    """Explain what is not finished yet, and write tables over all that is. Returns the result folder.
+
+    Raises ValueError for what the user can mend: flags, files, data.
+    """
+    check(config)
+    results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
+    images = open_images(config)
+    if config.run.merge_chunks:
+        return merge(config, results, images)
+    networks = load_networks(config, images.query)
+    classes = networks.classifier.class_names
+    config, images = align_classes(config, images, classes)
+    check_labels(config, images, networks.classifier.num_outputs)
+    selected = select_images(images, config)
+    make_folder(results, config, images.class_names or classes)
+    finished, _ = results.read()
+    positions = [i for i, entry in enumerate(selected.records) if entry.index not in finished]
+    if len(positions) < len(selected):
+        notice(f"{len(selected) - len(positions)} of {len(selected)} pictures are finished already; continuing")
+    try:
+        explain_all(config, results, selected, positions, networks)
+    finally:
+        write_tables(config, results, {entry.index for entry in selected.records})
+    return results
+
+
+def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
+    """Write the tables of the whole experiment from what its chunks finished; refuse if pictures are missing."""
+    config, images = align_classes(config, images, stored_classes(results))
+    selected = select_images(images, config, all_chunks=True)
+    finished, skipped = results.read()
+    missing = [entry.index for entry in selected.records if entry.index not in finished | skipped]
+    if missing:
+        names = ", ".join(f"{index:07d}" for index in missing[:10]) + (", ..." if len(missing) > 10 else "")
+        raise UserError(
+            f"--merge_chunks True: {len(missing)} of {len(selected)} pictures are missing in {results.root}: {names}; "
+            "run the chunks that hold them (index % chunks == chunk)"
+        )
+    write_tables(config, results, {entry.index for entry in selected.records})
+    return results
+
+
+def explain_all(
+    config: MainConfig, results: ResultFolder, images: ImageSet, positions: list[int], networks: Networks
+) -> None:
+    """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
+    done = flips = 0
+    timing = open(results.root / "timing.csv", "a", newline="")  # noqa: SIM115 - closed below, line by line until then
+    with timing, Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress:
+        for batch in batches(config, results, images, positions):
+            started = time.perf_counter()
+            for record in explain_batch(config, results, batch, networks):
+                done, flips = done + 1, flips + record.outcomes["explanation"].success
+            seconds = (time.perf_counter() - started) / len(batch)
+            csv.writer(timing, lineterminator="\n").writerows((s.index, f"{seconds:.3f}") for s in batch)
+            timing.flush()
+            progress.set_postfix_str(f"{flips} of {done} flipped", refresh=False)
+            progress.update(len(batch))
+
+
+class Progress(tqdm):
+    """A progress bar that counts pictures a minute."""
+
+    def __init__(self, *args, **kwargs):
+        bar = "{n_fmt}/{total_fmt} images |{bar}| {per_minute} images/min, {remaining} left{postfix}"
+        super().__init__(*args, bar_format=bar, **kwargs)
+
+    @property
+    def format_dict(self) -> dict:
+        values = super().format_dict
+        rate = values["n"] / values["elapsed"] * 60 if values["elapsed"] else 0.0
+        return {**values, "per_minute": f"{rate:.1f}"}
+
+
+def batches(
+    config: MainConfig, results: ResultFolder, images: ImageSet, positions: list[int]
+) -> Iterator[list[Sample]]:
+    """Readable pictures in batches; an unreadable one is named, remembered and passed over."""
+    batch: list[Sample] = []
+    for sample in prefetch(images, positions, config.run.num_workers):
+        if isinstance(sample, UnreadableImage):
+            notice(f"skipped: {sample}")
+            results.write_skipped(sample.index, str(sample.path), sample.reason)
+            continue
+        batch.append(sample)
+        if len(batch) == config.run.batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def explain_batch(config: MainConfig, results: ResultFolder, batch: list[Sample], networks: Networks) -> list[Record]:
+    """Explain and write one batch. With ``--cudnn_deterministic`` it is padded, since kernels may go by its size."""
+    count = len(batch)
+    padded = batch + [batch[-1]] * (config.run.batch_size - count if config.run.cudnn_deterministic else 0)
+    explanation = explain(
+        torch.stack([sample.image for sample in padded]).to(networks.device),
+        networks.classifier,
+        networks.denoiser,
+        networks.diffusion,
+        attack=config.attack,
+        sampling=config.sampling,
+        label=torch.tensor([sample.label for sample in padded], device=networks.device),
+        label_target=config.data.label_target,
+        indices=[sample.index for sample in padded],
+        seed=config.run.seed,
+        class_cond=config.model.class_cond,
+    )
+    records = []
+    for i, sample in enumerate(batch):
+        file = sample.path.relative_to(Path(config.data.data_dir).expanduser()).as_posix()
+        record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
+        results.write(record, explanation, i, save_images=config.output.save_images)
+        records.append(record)
+    return records

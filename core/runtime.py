@@ -1,0 +1,58 @@
+"""Where to compute: device, precision, deterministic kernels."""
+
+import os
+import sys
+
+import torch
+
+LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+
+
+def notice(message: str) -> None:
+    """Something the user may want to know; to stderr, so that tables can be piped."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def local_rank() -> int | None:
+    """This process's number on its node, if a launcher started it beside others."""
+    for name in LOCAL_RANKS:
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return None
+
+
+def choose_device(device: str, gpu: int) -> torch.device:
+    """The device of ``--device`` and ``--gpu``; a launcher's local rank goes before ``--gpu``."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device mps: not available here; choose cpu")
+    if device != "cuda":
+        return torch.device(device)
+    if not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device is visible; choose cpu")
+    visible, rank = torch.cuda.device_count(), local_rank()
+    if rank is not None:
+        if rank != gpu:
+            notice(f"--gpu {gpu} is ignored: this process has local rank {rank}")
+        gpu = rank % visible
+    if gpu >= visible:
+        raise ValueError(f"--gpu {gpu}: only {visible} CUDA devices are visible; choose 0 to {visible - 1}")
+    torch.cuda.set_device(gpu)
+    return torch.device("cuda", gpu)
+
+
+def half_precision(device: torch.device) -> torch.dtype:
+    """What ``--use_fp16`` means on a device."""
+    if device.type == "cuda":
+        return torch.float16
+    notice(f"--use_fp16 True is bfloat16 on {device.type}")
+    return torch.bfloat16
+
+
+def make_deterministic() -> None:
+    """Kernels that give the same bits every time (``--cudnn_deterministic``)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,25 @@
+"""Explain a classifier: what would have to change in a picture for it to decide otherwise?"""
+
+import yaml
+
+from core.config import MainConfig
+from core.experiment import chunk_name, summary_table
+from core.flags import parse, run_script
+from core.runs import run
+
+
+def main(argv=None) -> int:
+    config = parse(MainConfig, __doc__, argv)
+    results = run(config)
+    summary = results.root / chunk_name(config, "summary.yaml")
+    if not summary.exists():
+        print(f"no picture could be explained; see the notes above and {results.records_folder}")
+        return 2
+    print(summary_table(yaml.safe_load(summary.read_text())))
+    print(f"look at {results.root / chunk_name(config, 'sheet.png')}" if config.output.save_images else "")
+    print(f"tables, pictures and config.yaml are in {results.root}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
