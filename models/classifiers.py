@@ -112,7 +112,7 @@ def load_classifier(path, *, dataset: str, query: int | None = None, arch: str |
         path = _imagenet_weights(dataset, arch)
     tree = load_weights(path, flag=FLAG)
     name = f"{FLAG} {path}"
-    if tree.get("format") == FORMAT:
+    if is_ours(tree):
         classifier = _ours(tree, name, dataset, query)
     elif arch is None and dataset in LOGITS:
         classifier = _densenet(state_dict(tree, name=name), name, dataset, query)
@@ -124,12 +124,6 @@ def load_classifier(path, *, dataset: str, query: int | None = None, arch: str |
     else:
         classifier = _torchvision(state_dict(tree, name=name), name, dataset, query, arch or "resnet50")
     return classifier.eval().requires_grad_(False)
-
-
-def load_ours(path, *, flag: str = FLAG) -> tuple[nn.Module, dict] | None:
-    """Network and header of a file of ours (to continue training, or as an oracle); None if it is another's."""
-    tree = load_weights(path, flag=flag)
-    return _open_ours(tree, f"{flag} {path}") if tree.get("format") == FORMAT else None
 
 
 def _imagenet_weights(dataset: str, arch: str | None) -> Path:
@@ -157,13 +151,17 @@ class _ShapesOnly(TorchFunctionMode):
         return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
 
 
+def _shapes(arch: str, outputs: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]), _ShapesOnly():
+        return build_classifier(arch, outputs)
+
+
 def _build_loaded(arch: str, outputs: int, state: dict[str, Tensor], name: str, what: str) -> nn.Module:
     """Checked by shapes first: a small file that names a large network must not cost memory.
 
     Building draws initial weights, which are thrown away: from a generator that nobody else uses.
     """
-    with _ShapesOnly():
-        check_fit(build_classifier(arch, outputs), state, path=name, what=what)
+    check_fit(_shapes(arch, outputs), state, path=name, what=what)
     with torch.random.fork_rng(devices=[]):
         network = build_classifier(arch, outputs)
     load_into(network, state, path=name, what=what)
@@ -171,8 +169,7 @@ def _build_loaded(arch: str, outputs: int, state: dict[str, Tensor], name: str, 
 
 
 def _final_layer(arch: str) -> str:
-    with _ShapesOnly():
-        shapes = {key: value.shape for key, value in build_classifier(arch, 1000).state_dict().items()}
+    shapes = {key: value.shape for key, value in _shapes(arch, 1000).state_dict().items()}
     return [key for key, shape in shapes.items() if key.endswith("weight") and shape[0] == 1000][-1]
 
 
@@ -217,7 +214,7 @@ def _listed(values: list[int]) -> str:
 
 
 def _ours(tree: dict, name: str, dataset: str, query: int | None) -> Classifier:
-    network, header = _open_ours(tree, name)
+    network, header = open_ours(tree, name)
     names = tuple(header["class_names"])
     attributes = header["attributes"]
     if not attributes and dataset not in BINARY and len(names) > 1:
@@ -254,7 +251,12 @@ def _view(name: str, dataset: str, query: int | None, outputs: int, *, attribute
     return query
 
 
-def _open_ours(tree: dict, name: str) -> tuple[nn.Module, dict]:
+def is_ours(tree: dict) -> bool:
+    return tree.get("format") == FORMAT
+
+
+def open_ours(tree: dict, name: str) -> tuple[nn.Module, dict]:
+    """Network and header (arch, class_names, mean, std, image_size, attributes) of a loaded file of ours."""
     _check_ours(tree, name)
     state = state_dict(tree, name=name)
     arch, outputs = tree["arch"], len(tree["class_names"])

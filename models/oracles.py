@@ -1,0 +1,86 @@
+"""The attribute oracles of MNAC and CD: images in [0, 1] -> probabilities (N, attributes)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.classifiers import Classifier, is_ours, open_ours
+from models.loading import WeightsError, describe, load_into, load_weights, state_dict
+from models.resnets import build_caffe_resnet50, from_caffe
+
+FLAG = "--oracle-path"
+BGR_MEAN = (131.0912, 103.8827, 91.4953)  # in this order, the reverse of FVA's: so the CelebA oracle was trained
+
+
+class Oracle(nn.Module):
+    """A network that gives logits, with its own preparation of an image; decisions are probabilities > 0.5."""
+
+    def __init__(self, network: nn.Module, prepare, class_names: tuple[str, ...] | None = None):
+        super().__init__()
+        self.network, self.prepare, self.class_names = network, prepare, class_names
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.sigmoid(self.network(self.prepare(images)))
+
+
+def _resize(x: Tensor) -> Tensor:
+    return F.interpolate(x, size=(224, 224), mode="bicubic", align_corners=False)
+
+
+def _prepare_celeba(images: Tensor) -> Tensor:
+    """RGB -> BGR, minus the mean, then to 224."""
+    return _resize(images.flip(1) - images.new_tensor(BGR_MEAN).view(1, 3, 1, 1) / 255)
+
+
+def _prepare_celebahq(images: Tensor) -> Tensor:
+    """[-1, 1] and to 224, once: the original normalises a second time in MNAC, not in CD."""
+    return _resize(2 * images - 1)
+
+
+def load_oracle(path, *, dataset: str | None = None) -> Oracle:
+    """The oracle in ``path``, frozen and in eval mode: CelebA's, CelebA-HQ's (STEEX), or a classifier file of ours.
+
+    The file says which it is; ``dataset`` is there to refuse the other one.
+    """
+    tree = load_weights(path, flag=FLAG)
+    name = f"{FLAG} {path}"
+    if is_ours(tree):
+        return _ours(tree, name)
+    state = state_dict(tree, name=name)
+    head = state.get("classifier.weight")
+    if "feat_extract.conv1_7x7_s2.weight" not in state or head is None or head.dim() != 2:
+        raise WeightsError(f"{name}: is {describe(state)}, not an attribute oracle")
+    is_hq = head.shape[1] == 2048
+    if dataset is not None and (dataset == "CelebAHQ") != is_hq:
+        kind = "CelebA-HQ's" if is_hq else "CelebA's"
+        raise WeightsError(f"{name}: is {kind} oracle, but the data set is {dataset}")
+    oracle = Oracle(_load_trunk(state, name, is_hq), _prepare_celebahq if is_hq else _prepare_celeba)
+    return oracle.eval().requires_grad_(False)
+
+
+def _load_trunk(state: dict[str, Tensor], name: str, is_hq: bool) -> nn.Module:
+    """CelebA: pooled features, a 1x1 convolution to 128 without bias, then linear. CelebA-HQ: linear at once."""
+    width, outputs = state["classifier.weight"].shape[1], state["classifier.weight"].shape[0]
+    linear = nn.Linear(width, outputs)
+    head = linear if is_hq else nn.Sequential(nn.Linear(2048, width, bias=False), linear)
+    trunk = build_caffe_resnet50(head)
+    state = from_caffe(state, trunk, "feat_extract.")
+    if is_hq:
+        names = {"classifier.weight": "fc.weight", "classifier.bias": "fc.bias"}
+    else:
+        names = {"feat_extract.feat_extract.weight": "fc.0.weight"}
+        names |= {"classifier.weight": "fc.1.weight", "classifier.bias": "fc.1.bias"}
+    state = {names.get(key, key): value for key, value in state.items()}
+    if "fc.0.weight" in state:
+        state["fc.0.weight"] = state["fc.0.weight"].flatten(1)  # a 1x1 convolution of one pixel is a linear layer
+    load_into(trunk, state, path=name, what="an attribute oracle")
+    return trunk
+
+
+def _ours(tree: dict, name: str) -> Oracle:
+    network, header = open_ours(tree, name)
+    if not header["attributes"]:
+        raise WeightsError(f"{name}: tells exclusive classes apart; an oracle's attributes are independent")
+    names = tuple(header["class_names"])
+    classifier = Classifier(network, (header["mean"], header["std"]), num_outputs=len(names))
+    return Oracle(classifier, nn.Identity(), names).eval().requires_grad_(False)
