@@ -142,12 +142,9 @@ def resolve_name(
     names: by position, or index -> name.  None: nothing is known of the classes, so any index is taken, but no name.
     """
     known = names if isinstance(names, Mapping) else dict(enumerate(names or ()))
-    places = [i for i, name in known.items() if name == text]
-    places = places or [label for name, label in (aliases or {}).items() if name == text]
-    if len(places) > 1:
-        raise ValueError(f"{flag} {text}: {owner} has that name {len(places)} times; choose the index among {places}")
-    if places:
-        return places[0]
+    by_name = {**(aliases or {}), **{name: label for label, name in known.items()}}
+    if text in by_name:
+        return by_name[text]
     try:
         label = int(text)
     except ValueError:
@@ -158,7 +155,7 @@ def resolve_name(
         raise ValueError(f"{flag} {text}: {owner} has no named classes; give an index, 0 or more")
     if label in known:
         return label
-    close = difflib.get_close_matches(str(text), [*known.values(), *(aliases or ())], n=1)
+    close = difflib.get_close_matches(str(text), by_name, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     valid = shorten([f"{i} {name}" for i, name in known.items()])
     raise ValueError(f"{flag} {text}: no label of {owner}; {hint}choose an index or a name: {valid}")
