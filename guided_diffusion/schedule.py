@@ -4,6 +4,7 @@ Tables are float64 NumPy arrays; index 0 is one step of noise.
 """
 
 import math
+from itertools import accumulate
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def respaced_steps(timestep_respacing: str, diffusion_steps: int) -> list[int]:
                 f"--diffusion_steps {diffusion_steps}; choose at most {length}"
             )
         stride = (length - 1) / (count - 1) if count > 1 else 1.0
-        kept += [start + round(stride * k) for k in range(count)]
+        # Summed, not multiplied: '25' of 500 steps keeps 249, where 12 strides are 249.5 and would be rounded to 250.
+        kept += [start + round(position) for position in accumulate([stride] * (count - 1), initial=0.0)]
         start += length
     return kept
 

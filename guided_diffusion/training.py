@@ -65,6 +65,7 @@ class Trainer:
         high = min(options.init_step or self.diffusion.num_timesteps, self.diffusion.num_timesteps)
         t = torch.from_numpy(rng.integers(high, size=len(x_0))).to(x_0.device)
         eps = torch.from_numpy(rng.standard_normal(tuple(x_0.shape), np.float32)).to(x_0)
+        torch.manual_seed(int(rng.integers(2**63)))  # dropout's masks belong to the step, too
         size = len(x_0) if options.microbatch < 1 else options.microbatch
         self.optimizer.zero_grad(set_to_none=True)
         for i in range(0, len(x_0), size):
