@@ -15,10 +15,14 @@ def group(config: type, title: str):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class PicturesConfig:
     dataset: str = flag("ImageNet", "data set", choices=tuple(DATASETS))
     data_dir: str = flag("", "folder of the data set", path=True, result=False)
     image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(PicturesConfig):
     label_query: int | str = flag(
         -1, "attribute that the classifier decides (binary sets), or class to start from", kind=label
     )
@@ -52,8 +56,7 @@ class OutputConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    batch_size: int = flag(16, "pictures attacked at once; results do not depend on it", low=1, result=False)
+class DeviceConfig:
     device: str = flag(
         "auto",
         "where to compute; auto takes cuda, then mps, then cpu",
@@ -65,6 +68,11 @@ class RunConfig:
     )
     num_workers: int = flag(2, "threads that read pictures ahead; 0 reads between the batches", low=0, result=False)
     seed: int = flag(4, "seed of all noise", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(DeviceConfig):
+    batch_size: int = flag(16, "pictures attacked at once; results do not depend on it", low=1, result=False)
     cudnn_deterministic: bool = flag(
         False, "the same bytes at any split of the work: deterministic kernels, full batches", result=False
     )
@@ -156,3 +164,56 @@ class MainConfig:
     sampling: SamplingConfig = group(SamplingConfig, "sampling: the filter and the refinement")
     model: ModelConfig = group(ModelConfig, "U-Net: as it was trained")
     diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process: as it was trained")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    output_path: str = flag("training", "folder for checkpoints, samples and the log", path=True)
+    batch_size: int = flag(1, "pictures a step", low=1)
+    microbatch: int = flag(-1, "pictures a forward pass; -1 takes the whole batch", low=-1)
+    lr: float = flag(1e-4, "learning rate of AdamW", low=0)
+    weight_decay: float = flag(0.0, "weight decay of AdamW", low=0)
+    lr_anneal_steps: int = flag(
+        0, "steps to train, the learning rate falling linearly to 0; 0 trains until it is stopped", low=0
+    )
+    ema_rate: float = flag(0.9999, "rate of the moving average of the weights", low=0, high=1)
+    ema_fp16: bool = flag(False, "store the moving average in half precision: half the size")
+    random_flip: bool = flag(True, "mirror every other picture, drawn anew each time; never done for BDD100k")
+    init_step: int = flag(-1, "steps of the chain from this one on are never drawn; -1 draws all", low=-1)
+    log_interval: int = flag(10, "steps between two lines of log.csv", low=1)
+    save_interval: int = flag(10000, "steps between two checkpoints, each with a grid of samples", low=1)
+    resume_checkpoint: str = flag("", "modelNNNNNN.pt to continue from; its ema and opt files lie beside it", path=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDiffusionConfig:
+    """All flags of train_diffusion.py."""
+
+    pictures: PicturesConfig = group(PicturesConfig, "data: the training partition is used")
+    training: TrainingConfig = group(TrainingConfig, "training")
+    device: DeviceConfig = group(DeviceConfig, "where")
+    model: ModelConfig = group(ModelConfig, "U-Net")
+    diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierTrainingConfig:
+    output_path: str = flag(
+        "classifier.pt", "file to write: architecture, class names, normalisation and weights", path=True
+    )
+    arch: str = flag("small-32", "'small-WIDTH', for pictures of 28 to 64 pixels, or a torchvision classifier")
+    val_dir: str = flag("", "class folders to measure the accuracy on, with the classes of data_dir", path=True)
+    epochs: int = flag(10, "passes over the pictures", low=1)
+    batch_size: int = flag(128, "pictures a step", low=1)
+    lr: float = flag(1e-3, "largest learning rate of AdamW, warmed up and annealed (one cycle)", low=0)
+    weight_decay: float = flag(0.01, "weight decay of AdamW", low=0)
+    random_flip: bool = flag(True, "mirror every other picture, drawn anew each time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainClassifierConfig:
+    """All flags of train_classifier.py."""
+
+    pictures: PicturesConfig = group(PicturesConfig, "data: a set with classes")
+    training: ClassifierTrainingConfig = group(ClassifierTrainingConfig, "training")
+    device: DeviceConfig = group(DeviceConfig, "where")
