@@ -3,7 +3,6 @@
 Annotations are read and folders are listed; no picture is opened before it is asked for.
 """
 
-import difflib
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from core.imageset import (
     ImageSet,
     Record,
     Sample,
+    did_you_mean,
     prefetch,
     resolve_label,
     resolve_name,
@@ -69,8 +69,7 @@ def open_dataset(
     split: "explain", or "train" for the partition that models are trained on, where the query may be left out.
     """
     if name not in DATASETS:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(name, DATASETS)
         raise ValueError(f"--dataset {name}: no such data set; {hint}choose one of {', '.join(DATASETS)}")
     assert split in ("explain", "train"), split
     if image_size < 1:

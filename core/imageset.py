@@ -155,10 +155,17 @@ def resolve_name(
         raise ValueError(f"{flag} {text}: {owner} has no named classes; give an index, 0 or more")
     if label in known:
         return label
-    close = difflib.get_close_matches(str(text), by_name, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
     valid = shorten([f"{i} {name}" for i, name in known.items()])
-    raise ValueError(f"{flag} {text}: no label of {owner}; {hint}choose an index or a name: {valid}")
+    raise ValueError(
+        f"{flag} {text}: no label of {owner}; {did_you_mean(str(text), by_name)}choose an index or a name: {valid}"
+    )
+
+
+def did_you_mean(text: str, names: Iterable[str]) -> str:
+    """A suggestion for a message, or '' where nothing comes close."""
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(text.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[close[0]]}? " if close else ""
 
 
 def _describe(images: ImageSet, label: int) -> str:

@@ -82,8 +82,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _sixteen_bits(image).convert("RGB")
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers without a range; save it with 8 or 16 bits")
-    if image.mode == "P":  # straight to RGB is the same colours, and a warning where the palette has transparency
-        image = image.convert("RGBA")
+    if image.mode == "P":  # its transparency would be dropped with a warning
+        image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
