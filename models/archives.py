@@ -19,6 +19,7 @@ from models.unpickle import NUMPY, Malformed, Refused, plain, unpickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch files before 1.6
 PROTOCOL = 1001
+MAX_HEADER = 2**25
 PLAIN_VALUES = "ace"  # safetensors metadata key for the values that are not tensors, as JSON
 
 STORAGES = {
@@ -156,7 +157,7 @@ def _check_members(infos: list[zipfile.ZipInfo], size: int) -> None:
 
 def torch_legacy(stream, size: int):
     """torch.save before 1.6: three pickles of preamble, the tree, the storages' keys, the storages."""
-    declared = Declared()
+    declared, stream = Declared(), io.BytesIO(stream.read())
     if unpickle(stream, {}) != MAGIC or unpickle(stream, {}) != PROTOCOL:
         raise Malformed("its preamble is not torch's")
     unpickle(stream, {})
@@ -255,6 +256,8 @@ def _tar_members(data: bytes) -> dict[str, bytes]:
 def safetensors_file(stream, size: int):
     data = stream.read()
     (length,) = struct.unpack("<Q", data[:8])
+    if length > MAX_HEADER:
+        raise Malformed(f"a safetensors header of {length} bytes")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     values = json.loads(metadata.get(PLAIN_VALUES, "{}"))
     return {**values, **safetensors.torch.load(data)}
@@ -262,7 +265,7 @@ def safetensors_file(stream, size: int):
 
 def numpy_pickle(stream, size: int):
     """A pickled dict of NumPy arrays, Python 2's included (VGGFace2)."""
-    return plain(unpickle(stream, NUMPY))
+    return plain(unpickle(io.BytesIO(stream.read()), NUMPY))
 
 
 def reader(head: bytes, size: int):

@@ -1,7 +1,6 @@
 """The classifiers that are explained: each takes images in [0, 1] and normalises them itself."""
 
 import difflib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -173,6 +172,10 @@ def _final_layer(arch: str) -> str:
     return [key for key, shape in shapes.items() if key.endswith("weight") and shape[0] == 1000][-1]
 
 
+def _rows(weight: Tensor) -> int:
+    return weight.shape[0] if weight.dim() else 0
+
+
 def _torchvision(state: dict[str, Tensor], name: str, dataset: str, query: int | None, arch: str) -> Classifier:
     try:
         last = _final_layer(arch)
@@ -180,7 +183,7 @@ def _torchvision(state: dict[str, Tensor], name: str, dataset: str, query: int |
         raise WeightsError(f"--classifier_arch: {error}") from None
     if last not in state:
         raise WeightsError(f"{name}: is {describe(state)}, not torchvision's {arch}; see --classifier_arch")
-    outputs = state[last].shape[0]
+    outputs = _rows(state[last])
     if dataset == "ImageNet" and outputs != 1000:
         raise WeightsError(f"{name}: has {outputs} outputs, but --dataset ImageNet has 1000 classes")
     if arch in ("googlenet", "inception_v3"):
@@ -198,8 +201,8 @@ def _densenet(state: dict[str, Tensor], name: str, dataset: str, query: int | No
     if "feat_extract.feat_extract.features.conv0.weight" not in state or weight is None:
         advice = "; for another network name it: --classifier_arch resnet50"
         raise WeightsError(f"{name}: is {describe(state)}, not the DenseNet-121 of --dataset {dataset}{advice}")
-    if weight.shape[0] != len(logits):
-        raise WeightsError(f"{name}: has {weight.shape[0]} outputs, but --dataset {dataset} wants {len(logits)}")
+    if _rows(weight) != len(logits):
+        raise WeightsError(f"{name}: has {_rows(weight)} outputs, but --dataset {dataset} wants {len(logits)}")
     if query not in logits:
         raise WeightsError(f"--label_query {query}: --dataset {dataset} knows {_listed(list(logits))}")
     state = {key.removeprefix("feat_extract.feat_extract."): value for key, value in state.items()}
@@ -275,18 +278,21 @@ def _check_ours(tree: dict, name: str) -> None:
 
     def numbers(values, low) -> bool:
         good = isinstance(values, list) and len(values) == 3
-        return good and all(isinstance(v, float | int) and math.isfinite(v) and v > low for v in values)
+        return good and all(isinstance(v, float | int) and low < v < 1e6 for v in values)
 
-    names, size = tree.get("class_names"), tree.get("image_size")
+    names, size, version = tree.get("class_names"), tree.get("image_size"), tree.get("version")
+    named = isinstance(names, list) and all(isinstance(n, str) and n.isprintable() for n in names)
     checks = {
-        "version": tree.get("version") == VERSION,
+        "version": type(version) is int and version == VERSION,
         "arch": isinstance(tree.get("arch"), str),
-        "class_names": isinstance(names, list) and len(names) > 0 and all(isinstance(n, str) for n in names),
-        "mean": numbers(tree.get("mean"), -math.inf),
+        "class_names": named and len(names) > 0,
+        "mean": numbers(tree.get("mean"), -1e6),
         "std": numbers(tree.get("std"), 0),
         "image_size": type(size) is int and 1 <= size <= 65536,
         "attributes": isinstance(tree.get("attributes", False), bool),
     }
     for field, good in checks.items():
         if not good:
-            raise WeightsError(f"{name}: an ACE classifier whose {field} is {str(tree.get(field))[:60]!r}")
+            value = tree.get(field)
+            said = f"{value!r:.60}" if isinstance(value, str | float | bool) else f"a {type(value).__name__}"
+            raise WeightsError(f"{name}: an ACE classifier whose {field} is {said}, which this version cannot use")

@@ -29,6 +29,11 @@ MAX_TENSORS = 100_000
 class WeightsError(ValueError):
     """One line: the flag and file, what was wanted, what was found, what to do."""
 
+    def __init__(self, message: str):
+        """What a message quotes from a file may be long, or hold line breaks and terminal codes."""
+        line = " ".join(message.split())[:1000]
+        super().__init__("".join(c if c.isprintable() else "?" for c in line))
+
 
 def is_url(path) -> bool:
     return "://" in str(path)
@@ -186,7 +191,7 @@ def load_into(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -
 
 
 def _shortly(keys: list[str]) -> str:
-    return ", ".join(keys[:2]) + (", ..." if len(keys) > 2 else "")
+    return ", ".join(key[:90] for key in keys[:2]) + (", ..." if len(keys) > 2 else "")
 
 
 def digest(path) -> str:

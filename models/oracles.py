@@ -48,7 +48,7 @@ def load_oracle(path, *, dataset: str | None = None) -> Oracle:
         return _ours(tree, name)
     state = state_dict(tree, name=name)
     head = state.get("classifier.weight")
-    if "feat_extract.conv1_7x7_s2.weight" not in state or head is None or head.dim() != 2:
+    if "feat_extract.conv1_7x7_s2.weight" not in state or head is None or head.shape[1:] not in ((128,), (2048,)):
         raise WeightsError(f"{name}: is {describe(state)}, not an attribute oracle")
     is_hq = head.shape[1] == 2048
     if dataset is not None and (dataset == "CelebAHQ") != is_hq:

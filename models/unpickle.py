@@ -88,10 +88,10 @@ class _Machine:
         return items
 
     def named(self, name: str) -> Global:
-        name = name.replace("numpy._core.", "numpy.core.")
-        if name not in self.table:
+        known = name.replace("numpy._core.", "numpy.core.")
+        if known not in self.table:
             raise Refused(name)
-        return Global(name, self.table[name])
+        return Global(name, self.table[known])
 
     def reduce(self):
         args, function = self.stack.pop(), self.stack.pop()
@@ -261,6 +261,12 @@ def plain(tree, leaf: Callable = lambda value: value, *, depth: int = 0, seen: d
         pass
     elif isinstance(tree, Array):
         tree_out = tree.tensor
+    elif isinstance(tree, Global):
+        if not isinstance(tree.make, torch.dtype):
+            raise Refused(tree.name)
+        tree_out = tree.make
+    elif isinstance(tree, DType):
+        tree_out = str(tree.dtype)
     elif isinstance(tree, dict):
         tree_out = {k: plain(v, leaf, depth=depth + 1, seen=seen) for k, v in tree.items()}
     elif isinstance(tree, list | tuple):
