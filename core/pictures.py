@@ -52,7 +52,9 @@ def decode(path: Path, *, upright: bool = False) -> Image.Image:
         with Image.open(path, formats=FORMATS) as image:
             _check_size(image.width, image.height)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image) if upright else image)
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except UnreadableImage:
         raise
     except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
@@ -84,7 +86,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("its pixels are floating-point numbers without a range; save it with 8 or 16 bits")
     if image.mode == "P":  # its transparency would be dropped with a warning
         image.info.pop("transparency", None)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _sixteen_bits(image: Image.Image) -> Image.Image:
