@@ -258,7 +258,7 @@ def safetensors_file(stream, size: int):
     (length,) = struct.unpack("<Q", data[:8])
     if length > MAX_HEADER:
         raise Malformed(f"a safetensors header of {length} bytes")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    metadata = json.loads(data[8 : 8 + length].decode()).get("__metadata__") or {}
     values = json.loads(metadata.get(PLAIN_VALUES, "{}"))
     return {**values, **safetensors.torch.load(data)}
 

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import functools
 import importlib.util
 import warnings
 from pathlib import Path
@@ -44,6 +45,7 @@ def golden_weights(tmp_path_factory):
     return path
 
 
+@functools.cache
 def _module(path: Path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)

@@ -1,6 +1,7 @@
 """Weights in every format, some written by hand because nothing writes them any more."""
 
 import io
+import pickle
 import struct
 import tarfile
 import zipfile
@@ -105,3 +106,17 @@ def as_python2_pickle(arrays: dict[str, np.ndarray], protocol: int = 2) -> bytes
     head = b"\x80\x02" if protocol == 2 else b""
     body = b"".join(b"S'" + k.encode() + b"'\n" + _python2_array(v, protocol) + b"s" for k, v in arrays.items())
     return head + b"(d" + body + b"."
+
+
+def raw_tensors(path):
+    """(dotted name without wrapping, tensor) of a trusted file, read by the libraries themselves."""
+    if path.suffix == ".pkl":
+        tree = {k: torch.from_numpy(v) for k, v in pickle.loads(path.read_bytes()).items()}
+    else:
+        tree = torch.load(path, weights_only=True)
+    tree = tree.get("state_dict", tree.get("model_state_dict", tree))
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{inner}", tensor) for inner, tensor in value.items())
+        else:
+            yield key.removeprefix("module."), value

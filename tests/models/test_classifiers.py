@@ -1,0 +1,233 @@
+"""Classifiers: equal to the recorded logits, whole after a round trip, and clear about the wrong file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+
+from models.classifiers import build_classifier, load_classifier, save_classifier
+from models.loading import WeightsError, load_weights, save_weights, state_dict
+
+CASES = Path(__file__).parents[1] / "golden" / "cases"
+HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+@pytest.fixture(scope="module")
+def dive(golden_weights):
+    return load_classifier(golden_weights("dive.pth"), dataset="CelebA", query=31)
+
+
+def save_toy(path, names=("cat", "dog", "eel"), **header):
+    network = build_classifier("small-4", len(names)).eval()
+    save_classifier(path, network, **{"arch": "small-4", "class_names": names, **HALF, "image_size": 32} | header)
+    return network
+
+
+# The recorded classifiers
+
+
+@pytest.mark.parametrize(
+    "case, file, dataset",
+    [("celeba_none", "dive.pth", "CelebA"), ("celebahq_joint_det", "steex_hq.tar", "CelebAHQ")],
+)
+def test_logits_equal_the_recorded_ones(golden_weights, case, file, dataset):
+    classifier = load_classifier(golden_weights(file), dataset=dataset, query=31)
+    images = torch.from_numpy(np.load(CASES / case / "x.npy")).float() / 255
+    recorded = [logits["clean"] for logits in json.loads((CASES / case / "info.json").read_text())["logits"]]
+    assert classifier(images).tolist() == pytest.approx(recorded, abs=2e-4)  # other kernels: up to 3e-5
+
+
+def test_a_published_file_saved_as_safetensors_is_the_same_classifier(golden_weights, dive, tmp_path):
+    flat = state_dict(load_weights(golden_weights("dive.pth")))
+    (tmp_path / "dive.safetensors").write_bytes(safetensors.torch.save(flat))
+    again = load_classifier(tmp_path / "dive.safetensors", dataset="CelebAMV", query=31)
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(again(image), dive(image))
+
+
+@pytest.mark.parametrize(
+    "dataset, file, query, logit", [("CelebAHQ", "steex_hq.tar", 39, 2), ("BDDOIA", "steex_bdd.tar", 3, 3)]
+)
+def test_the_query_chooses_the_logit(golden_weights, dataset, file, query, logit):
+    classifier = load_classifier(golden_weights(file), dataset=dataset, query=query)
+    image = torch.rand(2, 3, 64, 64)
+    assert classifier.binary and classifier.num_outputs == 1
+    assert torch.equal(classifier(image), classifier.network(2 * (image - 0.5))[:, logit])
+
+
+def test_a_loaded_classifier_is_frozen_and_in_eval_mode(dive):
+    assert not dive.training and not any(p.requires_grad for p in dive.parameters())
+
+
+def test_the_gradient_reaches_the_image_and_agrees_with_differences_in_float64(golden_weights):
+    classifier = load_classifier(golden_weights("dive.pth"), dataset="CelebA", query=20).double()
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(classifier(image).sum(), image)
+    direction, step = torch.randn_like(image), 1e-7
+    with torch.no_grad():
+        difference = (classifier(image + step * direction) - classifier(image - step * direction)) / (2 * step)
+    assert difference.item() == pytest.approx((gradient * direction).sum().item(), rel=1e-4)
+
+
+def test_normalisation_follows_the_device_and_type_but_is_no_weight(tmp_path):
+    save_toy(tmp_path / "toy.pt")
+    classifier = load_classifier(tmp_path / "toy.pt", dataset="Folder")
+    assert not {"mean", "std"} & set(classifier.state_dict())
+    assert classifier.double().mean.dtype == torch.float64
+    assert classifier.to("meta").std.device.type == "meta"
+
+
+def test_loading_draws_no_random_numbers_of_the_program(tmp_path):
+    save_toy(tmp_path / "toy.pt")
+    before = torch.get_rng_state()
+    load_classifier(tmp_path / "toy.pt", dataset="Folder")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# torchvision's
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "regnet_y_400mf"])
+def test_any_torchvision_classifier_is_loaded_by_name_with_as_many_classes_as_the_file_has(tmp_path, arch):
+    network = torchvision.models.get_model(arch, num_classes=7).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    classifier = load_classifier(tmp_path / "w.pt", dataset="Folder", arch=arch)
+    image = torch.rand(1, 3, 64, 64)
+    wanted = torchvision.transforms.functional.normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert classifier.num_outputs == 7 and not classifier.binary
+    assert torch.allclose(classifier(image), network(wanted), atol=1e-5)
+
+
+def test_imagenet_is_explained_with_torchvisions_resnet50(golden_weights):
+    classifier = load_classifier(golden_weights("resnet50.pth"), dataset="ImageNet")
+    assert classifier.num_outputs == 1000 and not classifier.binary
+
+
+def test_without_file_and_network_imagenet_names_the_flag(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(WeightsError, match=r"--classifier_path: not given, and \S+ cannot be fetched \(no network\)"):
+        load_classifier("", dataset="ImageNet")
+
+
+# Ours
+
+
+@pytest.mark.parametrize("name", ["toy.pt", "toy.safetensors"])
+def test_our_file_gives_back_the_network_its_names_and_its_size(tmp_path, name):
+    network = save_toy(tmp_path / name)
+    classifier = load_classifier(tmp_path / name, dataset="Folder")
+    image = torch.rand(2, 3, 32, 32)
+    assert torch.equal(classifier(image), network((image - 0.5) / 0.5))
+    assert (classifier.class_names, classifier.image_size) == (("cat", "dog", "eel"), 32)
+
+
+def test_two_exclusive_classes_answer_a_yes_or_no_data_set(tmp_path):
+    network = save_toy(tmp_path / "toy.pt", ("sad", "glad"))
+    classifier = load_classifier(tmp_path / "toy.pt", dataset="CelebA", query=31)
+    image = torch.rand(2, 3, 32, 32)
+    logits = network((image - 0.5) / 0.5)
+    assert classifier.binary and torch.equal(classifier(image), logits[:, 1] - logits[:, 0])
+
+
+@pytest.mark.parametrize("dataset", ["CelebA", "CSV"])
+def test_of_independent_attributes_the_query_is_asked(tmp_path, dataset):
+    network = save_toy(tmp_path / "toy.pt", attributes=True)
+    classifier = load_classifier(tmp_path / "toy.pt", dataset=dataset, query=1)
+    image = torch.rand(2, 3, 32, 32)
+    assert torch.equal(classifier(image), network((image - 0.5) / 0.5)[:, 1])
+    assert classifier.class_names == ("not dog", "dog")
+
+
+def test_the_networks_half_precision_weights_are_used_in_float32(tmp_path):
+    network = save_toy(tmp_path / "toy.pt")
+    tree = load_weights(tmp_path / "toy.pt")
+    tree["state_dict"] = {k: v.half() if v.is_floating_point() else v for k, v in tree["state_dict"].items()}
+    save_weights(tmp_path / "half.pt", tree)
+    image = torch.rand(1, 3, 32, 32)
+    half = load_classifier(tmp_path / "half.pt", dataset="Folder")(image)
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, network((image - 0.5) / 0.5), atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [28, 32, 64])
+def test_the_small_network_takes_pictures_of_28_to_64_pixels(size):
+    assert build_classifier("small-8", 10)(torch.rand(2, 3, size, size)).shape == (2, 10)
+
+
+def test_small_32_has_a_few_hundred_thousand_parameters():
+    assert sum(p.numel() for p in build_classifier("small-32", 10).parameters()) == 308_650
+
+
+# The wrong file, the wrong flag
+
+WRONG = [
+    ("unet_celeba.pt", "CelebA", 31, None, "is a diffusion U-Net, not the DenseNet-121"),
+    ("oracle_celeba.pth", "CelebA", 31, None, "is an attribute oracle"),
+    ("dive.pth", "CelebAHQ", 31, None, "has 40 outputs, but --dataset CelebAHQ wants 3"),
+    ("steex_hq.tar", "BDDOIA", 1, None, "has 3 outputs, but --dataset BDDOIA wants 4"),
+    ("dive.pth", "CelebA", 40, None, "--label_query 40: --dataset CelebA knows 0 to 39"),
+    ("steex_hq.tar", "CelebAHQ", 30, None, "knows 20, 31, 39"),
+    ("dive.pth", "ImageNet", None, None, "DenseNet classifier with 40 outputs, not torchvision's resnet50"),
+    ("dive.pth", "Folder", None, None, "wants a file of train_classifier.py, or name the architecture"),
+    (
+        "dive.pth",
+        "Folder",
+        None,
+        "rosnet18",
+        "--classifier_arch: architecture 'rosnet18' is not known; near it: res",
+    ),
+]
+
+
+@pytest.mark.parametrize("file, dataset, query, arch, said", WRONG)
+def test_a_wrong_file_or_flag_is_named(golden_weights, file, dataset, query, arch, said):
+    with pytest.raises(WeightsError) as error:
+        load_classifier(golden_weights(file), dataset=dataset, query=query, arch=arch)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_many_exclusive_classes_do_not_answer_yes_or_no(tmp_path):
+    save_toy(tmp_path / "toy.pt")
+    with pytest.raises(WeightsError, match="has 3 exclusive classes, but --dataset CelebA asks yes or no"):
+        load_classifier(tmp_path / "toy.pt", dataset="CelebA", query=31)
+
+
+HEADERS = {
+    "version": 2,
+    "arch": 7,
+    "class_names": ["cat", "dog\x1b[2J", "eel"],
+    "mean": [0.5, 0.5],
+    "std": [0.5, 0.0, 0.5],
+    "image_size": -1,
+    "attributes": "yes",
+}
+
+
+@pytest.mark.parametrize("field", HEADERS)
+def test_each_field_of_our_header_is_checked(tmp_path, field):
+    save_toy(tmp_path / "toy.pt")
+    tree = load_weights(tmp_path / "toy.pt")
+    tree[field] = HEADERS[field]
+    save_weights(tmp_path / "toy.pt", tree)
+    with pytest.raises(WeightsError, match=f"whose {field} is"):
+        load_classifier(tmp_path / "toy.pt", dataset="Folder")
+
+
+@pytest.mark.parametrize("arch", ["regnet_y_128gf", "small-512", "vit_h_14", "small-0", "eval"])
+def test_a_small_file_that_names_a_large_network_costs_nothing(tmp_path, arch, monkeypatch):
+    save_toy(tmp_path / "toy.pt")
+    tree = load_weights(tmp_path / "toy.pt") | {"arch": arch}
+    save_weights(tmp_path / "toy.pt", tree)
+    monkeypatch.setattr(nn.Module, "load_state_dict", lambda *_: pytest.fail("it was built"))
+    with pytest.raises(WeightsError):
+        load_classifier(tmp_path / "toy.pt", dataset="Folder")

@@ -1,0 +1,136 @@
+"""The evaluation networks print what the original's scripts printed for the recorded folder."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+import weight_files as files
+from PIL import Image
+from torch.nn.functional import cosine_similarity
+from torchvision.transforms.functional import resize, to_tensor
+
+from models.classifiers import build_classifier, save_classifier
+from models.loading import WeightsError, load_weights, save_weights, state_dict
+from models.oracles import load_oracle
+from models.resnets import build_caffe_resnet50, caffe_name
+from models.simsiam import load_simsiam
+from models.vggface2 import load_vggface2
+
+EVAL = Path(__file__).parents[1] / "golden" / "eval" / "celeba"
+
+
+def pairs(*folders, prepare=lambda picture: picture):
+    """(original, counterfactual) as images of one, in the order of their names, folder by folder."""
+    for folder in folders:
+        for file in sorted((EVAL / "Results/exp/swap" / folder / "CF").iterdir()):
+            (original,) = EVAL.glob(f"Original/*/{file.name}")
+            yield tuple(to_tensor(prepare(Image.open(f).convert("RGB")))[None] for f in (original, file))
+
+
+@pytest.fixture(scope="module")
+def oracle(golden_weights):
+    return load_oracle(golden_weights("oracle_celeba.pth"), dataset="CelebA")
+
+
+@torch.no_grad()
+def test_the_celeba_oracle_changes_as_many_decisions_as_recorded(oracle):
+    changes = [((oracle(x) > 0.5) != (oracle(cf) > 0.5)).sum() for x, cf in pairs("CC/CCF", "IC/CCF")]
+    changes = torch.stack(changes).double()
+    assert changes.mean().item() == pytest.approx(21.333333333333332, abs=1e-4)
+    assert changes.std(unbiased=False).item() == pytest.approx(7.831560082980487, abs=1e-4)
+
+
+@torch.no_grad()
+def test_vggface2_finds_the_recorded_similarity_of_faces(golden_weights):
+    network = load_vggface2(golden_weights("resnet50_ft_weight.pkl"))
+    found = pairs("CC/CCF", "IC/CCF", prepare=lambda picture: resize(picture, 224))
+    cosines = torch.cat([cosine_similarity(network(x), network(cf)) for x, cf in found])
+    assert cosines.mean().item() == pytest.approx(0.8764122, abs=1e-4)
+    assert cosines.std(unbiased=False).item() == pytest.approx(0.047716912, abs=1e-4)
+    assert network(torch.rand(1, 3, 224, 448)).shape == (1, 2048)  # a vector for pictures of any shape
+
+
+@torch.no_grad()
+def test_simsiam_finds_the_recorded_similarity(golden_weights):
+    network = load_simsiam(golden_weights("simsiam.pth.tar"))
+    cosines = torch.cat([cosine_similarity(network(x), network(cf)) for x, cf in pairs("CC/CCF", "CC/ICF")])
+    assert cosines.mean().item() == pytest.approx(0.009785, abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_celebahq_oracle_sees_the_image_between_minus_one_and_one_once(golden_weights):
+    oracle = load_oracle(golden_weights("oracle_hq.tar"), dataset="CelebAHQ")
+    image = torch.rand(1, 3, 224, 224)
+    assert torch.allclose(oracle(image), torch.sigmoid(oracle.network(2 * image - 1)), atol=1e-5)
+    assert oracle(image).shape == (1, 40)
+
+
+def test_an_oracle_is_frozen_and_in_eval_mode(oracle):
+    assert not oracle.training and not any(p.requires_grad for p in oracle.parameters())
+
+
+def test_caffes_names_are_those_of_the_published_file(golden_weights):
+    state = state_dict(load_weights(golden_weights("oracle_celeba.pth")))
+    trunk = build_caffe_resnet50(torch.nn.Identity()).state_dict()
+    names = {f"feat_extract.{caffe_name(name)}" for name in trunk}
+    assert names == {name for name in state if name.startswith("feat_extract.conv")}
+
+
+def test_a_caffe_resnet_differs_from_torchvisions_in_strides_and_pooling_alone():
+    ours = build_caffe_resnet50(torch.nn.Identity()).eval()
+    theirs = torchvision.models.resnet50()
+    assert ours.layer2[0].conv1.stride == (2, 2) and ours.layer2[0].conv2.stride == (1, 1)
+    assert {k for k in theirs.state_dict() if not k.startswith("fc.")} == set(ours.state_dict())
+    assert ours.maxpool(torch.rand(1, 1, 112, 112)).shape[-1] == 56
+
+
+def test_an_attribute_classifier_of_ours_is_an_oracle_too(tmp_path):
+    network = build_classifier("small-4", 2).eval()
+    header = {"class_names": ["hat", "tie"], "mean": [0.5] * 3, "std": [0.5] * 3, "image_size": 32}
+    save_classifier(tmp_path / "o.pt", network, arch="small-4", attributes=True, **header)
+    oracle, image = load_oracle(tmp_path / "o.pt", dataset="Folder"), torch.rand(3, 3, 32, 32)
+    assert torch.equal(oracle(image), torch.sigmoid(network((image - 0.5) / 0.5)))
+    assert oracle.class_names == ("hat", "tie")
+
+
+def test_exclusive_classes_are_no_attributes(tmp_path):
+    header = {"class_names": ["hat", "tie"], "mean": [0.5] * 3, "std": [0.5] * 3, "image_size": 32}
+    save_classifier(tmp_path / "o.pt", build_classifier("small-4", 2), arch="small-4", **header)
+    with pytest.raises(WeightsError, match="attributes are independent"):
+        load_oracle(tmp_path / "o.pt")
+
+
+def test_the_other_data_sets_oracle_is_refused(golden_weights):
+    with pytest.raises(WeightsError, match="is CelebA's oracle, but the data set is CelebAHQ"):
+        load_oracle(golden_weights("oracle_celeba.pth"), dataset="CelebAHQ")
+
+
+@pytest.mark.parametrize("load", [load_oracle, load_vggface2, load_simsiam])
+def test_a_swapped_file_is_named_for_what_it_is(tmp_path, load):
+    save_weights(tmp_path / "w.pt", {"time_embed.0.weight": torch.ones(2, 2)})
+    with pytest.raises(WeightsError, match="a diffusion U-Net"):
+        load(tmp_path / "w.pt")
+
+
+# Every published format, bit for bit, and again as safetensors
+
+PUBLISHED = [
+    "unet_celeba.pt",
+    "dive.pth",
+    "steex_hq.tar",
+    "oracle_celeba.pth",
+    "resnet50_ft_weight.pkl",
+    "simsiam.pth.tar",
+]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_weights_and_their_safetensors_are_the_same_tensors(golden_weights, tmp_path, name):
+    path = golden_weights(name)
+    state = state_dict(load_weights(path))
+    for key, value in files.raw_tensors(path):
+        assert torch.equal(state[key], value), key
+    save_weights(tmp_path / "again.safetensors", load_weights(path))
+    again = state_dict(load_weights(tmp_path / "again.safetensors"))
+    assert again.keys() == state.keys() and all(torch.equal(again[key], state[key]) for key in state)
