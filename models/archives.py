@@ -64,13 +64,18 @@ class Declared:
 
     def __init__(self):
         self.storages: dict[object, Storage] = {}
-        self.elements = 0
+        self.held = self.declared = 0  # numbers in storages, numbers in tensors
 
     def table(self) -> dict:
         dtypes = {f"torch.{d}".replace("torch.torch.", "torch."): d for d in set(STORAGES.values())}
         rebuild = {f"torch._utils._rebuild_{name}": self.view for name in ("tensor", "tensor_v2")}
-        parameter = {"torch._utils._rebuild_parameter": lambda data, *_: data}
-        return {**NUMPY, **STORAGES, **dtypes, **rebuild, **parameter, "torch.Size": tuple}
+        others = {"torch._utils._rebuild_parameter": self.parameter, "torch.Size": tuple}
+        return {**NUMPY, **STORAGES, **dtypes, **rebuild, **others}
+
+    def parameter(self, view, requires_grad=True, hooks=None) -> View:
+        if not isinstance(view, View) or not isinstance(hooks, dict | None):
+            raise Malformed("a parameter with properties that weights do not have")
+        return view
 
     def view(self, storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> View:
         size, stride = tuple(size), tuple(stride)
@@ -82,7 +87,7 @@ class Declared:
         last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if count else 0
         if count > storage.numel or last >= max(storage.numel, 1):
             raise Malformed(f"a tensor of shape {size} in a storage of {storage.numel} numbers")
-        self.elements += count
+        self.declared += count
         return View(storage, offset, size, stride)
 
     def storage(self, identifier) -> Storage:
@@ -96,14 +101,17 @@ class Declared:
         return self.add(key, dtype, numel)
 
     def add(self, key, dtype: torch.dtype, numel: int) -> Storage:
-        storage = self.storages.setdefault(key, Storage(key, dtype, numel))
-        if storage != Storage(key, dtype, numel):
-            raise Malformed(f"storage {key!r} is declared twice, differently")
+        storage = Storage(key, dtype, numel)
+        if key not in self.storages:
+            self.storages[key] = storage
+            self.held += numel
+        if storage != self.storages[key]:
+            raise Malformed(f"storage {str(key)[:20]!r} is declared twice, differently")
         return storage
 
     def check_sharing(self) -> None:
         """Views may share a storage (tied weights), but converting them must not multiply a small file."""
-        if self.elements > 4 * sum(s.numel for s in self.storages.values()) + 2**20:
+        if self.declared > 2 * self.held + 2**20:
             raise Malformed("its tensors overlap so much that they are many times larger than the file")
 
 
@@ -163,7 +171,8 @@ def torch_legacy(stream, size: int):
     unpickle(stream, {})
     tree = unpickle(stream, declared.table(), declared.storage)
     keys = unpickle(stream, {})
-    if not isinstance(keys, list) or set(keys) != set(declared.storages) or len(keys) != len(declared.storages):
+    sound = isinstance(keys, list) and all(isinstance(key, str | int) for key in keys)
+    if not sound or len(keys) != len(declared.storages) or set(keys) != set(declared.storages):
         raise Malformed("its list of storages does not fit its tensors")
     for key in keys:
         _read_storage(stream, declared.storages[key], size)
@@ -194,25 +203,24 @@ def torch_tar(stream, size: int):
         storages.seek(-8, io.SEEK_CUR)
         if not _natural(key, numel) or not isinstance(kind.make, torch.dtype):
             raise Malformed("a storage of no sensible size")
-        raw[key] = _read_storage(storages, declared.add(key, kind.make, numel), len(members["storages"]))
+        data = _read_storage(storages, declared.add(key, kind.make, numel), len(members["storages"]))
+        raw[key] = memoryview(data)
     for key, root, offset, numel in unpickle(storages, {}):
-        whole = declared.storages[root]
-        if not _natural(key, offset, numel) or offset + numel > whole.numel:
+        if not _natural(key, root, offset, numel) or offset + numel > declared.storages[root].numel:
             raise Malformed("a view outside its storage")
-        declared.add(key, whole.dtype, numel)
-        raw[key] = raw[root][offset * whole.dtype.itemsize :]
+        dtype = declared.storages[root].dtype
+        declared.storages[key] = Storage(key, dtype, numel)
+        raw[key] = raw[root][offset * dtype.itemsize :]
     tensors = _tar_tensors(io.BytesIO(members["tensors"]), declared)
     tree = unpickle(io.BytesIO(members["pickle"]), declared.table(), lambda key: tensors[int(key)])
     declared.check_sharing()
-    buffers = {key: torch.frombuffer(bytearray(data), dtype=torch.uint8) for key, data in raw.items() if data}
 
     def tensor(value):
         if not isinstance(value, View):
             return value
         if not math.prod(value.size):
             return torch.empty(value.size, dtype=value.storage.dtype)
-        count = value.storage.numel * value.storage.dtype.itemsize
-        flat = buffers[value.storage.key][:count].view(value.storage.dtype)
+        flat = torch.frombuffer(raw[value.storage.key], dtype=value.storage.dtype, count=value.storage.numel)
         return flat.as_strided(value.size, value.stride, value.offset).clone()
 
     return plain(tree, tensor)
@@ -231,7 +239,7 @@ def _tar_tensors(stream, declared: Declared) -> dict[int, View]:
     for _ in range(_count(stream)):
         key, storage, _type = unpickle(stream, names)
         (dimensions, _padding) = struct.unpack("<ii", stream.read(8))
-        if not 0 <= dimensions <= 32:
+        if not 0 <= dimensions <= 32 or not _natural(key, storage):
             raise Malformed("a tensor of no sensible shape")
         numbers = struct.unpack(f"<{2 * dimensions + 1}q", stream.read(8 * (2 * dimensions + 1)))
         size, stride = numbers[:dimensions], numbers[dimensions : 2 * dimensions]

@@ -6,6 +6,7 @@ values are functions of ours, so no function of the file's choosing is called ei
 """
 
 import codecs
+import io
 import pickletools
 import re
 from collections.abc import Callable
@@ -77,9 +78,16 @@ def opcodes(stream):
 
 
 class _Machine:
-    def __init__(self, table: dict[str, Any], persistent: Callable | None):
-        self.table, self.persistent = table, persistent
+    def __init__(self, table: dict[str, Any], persistent: Callable | None, budget: int):
+        """budget: how many items or bytes the table's functions may be given, all calls together."""
+        self.table, self.persistent, self.budget = table, persistent, budget
         self.stack, self.marks, self.memo = [], [], {}
+
+    def spend(self, values) -> None:
+        """A short pickle can hand one long string to a function that copies it, again and again."""
+        self.budget -= sum(len(v) for v in values if isinstance(v, str | bytes | bytearray | list | tuple | dict | set))
+        if self.budget < 0:
+            raise Malformed("it makes many times more than it holds")
 
     def since_mark(self) -> list:
         start = self.marks.pop()
@@ -99,11 +107,13 @@ class _Machine:
             raise Malformed("it calls something that is not a function")
         if function.make is None or not callable(function.make):
             raise Refused(f"{function.name}()")
+        self.spend(args)
         return function.make(*args)
 
     def persist(self, identifier):
         if self.persistent is None:
             raise Refused("a persistent object")
+        self.spend((identifier,))
         return self.persistent(identifier)
 
     def grow(self, name: str, items: list) -> None:
@@ -121,6 +131,7 @@ class _Machine:
         """Arrays and dtypes take their state; a dict's attributes (a state dict's versions) are not needed."""
         target = self.stack[-1]
         if isinstance(target, Array | DType):
+            self.spend(state)
             target.__setstate__(state)
         elif not isinstance(target, dict):
             raise Malformed(f"it sets the state of a {type(target).__name__}")
@@ -148,7 +159,7 @@ class _Machine:
             case "DUP":
                 stack.append(stack[-1])
             case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
-                self.memo[len(self.memo) if name == "MEMOIZE" else arg] = stack[-1]
+                self.memo[len(self.memo) if name == "MEMOIZE" else key(arg)] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(self.memo[arg])
             case "APPEND":
@@ -161,8 +172,10 @@ class _Machine:
             case "GLOBAL":
                 stack.append(self.named(arg.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
-                attribute = stack.pop()
-                stack.append(self.named(f"{stack.pop()}.{attribute}"))
+                attribute, module = stack.pop(), stack.pop()
+                if not isinstance(attribute, str) or not isinstance(module, str):
+                    raise Malformed("a global whose name is no string")
+                stack.append(self.named(f"{module}.{attribute}"))
             case "REDUCE":
                 stack.append(self.reduce())
             case "BUILD":
@@ -177,12 +190,12 @@ class _Machine:
                 raise Refused(f"the operation {name}")
 
 
-def unpickle(stream, table: dict[str, Any], persistent: Callable | None = None):
+def unpickle(stream: io.BytesIO, table: dict[str, Any], persistent: Callable | None = None):
     """The value of the pickle at the stream's position, which is left behind its end.
 
     Raises Refused, Malformed, or what Python raises where an operation meets values it cannot take.
     """
-    machine = _Machine(table, persistent)
+    machine = _Machine(table, persistent, budget=4 * stream.getbuffer().nbytes + 2**20)
     for name, arg in opcodes(stream):
         if name == "STOP":
             return machine.stack.pop()
@@ -214,7 +227,9 @@ class Array:
         self.fill(raw, dtype, shape, "F" if fortran else "C")
 
     def fill(self, raw, dtype, shape, order):
-        raw = raw.encode("latin-1") if isinstance(raw, str) else bytes(raw)
+        raw = raw.encode("latin-1") if isinstance(raw, str) else raw
+        if not isinstance(raw, bytes | bytearray):  # bytes(n), of a number, would be n zeros
+            raise Malformed("an array without its bytes")
         dtype = dtype.dtype
         flat = np.frombuffer(raw, dtype).astype(dtype.newbyteorder("="))
         if len(shape) > 32:
@@ -230,7 +245,7 @@ def _scalar(dtype, raw):
 def _latin1(text, encoding="latin1"):
     """_codecs.encode as protocol 2 uses it for bytes; other codecs could inflate what they are given."""
     if encoding not in ("latin1", "latin-1"):
-        raise Refused(f"the codec {str(encoding)[:20]!r}")
+        raise Refused(f"the codec {encoding!r:.20}" if isinstance(encoding, str) else "a codec")
     return text.encode("latin-1")
 
 

@@ -239,6 +239,12 @@ def test_a_tensor_written_by_hand_within_its_storage_is_read(tmp_path):
     assert torch.equal(load_weights(written(tmp_path, data))["w"], torch.ones(3))
 
 
+ARRAY = (
+    b"\x80\x02}U\x01wcnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+    b"(K\x01K\x01\x85cnumpy\ndtype\nU\x02f4\x85R\x89%stbs."
+)
+COPIES = b"\x80\x02}U\x01w]" + files.text("a" * 10**5) + b"q\x010(" + b"c_codecs\nencode\nh\x01\x85R" * 10**4 + b"es."
+LAUGHS = b"\x80\x04]\x94" + b"N" + b"q\x00(h\x00h\x00l" * 40 + b"\x8c\x01a\x93."
 LIES = {
     "a tensor larger than its storage": (tensor_op(4, 0, 10**9, 1), "in a storage of 4"),
     "a tensor that repeats its storage": (tensor_op(4, 0, 10**9, 0), "in a storage of 4"),
@@ -248,6 +254,9 @@ LIES = {
     "a storage that is elsewhere": (tensor_op(4, 0, 4, 1, key="../../etc/passwd"), "missing"),
     "a huge bytearray": (b"\x80\x02}X\x01\0\0\0wc__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85Rs.", "bytearray"),
     "a codec that inflates": (b"\x80\x02}X\x01\0\0\0wc_codecs\nencode\nU\x01aU\x04zlib\x86Rs.", "codec 'zlib'"),
+    "bytes made of a number": (ARRAY % b"J\xff\xff\xff\x7f", "an array without its bytes"),
+    "one text copied many times": (COPIES, "makes many times more"),
+    "a name that is a tree": (LAUGHS, "no string"),
     "a memo of 64 GiB": (b"\x80\x02}r\xff\xff\xff\xffX\x01\0\0\0wK\x01s.", None),
     "a string of an exabyte": (b"\x80\x04}\x8e" + b"\xff" * 7 + b"\x0fabc.", "cut short"),
     "a key that hashes for ever": (b"\x80\x02}(K\x01" + b"\x85" * 100_000 + b"K\x02u.", "tuple as a key"),
