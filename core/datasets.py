@@ -20,7 +20,7 @@ from core.imageset import (
     UNKNOWN,
     EmptySelection,
     ImageSet,
-    Record,
+    Entry,
     Sample,
     did_you_mean,
     prefetch,
@@ -36,7 +36,7 @@ __all__ = [
     "UNKNOWN",
     "EmptySelection",
     "ImageSet",
-    "Record",
+    "Entry",
     "Sample",
     "UnreadableImage",
     "celeba_attributes",
@@ -83,7 +83,7 @@ def celeba_attributes(
 ) -> Tensor:
     """(n, 40) int8 of 0 and 1: the attributes of a partition, whether its pictures are there or not.
 
-    ``Record.index`` of the pictures of that partition, as ``open_dataset`` reads it, is the row.
+    ``Entry.index`` of the pictures of that partition, as ``open_dataset`` reads it, is the row.
     """
     faces = FACES[dataset](_existing(data_dir, dataset, flag), flag)
     rows = bytearray()
@@ -208,7 +208,7 @@ def _folder(folder: Path, query: int | str, train: bool) -> ImageSet:
         raise ValueError(
             f"--data_dir {folder}: --dataset Folder expects pictures, or a folder of pictures a class; {found(folder)}"
         )
-    records = [Record(index, folder / name, UNKNOWN) for index, name in enumerate(loose)]
+    records = [Entry(index, folder / name, UNKNOWN) for index, name in enumerate(loose)]
     notice = f"no class folders in {folder}: the labels of its {len(records)} pictures are unknown (-1)"
     return ImageSet("Folder", False, records, resize_crop, upright=True, notices=(notice,))
 
@@ -239,7 +239,7 @@ def _query(names: Mapping[int, str], query: int | str, dataset: str, optional: b
 
 def _binary(
     name: str,
-    records: list[Record],
+    records: list[Entry],
     transform: Callable,
     query: int,
     attributes: Sequence[str],
@@ -251,13 +251,13 @@ def _binary(
 
 def _present(
     folder: Path, labelled: list[tuple[str, int]], source: str, there: Iterable[str] | None = None
-) -> tuple[list[Record], tuple[str, ...]]:
+) -> tuple[list[Entry], tuple[str, ...]]:
     """Records of the annotated pictures that are in ``folder``, and a notice of the others.
 
     A picture's index counts the missing ones too: fetching them later changes no name.
     """
     there = set(os.listdir(folder) if there is None else there)
-    records = [Record(i, folder / name, label) for i, (name, label) in enumerate(labelled) if name in there]
+    records = [Entry(i, folder / name, label) for i, (name, label) in enumerate(labelled) if name in there]
     if not labelled:
         raise ValueError(f"--data_dir: no picture of {source} for {folder}; {found(folder)}")
     missing = [name for name, _ in labelled if name not in there]
@@ -283,9 +283,9 @@ def _class_folders(folder: Path) -> dict[str, list[str]]:
     return classes if any(classes.values()) else {}
 
 
-def _in_class_folders(folder: Path, classes: Mapping[str, list[str]], labels: Mapping[str, int]) -> list[Record]:
+def _in_class_folders(folder: Path, classes: Mapping[str, list[str]], labels: Mapping[str, int]) -> list[Entry]:
     files = [(name, file) for name, pictures in classes.items() for file in pictures]
-    return [Record(index, folder / name / file, labels[name]) for index, (name, file) in enumerate(files)]
+    return [Entry(index, folder / name / file, labels[name]) for index, (name, file) in enumerate(files)]
 
 
 DATASETS: dict[str, Callable[[Path, int | str, bool], ImageSet]] = {

@@ -18,7 +18,7 @@ MAX_LISTED = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Entry:
     """A picture that is not decoded yet. ``index``: its place in the whole data set, which names its results."""
 
     index: int
@@ -47,7 +47,7 @@ class ImageSet:
 
     name: str
     binary: bool
-    records: Sequence[Record]
+    records: Sequence[Entry]
     transform: Callable[[Image.Image], Image.Image]
     class_names: tuple[str, ...] | None = None
     aliases: Mapping[str, int] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def select(
     return replace(images, records=share)
 
 
-def _with_label(images: ImageSet, target: int | str, query: int | str) -> Sequence[Record]:
+def _with_label(images: ImageSet, target: int | str, query: int | str) -> Sequence[Entry]:
     target = resolve_label(images, target, "--label_target")
     if target == UNKNOWN:
         return images.records

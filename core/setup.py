@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from core.config import MainConfig
-from core.datasets import BINARY, ImageSet, open_dataset, resolve_name, select
+from core.datasets import BINARY, ImageSet, open_dataset, resolve_label, resolve_name, select
 from core.explain import filter_steps
 from core.flags import UserError, to_dict
 from core.runtime import choose_device, half_precision, make_deterministic, notice
@@ -31,8 +31,6 @@ def check(config: MainConfig) -> None:
         raise UserError("--attack_method C&W is targeted; give a --label_target")
     if untargeted and config.model.class_cond:
         raise UserError("--class_cond True denoises towards a target; give a --label_target")
-    if data.dataset in BINARY and data.label_target not in (-1, 0, 1):
-        raise UserError(f"--label_target {data.label_target}: --dataset {data.dataset} is binary; choose 0, 1 or -1")
     filter_steps(sampling, diffusion_of(config))
     if not config.output.exp_name.strip("/.") or ".." in Path(config.output.exp_name).parts:
         raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder")
@@ -105,7 +103,9 @@ def align_classes(config: MainConfig, images: ImageSet, names: tuple[str, ...] |
     """Number labels, query and target as the classifier numbers its outputs: by name where it has ``names``."""
     data = config.data
     if images.binary or names is None:
-        return config, images
+        query = images.query if images.binary else resolve_label(images, data.label_query, "--label_query")
+        target = resolve_label(images, data.label_target, "--label_target")
+        return replace(config, data=replace(data, label_query=query, label_target=target)), images
     owner = f"the classifier {config.weights.classifier_path}"
     query = resolve_name(names, data.label_query, "--label_query", owner)
     target = resolve_name(names, data.label_target, "--label_target", owner)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.datasets import ImageSet, Record, UnreadableImage
+from core.datasets import ImageSet, Entry, UnreadableImage
 from core.pictures import resize_crop
 
 SHORT_RUN = 400
@@ -63,7 +63,7 @@ def mutated(content, chance):
 def test_a_mutated_picture_decodes_or_is_refused(tmp_path, request):
     runs = request.config.getoption("--fuzz-runs", default=None) or SHORT_RUN
     sources, path, decoded = list(originals()), tmp_path / "x", 0
-    images = ImageSet("Fuzz", False, [Record(0, path, 0)], lambda image: resize_crop(image, 8), upright=True)
+    images = ImageSet("Fuzz", False, [Entry(0, path, 0)], lambda image: resize_crop(image, 8), upright=True)
     for run in range(runs):
         path.write_bytes(mutated(sources[run % len(sources)], random.Random(run)))
         start = time.perf_counter()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.datasets import ImageSet, Record, UnreadableImage, open_dataset, prefetch
+from core.datasets import ImageSet, Entry, UnreadableImage, open_dataset, prefetch
 from core.pictures import decode, resize_crop, to_tensor
 
 GREY16 = np.array([[0, 255, 256, 32768], [40000, 65000, 65279, 65535]], dtype=np.uint16)
@@ -142,7 +142,7 @@ def test_a_truncated_picture_is_refused_rather_than_half_grey(tmp_path, kind):
 
 def test_a_sliver_that_would_be_resized_to_gigabytes_is_refused(tmp_path):
     path = save(Image.new("RGB", (60_000, 1)), tmp_path / "x.png")
-    images = ImageSet("Toy", False, [Record(7, path, 0)], lambda image: resize_crop(image, 256))
+    images = ImageSet("Toy", False, [Entry(7, path, 0)], lambda image: resize_crop(image, 256))
     with pytest.raises(UnreadableImage, match="256 x 15360000 pixels"):
         images[0]
 

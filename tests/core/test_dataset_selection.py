@@ -7,7 +7,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from core.datasets import EmptySelection, ImageSet, Record, open_dataset, resolve_label, resolve_name, select
+from core.datasets import EmptySelection, ImageSet, Entry, open_dataset, resolve_label, resolve_name, select
 from core.imageset import shorten
 from core.pictures import resize_crop
 
@@ -15,7 +15,7 @@ DATA = Path(__file__).parents[1] / "golden/data"
 
 
 def make(labels, *, binary=False, names=("ant", "bee", "cow")):
-    records = [Record(i, Path(f"{i}.png"), label) for i, label in enumerate(labels)]
+    records = [Entry(i, Path(f"{i}.png"), label) for i, label in enumerate(labels)]
     return ImageSet("Toy", binary, records, resize_crop, names)
 
 
