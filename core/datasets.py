@@ -19,8 +19,8 @@ from core.annotations import found, require
 from core.imageset import (
     UNKNOWN,
     EmptySelection,
-    ImageSet,
     Entry,
+    ImageSet,
     Sample,
     did_you_mean,
     prefetch,
