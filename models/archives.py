@@ -130,6 +130,9 @@ def torch_zip(stream, size: int):
     with zipfile.ZipFile(stream) as archive:
         members = {info.filename: info for info in archive.infolist()}
         _check_members(archive.infolist(), size)
+        stream.seek(-22, io.SEEK_END)
+        if stream.read(4) != b"PK\x05\x06" or min((i.header_offset for i in members.values()), default=0):
+            raise Malformed("does not begin or end as torch.save writes it")  # so torch reads what is checked here
         roots = [name[: -len("data.pkl")] for name in members if name.endswith("data.pkl")]
         if not roots:
             shown = ", ".join(list(members)[:3])

@@ -1,6 +1,7 @@
 """The classifiers that are explained: each takes images in [0, 1] and normalises them itself."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,8 @@ def _torchvision(state: dict[str, Tensor], name: str, dataset: str, query: int |
         raise WeightsError(f"{name}: has {outputs} outputs, but --dataset ImageNet has 1000 classes")
     if arch in ("googlenet", "inception_v3"):
         state = {k: v for k, v in state.items() if not k.lower().startswith("aux")}
+    if arch.startswith("densenet"):  # torchvision's own files still have names of before 2018
+        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", k): v for k, v in state.items()}
     if dataset in LOGITS and outputs == len(LOGITS[dataset]):
         query = LOGITS[dataset].get(query)
     view = _view(name, dataset, query, outputs, attributes=outputs != 2) if dataset in BINARY else "all"

@@ -7,6 +7,8 @@ import os
 import re
 import stat
 import tempfile
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ __all__ = ["WeightsError", "check_fit", "describe", "digest", "load_into", "load
 
 NESTED = ("state_dict", "model_state_dict")
 WRAPPING = re.compile(r"^(?:(?:model_)?state_dict\.|module\.)+")
-MAX_TENSORS = 100_000
+MAX_STEPS, MAX_DOTS = 200_000, 40
 
 
 class WeightsError(ValueError):
@@ -106,9 +108,16 @@ def _open(path, name: str) -> Iterator[BinaryIO]:
 
 
 def _open_url(url: str) -> BinaryIO:
-    import blobfile
-
+    """The whole file in memory. blobfile knows gs://, az:// and https:// of Azure; other hosts are asked directly."""
+    scheme, host = urllib.parse.urlsplit(url)[:2]
     try:
+        if scheme in ("http", "https") and not host.endswith(".blob.core.windows.net"):
+            with urllib.request.urlopen(url, timeout=30) as remote:
+                return io.BytesIO(remote.read())
+        import blobfile
+
+        with contextlib.suppress(TypeError):  # versions that have no limit
+            blobfile.configure(retry_limit=4, retry_log_threshold=10)  # without a limit it would wait for ever
         with blobfile.BlobFile(url, "rb") as remote:
             return io.BytesIO(remote.read())
     except FileNotFoundError:
@@ -138,8 +147,7 @@ def state_dict(tree: dict, *, name: str = "weights") -> dict[str, Tensor]:
     """
     for _ in range(3):
         tree = next((tree[key] for key in NESTED if isinstance(tree.get(key), dict)), tree)
-    flat: dict[str, Tensor] = {}
-    _flatten(tree, "", flat, name, depth=0)
+    flat = _flatten(tree, name)
     nested = {key: value for key, value in flat.items() if key.startswith(tuple(f"{n}." for n in NESTED))}
     state = {WRAPPING.sub("", key): _full(value) for key, value in (nested or flat).items()}
     if not state:
@@ -149,16 +157,24 @@ def state_dict(tree: dict, *, name: str = "weights") -> dict[str, Tensor]:
     return state
 
 
-def _flatten(node: dict, prefix: str, flat: dict, name: str, *, depth: int) -> None:
-    if depth > 8 or len(flat) > MAX_TENSORS:
-        raise WeightsError(f"{name}: nested deeper or larger than a network's weights are")
-    for key, value in node.items():
-        if not isinstance(key, str) or (depth == 0 and key.startswith("optim")):
-            continue
-        if isinstance(value, dict):
-            _flatten(value, f"{prefix}{key}.", flat, name, depth=depth + 1)
-        elif isinstance(value, Tensor):
-            flat[prefix + key.removeprefix("module.")] = value
+def _flatten(tree: dict, name: str) -> dict[str, Tensor]:
+    """Dotted name -> tensor, depth first. A tree whose parts refer to each other could be walked for ever."""
+    flat: dict[str, Tensor] = {}
+    waiting, steps = [("", tree)], 0
+    while waiting:
+        prefix, node = waiting.pop()
+        steps += 1
+        if isinstance(node, Tensor):
+            flat[prefix[:-1]] = node
+        elif isinstance(node, dict):
+            steps += len(node)
+            items = [(k, v) for k, v in node.items() if isinstance(k, str) and isinstance(v, dict | Tensor)]
+            if not prefix:  # an optimiser's state is no weights
+                items = [(k, v) for k, v in items if isinstance(v, Tensor) or not k.startswith("optim")]
+            waiting += [(f"{prefix}{k.removeprefix('module.')}.", v) for k, v in reversed(items)]
+        if steps > MAX_STEPS or prefix.count(".") > MAX_DOTS:
+            raise WeightsError(f"{name}: nested deeper or larger than a network's weights are")
+    return flat
 
 
 def _full(tensor: Tensor) -> Tensor:
@@ -236,8 +252,7 @@ def _safetensors(tree: dict, name: str) -> bytes:
 
     import safetensors.torch
 
-    tensors: dict[str, Tensor] = {}
-    _flatten(tree, "", tensors, name, depth=0)
+    tensors = _flatten(tree, name)
     values = {k: v for k, v in tree.items() if not isinstance(v, dict | Tensor)}
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     return safetensors.torch.save(tensors, metadata={PLAIN_VALUES: json.dumps(values)})

@@ -1,8 +1,14 @@
 """The door for weights: what comes in, bit for bit, and what is turned away, in one line."""
 
 import collections
+import functools
+import http.server
+import io
+import os
 import pickle
 import struct
+import tarfile
+import threading
 import zipfile
 
 import numpy as np
@@ -126,6 +132,11 @@ def test_a_tree_that_refers_to_itself_many_times_over_is_refused_quickly():
         tree = {"left": tree, "right": tree}
     with pytest.raises(WeightsError, match="nested deeper"):
         state_dict(tree)
+    tree = {"w": 1}
+    for _ in range(6):
+        tree = {f"part{i}": tree for i in range(1000)}
+    with pytest.raises(WeightsError, match="nested deeper"):
+        state_dict(tree)
 
 
 def test_a_file_without_tensors_is_refused_by_name():
@@ -175,8 +186,6 @@ def test_a_missing_file_and_a_directory_are_told_apart(tmp_path, load):
 
 
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(WeightsError, match="not a regular file"):
         load_weights(tmp_path / "pipe")
@@ -193,6 +202,33 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, pack):
         assert data[length:].strip(b"\0") == b""  # only a tar's padding may be lacking
 
 
+@pytest.fixture()
+def server(tmp_path):
+    """Address of a web server of the files in tmp_path."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+def test_weights_are_read_from_an_address_too(server, tmp_path):
+    save_weights(tmp_path / "w.pt", files.small_tree())
+    assert equal(load_weights(f"{server}/w.pt"), files.small_tree())
+    assert digest(f"{server}/w.pt") == digest(tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="cannot be opened: HTTPError: HTTP Error 404"):
+        load_weights(f"{server}/other.pt")
+
+
+def test_blobfile_opens_the_addresses_that_it_knows(monkeypatch):
+    import blobfile
+
+    remote = {"gs://bucket/w.pt": files.as_zip({"w": torch.ones(2)})}
+    monkeypatch.setattr(blobfile, "BlobFile", lambda url, mode: io.BytesIO(remote[url]))
+    assert torch.equal(load_weights("gs://bucket/w.pt")["w"], torch.ones(2))
+
+
 def test_an_address_that_cannot_be_opened_is_one_line():
     with pytest.raises(WeightsError, match="cannot be opened|no such file"):
         load_weights("nowhere://bucket/weights.pt")
@@ -200,8 +236,6 @@ def test_an_address_that_cannot_be_opened_is_one_line():
 
 class Hostile:
     def __reduce__(self):
-        import os
-
         return os.system, ("touch /tmp/ace-was-here",)
 
 
@@ -299,9 +333,6 @@ def test_a_zip_with_a_path_that_leads_out_is_refused(tmp_path, name):
 
 
 def test_another_zip_and_another_tar_are_named_with_their_contents(tmp_path):
-    import io
-    import tarfile
-
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("checkpoint.pt", b"x")
     with tarfile.open(tmp_path / "a.tar", "w:") as archive:
