@@ -1,6 +1,7 @@
 """Classifiers: equal to the recorded logits, whole after a round trip, and clear about the wrong file."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,15 @@ def test_any_torchvision_classifier_is_loaded_by_name_with_as_many_classes_as_th
     wanted = torchvision.transforms.functional.normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert classifier.num_outputs == 7 and not classifier.binary
     assert torch.allclose(classifier(image), network(wanted), atol=1e-5)
+
+
+def test_torchvisions_densenet_files_with_names_of_before_2018_are_read(tmp_path):
+    network = torchvision.models.densenet121(num_classes=3)
+    state = {re.sub(r"(denselayer\d+\.[a-z]+)([12])\.", r"\1.\2.", k): v for k, v in network.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    torch.save(state, tmp_path / "w.pt")
+    loaded = load_classifier(tmp_path / "w.pt", dataset="Folder", arch="densenet121").network.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
 
 
 def test_imagenet_is_explained_with_torchvisions_resnet50(golden_weights):

@@ -332,6 +332,12 @@ def test_a_zip_with_a_path_that_leads_out_is_refused(tmp_path, name):
         load_weights(written(tmp_path, data))
 
 
+@pytest.mark.parametrize("disguise", [lambda data: data + b"PK", lambda data: data[:4] + data])
+def test_a_zip_that_two_readers_could_read_differently_is_refused(tmp_path, disguise):
+    with pytest.raises(WeightsError):
+        load_weights(written(tmp_path, disguise(files.as_zip({"w": torch.ones(4)}))))
+
+
 def test_another_zip_and_another_tar_are_named_with_their_contents(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("checkpoint.pt", b"x")
