@@ -8,6 +8,8 @@ memory.
 import io
 import json
 import math
+import pickle
+import re
 import struct
 import zipfile
 from typing import NamedTuple
@@ -74,19 +76,19 @@ class Declared:
 
     def parameter(self, view, requires_grad=True, hooks=None) -> View:
         if not isinstance(view, View) or not isinstance(hooks, dict | None):
-            raise Malformed("a parameter with properties that weights do not have")
+            raise Malformed("holds a parameter with properties that weights do not have")
         return view
 
     def view(self, storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> View:
         size, stride = tuple(size), tuple(stride)
         if not isinstance(storage, Storage) or not _natural(offset, *size, *stride) or len(size) != len(stride):
-            raise Malformed("a tensor of no sensible shape")
+            raise Malformed("holds a tensor of no sensible shape")
         if len(size) > 32 or metadata or not isinstance(hooks, dict | None):
-            raise Malformed("a tensor with properties that weights do not have")
+            raise Malformed("holds a tensor with properties that weights do not have")
         count = math.prod(size)
         last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if count else 0
-        if count > storage.numel or last >= max(storage.numel, 1):
-            raise Malformed(f"a tensor of shape {size} in a storage of {storage.numel} numbers")
+        if count and last >= storage.numel:
+            raise Malformed(f"holds a tensor of shape {size} in a storage of {storage.numel} numbers")
         self.declared += count
         return View(storage, offset, size, stride)
 
@@ -95,9 +97,9 @@ class Declared:
         kind, storage_type, key, location, numel, *view = identifier
         dtype = getattr(storage_type, "make", None)
         if kind not in ("storage", b"storage") or not isinstance(dtype, torch.dtype) or any(view):
-            raise Malformed("a persistent object that is no storage")
+            raise Malformed("holds a persistent object that is no storage")
         if not _natural(numel) or not isinstance(key, str | int) or not isinstance(location, str):
-            raise Malformed("a storage of no sensible size")
+            raise Malformed("holds a storage of no sensible size")
         return self.add(key, dtype, numel)
 
     def add(self, key, dtype: torch.dtype, numel: int) -> Storage:
@@ -106,7 +108,7 @@ class Declared:
             self.storages[key] = storage
             self.held += numel
         if storage != self.storages[key]:
-            raise Malformed(f"storage {str(key)[:20]!r} is declared twice, differently")
+            raise Malformed(f"its storage {str(key)[:20]!r} is declared twice, differently")
         return storage
 
     def check_sharing(self) -> None:
@@ -122,7 +124,13 @@ def _torch_load(stream):
     names += [(type(None), "numpy.ndarray")]
     stream.seek(0)
     with torch.serialization.safe_globals(names):
-        return plain(torch.load(stream, weights_only=True, map_location="cpu"))
+        try:
+            tree = torch.load(stream, weights_only=True, map_location="cpu")
+        except pickle.UnpicklingError as error:  # torch knows fewer operations, those of protocol 2
+            reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+            said = reason[1] if reason else "it does not say why"
+            raise Malformed(f"is refused by torch ({said}); save it again with torch.save's own protocol") from None
+    return plain(tree, lambda value: value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def torch_zip(stream, size: int):
@@ -146,7 +154,7 @@ def torch_zip(stream, size: int):
     for storage in declared.storages.values():
         member = members.get(f"{roots[0]}data/{storage.key}")
         if member is None or member.file_size < storage.numel * storage.dtype.itemsize:
-            raise Malformed(f"storage {str(storage.key)[:20]!r} is missing or shorter than it says")
+            raise Malformed(f"its storage {str(storage.key)[:20]!r} is missing or shorter than it says")
     declared.check_sharing()
     plain(tree)
     return _torch_load(stream)
@@ -188,7 +196,7 @@ def _read_storage(stream, storage: Storage, size: int) -> bytes:
     (numel,) = struct.unpack("<q", stream.read(8))
     count = storage.numel * storage.dtype.itemsize
     if numel != storage.numel or stream.tell() + count > size:
-        raise Malformed(f"storage {str(storage.key)[:20]!r} is shorter than it says; is the download complete?")
+        raise Malformed(f"its storage {str(storage.key)[:20]!r} is shorter than it says; is the download complete?")
     return stream.read(count)
 
 
@@ -205,12 +213,12 @@ def torch_tar(stream, size: int):
         numel = struct.unpack("<q", storages.read(8))[0]
         storages.seek(-8, io.SEEK_CUR)
         if not _natural(key, numel) or not isinstance(kind.make, torch.dtype):
-            raise Malformed("a storage of no sensible size")
+            raise Malformed("holds a storage of no sensible size")
         data = _read_storage(storages, declared.add(key, kind.make, numel), len(members["storages"]))
         raw[key] = memoryview(data)
     for key, root, offset, numel in unpickle(storages, {}):
         if not _natural(key, root, offset, numel) or offset + numel > declared.storages[root].numel:
-            raise Malformed("a view outside its storage")
+            raise Malformed("holds a view outside its storage")
         dtype = declared.storages[root].dtype
         declared.storages[key] = Storage(key, dtype, numel)
         raw[key] = raw[root][offset * dtype.itemsize :]
@@ -232,7 +240,7 @@ def torch_tar(stream, size: int):
 def _count(stream) -> int:
     count = unpickle(stream, {})
     if not _natural(count) or count > 1_000_000:
-        raise Malformed("no sensible number of tensors")
+        raise Malformed("declares no sensible number of tensors")
     return count
 
 
@@ -243,7 +251,7 @@ def _tar_tensors(stream, declared: Declared) -> dict[int, View]:
         key, storage, _type = unpickle(stream, names)
         (dimensions, _padding) = struct.unpack("<ii", stream.read(8))
         if not 0 <= dimensions <= 32 or not _natural(key, storage):
-            raise Malformed("a tensor of no sensible shape")
+            raise Malformed("holds a tensor of no sensible shape")
         numbers = struct.unpack(f"<{2 * dimensions + 1}q", stream.read(8 * (2 * dimensions + 1)))
         size, stride = numbers[:dimensions], numbers[dimensions : 2 * dimensions]
         tensors[key] = declared.view(declared.storages[storage], numbers[-1], size, stride)
@@ -268,7 +276,7 @@ def safetensors_file(stream, size: int):
     data = stream.read()
     (length,) = struct.unpack("<Q", data[:8])
     if length > MAX_HEADER:
-        raise Malformed(f"a safetensors header of {length} bytes")
+        raise Malformed(f"holds a safetensors header of {length} bytes")
     metadata = json.loads(data[8 : 8 + length].decode()).get("__metadata__") or {}
     values = json.loads(metadata.get(PLAIN_VALUES, "{}"))
     return {**values, **safetensors.torch.load(data)}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-MAX_OPS = 1_000_000  # about a second; a checkpoint with its optimiser takes some 20,000
+MAX_OPS = 500_000  # less than a second; a checkpoint with its optimiser takes some 20,000
 MAX_DEPTH = 64
 
 
@@ -49,13 +49,13 @@ def key(value):
     """A dict key: nothing whose hash recurses (nested tuples) or can be made to collide (huge integers)."""
     if value is None or isinstance(value, str | bytes) or (isinstance(value, int) and abs(value) < 2**60):
         return value
-    raise Malformed(f"a {type(value).__name__} as a key of a dict")
+    raise Malformed(f"holds a {type(value).__name__} as a key of a dict")
 
 
 def pairs(items) -> dict:
     items = list(items)
     if len(items) % 2:
-        raise Malformed("a dict with a key and no value")
+        raise Malformed("holds a dict with a key and no value")
     return {key(k): v for k, v in zip(items[::2], items[1::2], strict=True)}
 
 
@@ -64,17 +64,17 @@ def opcodes(stream):
     for _ in range(MAX_OPS):
         op = pickletools.code2op.get(stream.read(1).decode("latin-1"))
         if op is None:
-            raise Malformed("it ends early, or is no pickle")
+            raise Malformed("ends early, or is no pickle; is the download complete?")
         if op.name == "STRING":
             quoted = re.fullmatch(rb"(['\"])(.*)\1\s*", stream.readline())
             if quoted is None:
-                raise Malformed("a string without quotes")
+                raise Malformed("holds a string without quotes")
             yield op.name, codecs.escape_decode(quoted[2])[0].decode("latin-1")
         else:
             yield op.name, op.arg.reader(stream) if op.arg else None
         if op.name == "STOP":
             return
-    raise Malformed(f"more than {MAX_OPS} steps")
+    raise Malformed(f"takes more than {MAX_OPS} steps to read")
 
 
 class _Machine:
@@ -87,7 +87,7 @@ class _Machine:
         """A short pickle can hand one long string to a function that copies it, again and again."""
         self.budget -= sum(len(v) for v in values if isinstance(v, str | bytes | bytearray | list | tuple | dict | set))
         if self.budget < 0:
-            raise Malformed("it makes many times more than it holds")
+            raise Malformed("makes many times more than it holds")
 
     def since_mark(self) -> list:
         start = self.marks.pop()
@@ -104,7 +104,7 @@ class _Machine:
     def reduce(self):
         args, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global):
-            raise Malformed("it calls something that is not a function")
+            raise Malformed("calls something that is not a function")
         if function.make is None or not callable(function.make):
             raise Refused(f"{function.name}()")
         self.spend(args)
@@ -125,7 +125,7 @@ class _Machine:
         elif name == "ADDITEMS" and isinstance(target, set):
             target.update(map(key, items))
         else:
-            raise Malformed(f"{name} on a {type(target).__name__}")
+            raise Malformed(f"adds an item to a {type(target).__name__} ({name})")
 
     def build(self, state) -> None:
         """Arrays and dtypes take their state; a dict's attributes (a state dict's versions) are not needed."""
@@ -134,7 +134,7 @@ class _Machine:
             self.spend(state)
             target.__setstate__(state)
         elif not isinstance(target, dict):
-            raise Malformed(f"it sets the state of a {type(target).__name__}")
+            raise Malformed(f"sets the state of a {type(target).__name__}")
 
     def step(self, name: str, arg) -> None:
         stack = self.stack
@@ -174,7 +174,7 @@ class _Machine:
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
                 if not isinstance(attribute, str) or not isinstance(module, str):
-                    raise Malformed("a global whose name is no string")
+                    raise Malformed("holds a global whose name is no string")
                 stack.append(self.named(f"{module}.{attribute}"))
             case "REDUCE":
                 stack.append(self.reduce())
@@ -229,11 +229,11 @@ class Array:
     def fill(self, raw, dtype, shape, order):
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw
         if not isinstance(raw, bytes | bytearray):  # bytes(n), of a number, would be n zeros
-            raise Malformed("an array without its bytes")
+            raise Malformed("holds an array without its bytes")
         dtype = dtype.dtype
         flat = np.frombuffer(raw, dtype).astype(dtype.newbyteorder("="))
         if len(shape) > 32:
-            raise Malformed("an array of more than 32 dimensions")
+            raise Malformed("holds an array of more than 32 dimensions")
         self.tensor = torch.from_numpy(np.ascontiguousarray(flat.reshape(shape, order=order)).reshape(shape))
         return self
 
@@ -253,6 +253,16 @@ def ordered(items=()):
     return pairs(value for pair in items for value in pair) if all(len(p) == 2 for p in items) else pairs("?")
 
 
+def _counter(counts=()) -> dict:
+    """collections.Counter, as a scheduler's milestones are."""
+    return dict(counts) if isinstance(counts, dict) else {}
+
+
+CONTAINERS = {
+    "collections.OrderedDict": ordered,
+    "collections.Counter": _counter,
+    **dict.fromkeys(("builtins.set", "__builtin__.set"), lambda items=(): set(map(key, items))),
+}
 NUMPY = {
     "numpy.ndarray": None,
     "numpy.dtype": DType,
@@ -260,7 +270,7 @@ NUMPY = {
     "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": lambda raw, dtype, shape, order: Array().fill(raw, dtype, shape, order),
     "_codecs.encode": _latin1,
-    "collections.OrderedDict": ordered,
+    **CONTAINERS,
 }
 
 
@@ -268,7 +278,7 @@ def plain(tree, leaf: Callable = lambda value: value, *, depth: int = 0, seen: d
     """The tree in dicts, lists and tuples, arrays and (by ``leaf``) views as tensors; shared parts stay shared."""
     seen = {} if seen is None else seen
     if depth > MAX_DEPTH:
-        raise Malformed(f"nested deeper than {MAX_DEPTH}")
+        raise Malformed(f"is nested deeper than {MAX_DEPTH}")
     if id(tree) in seen:
         return seen[id(tree)][1]
     tree_out = leaf(tree)
