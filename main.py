@@ -5,11 +5,17 @@ import yaml
 from core.config import MainConfig
 from core.experiment import chunk_name, summary_table
 from core.flags import parse, run_script
+from core.preflight import preflight
+from core.preflight_report import render
 from core.runs import run
 
 
 def main(argv=None) -> int:
     config = parse(MainConfig, __doc__, argv)
+    if config.run.check:
+        report = preflight(config)
+        print(render(report))
+        return 1 if report.problems else 0
     results = run(config)
     summary = results.root / chunk_name(config, "summary.yaml")
     if not summary.exists():

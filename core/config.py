@@ -81,6 +81,9 @@ class RunConfig(DeviceConfig):
     merge_chunks: bool = flag(
         False, "explain nothing; gather the finished chunks into one summary and table", result=False
     )
+    check: bool = flag(
+        False, "explain and write nothing; report on pictures, networks, time, memory and disk", result=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,19 +48,36 @@ class Networks:
 
 def load_networks(config: MainConfig, query: int) -> Networks:
     """The networks that the flags name, frozen, on their device and in their precision."""
-    device = choose_device(config.run.device, config.run.gpu)
+    device = prepare_device(config)
+    denoiser = load_denoiser(config, device)
+    return Networks(load_explained(config, query, device), denoiser, diffusion_of(config), device)
+
+
+def prepare_device(config: MainConfig) -> torch.device:
+    """The device of the flags, with deterministic kernels where they ask for these."""
     if config.run.cudnn_deterministic:
         make_deterministic()
-    weights, flags = config.weights, to_dict(config)
-    if not weights.model_path:
-        raise UserError("--model_path is empty: give the weights of the diffusion model")
+    return choose_device(config.run.device, config.run.gpu)
+
+
+def load_explained(config: MainConfig, query: int, device: torch.device) -> Classifier:
+    """The classifier that is explained."""
+    weights = config.weights
     classifier = load_classifier(
         weights.classifier_path, dataset=config.data.dataset, query=query, arch=weights.classifier_arch or None
     )
-    denoiser = build_unet(flags, state_dict(load_weights(weights.model_path)), weights.model_path)
+    return classifier.to(device)
+
+
+def load_denoiser(config: MainConfig, device: torch.device) -> torch.nn.Module:
+    """The U-Net of the flags.  Raises ValueError with the flags to set where they do not fit the file."""
+    path = config.weights.model_path
+    if not path:
+        raise UserError("--model_path is empty: give the weights of the diffusion model")
+    denoiser = build_unet(to_dict(config), state_dict(load_weights(path)), path)
     if config.model.use_fp16:
         denoiser.torso_to(half_precision(device))
-    return Networks(classifier.to(device), denoiser.to(device), diffusion_of(config), device)
+    return denoiser.to(device)
 
 
 def diffusion_of(config: MainConfig) -> GaussianDiffusion:
@@ -77,11 +94,11 @@ def diffusion_of(config: MainConfig) -> GaussianDiffusion:
     )
 
 
-def open_images(config: MainConfig) -> ImageSet:
-    """The whole data set of the flags."""
+def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:
+    """The whole data set of the flags.  quiet: its notices are left to the caller."""
     data = config.data
     images = open_dataset(data.dataset, data.data_dir, image_size=data.image_size, label_query=data.label_query)
-    for message in images.notices:
+    for message in () if quiet else images.notices:
         notice(message)
     return images
 
