@@ -101,7 +101,7 @@ find_packages() {
     "$python" -c "$known" torch torchvision yaml 2>/dev/null && return
     [[ -z ${PYTHON:-} ]] || refuse "PYTHON=$PYTHON: has no torch, torchvision and PyYAML, or is no Python"
     pushd "$root" >/dev/null
-    # shellcheck source=environment.sh
+    # shellcheck source-path=SCRIPTDIR source=environment.sh
     source scripts/environment.sh
     popd >/dev/null
 }
@@ -136,7 +136,7 @@ run() {
         printf '%q ' "$@"
         echo
     else
-        echo "+ $*" >&2
+        { printf '+' && printf ' %q' "$@" && echo; } >&2
         "$@"
     fi
 }

@@ -1,0 +1,265 @@
+"""Fetch the networks of the paper. Each is verified by loading it before it gets its name.
+
+Without NAME: print the table. A download that broke is continued by the same command. Needs curl.
+"""
+
+import argparse
+import difflib
+import gzip
+import os
+import subprocess
+import sys
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import yaml
+
+from core.flags import Parser, UserError, read_preset, run_script
+
+TABLE = Path(__file__).with_name("weights.yaml")
+ATTEMPTS = 5  # as long as each brings the download further
+BROKEN = {18: "it ended early", 28: "it stalled", 52: "it sent nothing", 56: "it broke off"}  # curl's exit codes
+STALLED = ("--connect-timeout", "30", "--speed-limit", "1", "--speed-time", "60")
+HTTP_ERROR, NO_RANGES = 22, 33
+DATA = """\
+Data sets are never fetched: CelebA, CelebA-HQ, BDD100k, BDD-OIA and ImageNet each want their own terms accepted by a
+person. Where to get them and how to lay them out is in docs/datasets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """An entry of the table; its comment says what each field is."""
+
+    name: str
+    file: str
+    page: str
+    network: str
+    flag: str
+    url: str = ""
+    members: tuple[str, ...] = ()
+    bytes: int | None = None
+    sha256: str = ""
+    preset: str = ""
+    dataset: str = ""
+    why: str = ""
+
+
+def main(argv=None) -> int:
+    parser = Parser(
+        prog="download-weights.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of the table; 'all' is every one")
+    parser.add_argument("--to", metavar="DIR", help="folder for the files: --models of scripts/celeba.sh and others")
+    parser.add_argument("--from", metavar="URL", dest="url", help="take it from this address; for one NAME")
+    parser.add_argument("--table", metavar="FILE", default=TABLE, help="another table (default scripts/weights.yaml)")
+    given = parser.parse_intermixed_args(argv)
+    table = read_table(Path(given.table))
+    if not given.names:
+        print_table(table)
+        return 0
+    chosen = list(table) if given.names == ["all"] else given.names
+    for name in chosen:
+        if name not in table:
+            close = difflib.get_close_matches(name, table, 1)
+            raise UserError(f"{name}: no such weights; " + (f"did you mean {close[0]}?" if close else "see the table"))
+    if not given.to:
+        raise UserError("--to is not given: the folder for the files")
+    if given.url and len(chosen) > 1:
+        raise UserError("--from is the address of one file; give one NAME")
+    folder = Path(given.to).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return max(obtain(table[name], folder, given.url or table[name].url) for name in chosen)
+
+
+def read_table(path: Path) -> dict[str, Weights]:
+    try:
+        return {name: Weights(name=name, **fields) for name, fields in yaml.safe_load(path.read_text()).items()}
+    except (AttributeError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"--table {path}: {error}") from None
+
+
+def print_table(table: Mapping[str, Weights]) -> None:
+    rows = [("NAME", "SIZE", "SHA-256", "FLAG", "ADDRESS")]
+    for entry in table.values():
+        size = f"{entry.bytes:,}" if entry.bytes else "-"
+        rows.append((entry.name, size, entry.sha256 or "-", entry.flag, entry.url or f"by hand: {entry.page}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join([text.ljust(width) for text, width in zip(row, widths, strict=False)] + [row[4]]))
+    print("\n-: not known. What is fetched is loaded as the network that it should be, and its SHA-256 is printed.")
+    print(DATA)
+
+
+def obtain(entry: Weights, folder: Path, url: str) -> int:
+    """Leave the file, verified, in ``folder``, or say why not. Returns the exit code."""
+    target = folder / entry.file
+    try:
+        if target.exists():
+            print(f"{entry.name}: {target} is there; {verify(target, entry)}")
+            return 0
+        if not url:
+            print(f"{entry.name}: {by_hand(entry, target)}", file=sys.stderr)
+            return 2
+        fetched = download(entry, folder, url)
+        if entry.members and fetched != target:
+            fetched = extract(fetched, entry.members, target.with_name(f"{target.name}.unpacked"))
+        said = keep_or_remove(fetched, target, entry)
+        print(f"{entry.name}: {target} {said}; give it as {entry.flag}")
+    except ValueError as error:
+        print(f"{entry.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def by_hand(entry: Weights, target: Path) -> str:
+    return (
+        f"has to be fetched by hand: {entry.why}. Open {entry.page} and save the file as {target}; "
+        f"the same command then verifies it. Or copy its address: download-weights.sh {entry.name} "
+        f"--to {target.parent} --from ADDRESS"
+    )
+
+
+def part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def download(entry: Weights, folder: Path, url: str) -> Path:
+    """The whole file behind ``url``, of the size and digest that are known; an archive by its own name."""
+    is_archive = bool(entry.members) and urlsplit(url).path.endswith((".tar.gz", ".tgz"))
+    archive = folder / PurePosixPath(urlsplit(url).path).name
+    if is_archive and archive.exists():
+        return archive
+    part = part_of(archive if is_archive else folder / entry.file)
+    print(f"{entry.name}: fetching {url}", file=sys.stderr, flush=True)
+    fetch(url, part, entry)
+    try:
+        check_bytes(part, entry if url == entry.url else None)
+    except ValueError:
+        part.unlink()
+        raise
+    if is_archive:
+        part.replace(archive)
+        return archive
+    return part
+
+
+def fetch(url: str, part: Path, entry: Weights) -> None:
+    """curl to ``part``, continuing what is there of it."""
+    for _ in range(ATTEMPTS):
+        before = size(part)
+        code, status = curl(url, part)
+        if code == 0:
+            return
+        if status == "416" and before:  # nothing is left to fetch: it was stopped between its end and its renaming
+            return
+        if code == NO_RANGES:
+            part.unlink()
+        elif code not in BROKEN or size(part) <= before:
+            break
+    if code == HTTP_ERROR:
+        reason = f"the server answers {status}"
+    else:
+        reason = BROKEN.get(code, f"curl ends with exit code {code}")
+    here = f"; {size(part):,} bytes are kept, the same command continues" if size(part) else ""
+    raise ValueError(f"{url} could not be fetched: {reason}{here}. Its page is {entry.page}; see also --from")
+
+
+def curl(url: str, part: Path) -> tuple[int, str]:
+    """curl's exit code and the HTTP status."""
+    shown = ["--progress-bar"] if sys.stderr.isatty() else ["--silent", "--show-error"]
+    command = ["curl", "--fail", "--location", "--proto", "=http,https", *shown, *STALLED]
+    command += ["--continue-at", "-", "--output", str(part), "--write-out", "%{http_code}", "--url", url]
+    try:
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        raise UserError("curl is needed and not there; install it") from None
+    return result.returncode, result.stdout
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def check_bytes(part: Path, known: Weights | None) -> None:
+    from models.loading import digest
+
+    if known and known.bytes and size(part) != known.bytes:
+        raise ValueError(f"has {size(part):,} bytes, wanted {known.bytes:,}; removed, fetch it again")
+    if known and known.sha256 and not (found := digest(part)).startswith(known.sha256):
+        raise ValueError(f"has the SHA-256 {found}, wanted {known.sha256}; removed, since it is another file")
+
+
+def extract(archive: Path, members: tuple[str, ...], unpacked: Path) -> Path:
+    """The one file of the archive whose path ends as a member says; nothing else is unpacked."""
+    try:
+        with tarfile.open(archive) as tar:
+            files = [item for item in tar if item.isfile()]
+            for wanted in map(PurePosixPath, members):
+                depth = len(wanted.parts)
+                fitting = [item for item in files if PurePosixPath(item.name).parts[-depth:] == wanted.parts]
+                if len(fitting) == 1:
+                    with tar.extractfile(fitting[0]) as source, open(unpacked, "wb") as target:
+                        while block := source.read(2**20):
+                            target.write(block)
+                    return unpacked
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        unpacked.unlink(missing_ok=True)
+        archive.unlink()
+        raise ValueError(f"{archive} is no whole archive ({error}); removed, fetch it again") from None
+    listed = ", ".join(item.name for item in files[:10]) or "no file"
+    raise ValueError(f"{archive} holds {listed}; wanted one {' or '.join(members)}")
+
+
+def keep_or_remove(part: Path, target: Path, entry: Weights) -> str:
+    """Give the file its name if it is the network that it should be."""
+    try:
+        said = verify(part, entry)
+    except ValueError as error:
+        part.unlink()
+        raise ValueError(f"{error}; removed") from None
+    with open(part, "rb") as stream:
+        os.fsync(stream.fileno())
+    part.replace(target)
+    return said
+
+
+def verify(path: Path, entry: Weights) -> str:
+    """Load the file as the network that it should be.  Raises ValueError if it is another or none."""
+    from models.classifiers import LOGITS, load_classifier
+    from models.loading import describe, digest, load_weights, state_dict
+    from models.oracles import load_oracle
+    from models.simsiam import load_simsiam
+    from models.vggface2 import load_vggface2
+
+    state = state_dict(load_weights(path), name=str(path))
+    if entry.network == "unet":
+        check_unet(state, entry.preset, str(path))
+    elif entry.network == "classifier":
+        load_classifier(path, dataset=entry.dataset, query=next(iter(LOGITS.get(entry.dataset, ())), None))
+    elif entry.network == "oracle":
+        load_oracle(path, dataset=entry.dataset)
+    elif entry.network == "vggface2":
+        load_vggface2(path)
+    elif entry.network == "simsiam":
+        load_simsiam(path)
+    else:
+        raise UserError(f"{entry.name}: network {entry.network} is not known to this script")
+    return f"loads as {describe(state)}, SHA-256 {digest(path)}"
+
+
+def check_unet(state: Mapping, preset: str, path: str) -> None:
+    """A whole U-Net, which fits the flags of the preset where there is one."""
+    from core.config import MainConfig
+    from core.flags import to_dict
+    from guided_diffusion.checkpoint import build_unet, suggest_flags
+
+    told = read_preset(MainConfig, preset) if preset else suggest_flags(state, 256, path)
+    build_unet(to_dict(MainConfig()) | told, state, path)
+
+
+if __name__ == "__main__":
+    run_script(main)
