@@ -74,6 +74,7 @@ def explain(
     """
     indices = list(range(len(image))) if indices is None else indices
     logits = classifier(image)
+    check_logits(logits, "the original", indices)
     prediction = predict(logits)
     label = torch.full_like(prediction, -1) if label is None else label
     target = choose_targets(prediction, label, label_target, binary=logits.ndim == 1)
@@ -100,6 +101,9 @@ def explain(
         dilation=sampling.sampling_dilation,
     )
     check_finite(refined.counterfactual, "the refinement", filter_, pre_explanation, noise, indices)
+    pre_logits, cf_logits = classifier(pre_explanation), classifier(refined.counterfactual)
+    check_logits(pre_logits, "the pre-explanation", indices)
+    check_logits(cf_logits, "the counterfactual", indices)
     return Explanation(
         image=image,
         pre_explanation=pre_explanation,
@@ -110,8 +114,8 @@ def explain(
         prediction=prediction,
         target=target,
         logits=logits,
-        pre_logits=classifier(pre_explanation),
-        cf_logits=classifier(refined.counterfactual),
+        pre_logits=pre_logits,
+        cf_logits=cf_logits,
     )
 
 
@@ -188,14 +192,24 @@ def check_finite(
     result: Tensor, where: str, filter_: Filter, image: Tensor, noise: NoiseFn, indices: list[int]
 ) -> None:
     """Raise NonFiniteError naming pictures, iteration and denoising step if ``result`` is not finite."""
-    finite = result.isfinite().flatten(1).all(1)
-    if finite.all():
+    if result.isfinite().all():
         return
-    bad = [index for index, ok in zip(indices, finite.tolist(), strict=True) if not ok]
     step = first_non_finite_step(filter_, image, noise)
     place = "in the gradient" if step is None else f"at denoising step {step} of {filter_.steps}"
+    raise non_finite(result, f"{where}, {place}", indices)
+
+
+def check_logits(logits: Tensor, picture: str, indices: list[int]) -> None:
+    """A classifier's NaN would pass for a prediction."""
+    if not logits.isfinite().all():
+        raise non_finite(logits, f"the classifier's output for {picture}", indices)
+
+
+def non_finite(result: Tensor, where: str, indices: list[int]) -> NonFiniteError:
+    finite = result.isfinite().reshape(len(indices), -1).all(1).tolist()
+    bad = [index for index, ok in zip(indices, finite, strict=True) if not ok]
     names = ", ".join(f"{index:07d}" for index in bad)
-    raise NonFiniteError(f"picture {names}: NaN or infinity in {where}, {place}", bad)
+    return NonFiniteError(f"picture {names}: NaN or infinity in {where}", bad)
 
 
 @torch.no_grad()
