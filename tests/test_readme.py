@@ -1,0 +1,24 @@
+"""The README says what the code does."""
+
+import re
+from pathlib import Path
+
+from scripts.update_readme import updated
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_flags_table_is_the_declarations():
+    readme = (ROOT / "README.md").read_text()
+    assert readme == updated(readme), "run python scripts/update_readme.py"
+
+
+def test_ci_calls_the_test_command_of_the_readme():
+    command = "bash scripts/test.sh"
+    assert command in (ROOT / "README.md").read_text()
+    assert command in (ROOT / ".ci/run").read_text()
+
+
+def test_every_file_that_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
