@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from core.config import MainConfig
 from core.flags import flags_table
 
+README = Path(__file__).resolve().parent.parent / "README.md"
 START, END = "<!-- flags: written by scripts/update_readme.py -->\n", "<!-- end of flags -->"
 
 
@@ -19,5 +19,4 @@ def updated(readme: str) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(updated(path.read_text()))
+    README.write_text(updated(README.read_text()))
