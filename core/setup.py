@@ -32,8 +32,9 @@ def check(config: MainConfig) -> None:
     if untargeted and config.model.class_cond:
         raise UserError("--class_cond True denoises towards a target; give a --label_target")
     filter_steps(sampling, diffusion_of(config))
-    if not config.output.exp_name.strip("/.") or ".." in Path(config.output.exp_name).parts:
-        raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder")
+    name = Path(config.output.exp_name)
+    if not config.output.exp_name.strip("/.") or ".." in name.parts or name.is_absolute():
+        raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder in OUTPUT_PATH/Results")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def select_images(images: ImageSet, config: MainConfig, *, all_chunks: bool = Fa
 def align_classes(config: MainConfig, images: ImageSet, names: tuple[str, ...] | None) -> tuple[MainConfig, ImageSet]:
     """Number labels, query and target as the classifier numbers its outputs: by name where it has ``names``."""
     data = config.data
-    if images.binary or names is None:
+    if images.binary or names is None or names == images.class_names:  # names may repeat: two of ImageNet's do
         query = images.query if images.binary else resolve_label(images, data.label_query, "--label_query")
         target = resolve_label(images, data.label_target, "--label_target")
         return replace(config, data=replace(data, label_query=query, label_target=target)), images
