@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, field, fields
@@ -92,9 +93,12 @@ def convert(name: str, metadata: dict, text: str) -> Any:
     value = metadata["aliases"].get(value, value)
     choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
     if choices and value not in choices:
-        close = difflib.get_close_matches(str(value), choices, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        spelled = {choice.lower(): choice for choice in choices}
+        close = difflib.get_close_matches(str(value).lower(), spelled, 1)
+        hint = f"; did you mean {spelled[close[0]]}?" if close else ""
         raise UserError(f"--{name} {text}: wanted one of {', '.join(choices)}{hint}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{name} {text}: wanted a finite number")
     in_range = (low is None or value >= low) and (high is None or value <= high)
     if isinstance(value, int | float) and not in_range:
         raise UserError(f"--{name} {text}: out of range, wanted {describe_range(metadata)}")
