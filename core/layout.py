@@ -108,13 +108,15 @@ class ResultFolder:
                 finished[values["index"]] = Record.from_dict(values)
         return finished, skipped
 
-    def folders_of(self, index: int, record: Record) -> dict[str, Path]:
-        """The pictures to show of a finished one."""
-        return {
-            "original": self.original(index, record.correct),
-            **{kind: self.path(kind, record.folder(kind), "CF", index) for kind in KINDS},
-            "mask": self.path("pre-explanation", record.folder("pre-explanation"), "SM", index),
+    def pictures_of(self, record: Record) -> dict[str, Path] | None:
+        """The pictures to show of a finished one; None where they were not saved."""
+        originals = (self.original(record.index, correct) for correct in (True, False))  # another classifier moves it
+        shown = {
+            "original": next(filter(Path.exists, originals), None),
+            **{kind: self.path(kind, record.folder(kind), "CF", record.index) for kind in KINDS},
+            "mask": self.path("pre-explanation", record.folder("pre-explanation"), "SM", record.index),
         }
+        return shown if all(path and path.exists() for path in shown.values()) else None
 
 
 def same_picture(path: Path, picture: Image.Image) -> bool:

@@ -17,14 +17,15 @@ SHORT = {"pre-explanation": "pre", "explanation": "ce"}
 class Outcome:
     """One kind of picture. success: prediction == target, or != the clean prediction where there is no target.
     success5: the same among the five likeliest classes; changed: prediction != clean prediction; changed5: the clean
-    prediction is not among the five likeliest. source_prob, target_prob: of the clean prediction and of the target.
-    l1: mean, l_inf: largest absolute change of a value in [0, 1]."""
+    prediction is not among the five likeliest. prob, source_prob, target_prob: of this prediction, of the clean one
+    and of the target. l1: mean, l_inf: largest absolute change of a value in [0, 1]."""
 
     prediction: int
     success: bool
     success5: bool
     changed: bool
     changed5: bool
+    prob: float
     source_prob: float
     target_prob: float | None
     l1: float
@@ -106,6 +107,7 @@ def make_record(explanation: Explanation, i: int, *, index: int, file: str, labe
             success5=binary or (target in best if target >= 0 else best != [prediction]),
             changed=now != prediction,
             changed5=not binary and prediction not in best,
+            prob=probability[now].item(),
             source_prob=probability[prediction].item(),
             target_prob=probability[target].item() if target >= 0 else None,
             l1=change.mean().item(),

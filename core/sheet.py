@@ -18,11 +18,15 @@ INK, FAINT, GOOD, BAD = "#1a1a1a", "#6b6b6b", "#1a7f37", "#b3261e"
 def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence[str] | None, path: Path) -> None:
     """Write the sheet to ``path``: up to 24 pictures, the most changed and then the least changed first, two a row.
 
+    Nothing is written where none of the pictures was saved.
     names: the classes' names, in the order of the classifier's outputs.
     """
-    shown = choose(records)
+    paths = {record.index: results.pictures_of(record) for record in records}
+    shown = choose([record for record in records if paths[record.index]])
+    if not shown:
+        return
     rows = -(-len(shown) // PER_ROW)
-    tile = tile_size(results, shown[0])
+    tile = tile_size(paths[shown[0].index]["original"])
     block = len(COLUMNS) * (tile[0] + GAP)
     row_height = tile[1] + CAPTION + GAP
     size = (PER_ROW * block + (PER_ROW + 1) * GAP, HEADER + rows * row_height + GAP)
@@ -42,10 +46,9 @@ def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence
     for place, record in enumerate(shown):
         left = GAP + place % PER_ROW * (block + GAP)
         top = HEADER + place // PER_ROW * row_height
-        paths = results.folders_of(record.index, record)
         for column, name in enumerate(COLUMNS):
             corner = (left + column * (tile[0] + GAP), top)
-            with Image.open(paths[name]) as picture:
+            with Image.open(paths[record.index][name]) as picture:
                 sheet.paste(picture.convert("RGB").resize(tile, Image.Resampling.NEAREST), corner)
             text, ink = caption(record, name, names)
             draw.text((corner[0], top + tile[1] + 2), fit(draw, text, tile[0], font), ink, font)
@@ -58,9 +61,9 @@ def choose(records: Sequence[Record]) -> list[Record]:
     return by_change if len(by_change) <= LIMIT else by_change[: LIMIT // 2] + by_change[-LIMIT // 2 :]
 
 
-def tile_size(results: ResultFolder, record: Record) -> tuple[int, int]:
+def tile_size(path: Path) -> tuple[int, int]:
     """Small pictures are enlarged by a whole factor, large ones reduced, to about TILE pixels in height."""
-    with Image.open(results.original(record.index, record.correct)) as picture:
+    with Image.open(path) as picture:
         width, height = picture.size
     scale = TILE // height if height < TILE else TILE / height
     return round(width * scale), round(height * scale)
@@ -73,13 +76,8 @@ def caption(record: Record, column: str, names: Sequence[str] | None) -> tuple[s
     if column == "original":
         return f"{name_of(record.prediction, names)} {record.source_prob:.0%}", INK if record.correct else BAD
     outcome = record.outcomes[column]
-    probability = None
-    if outcome.prediction == record.target:
-        probability = outcome.target_prob
-    elif outcome.prediction == record.prediction:
-        probability = outcome.source_prob
-    confidence = "" if probability is None else f" {probability:.0%}"
-    return name_of(outcome.prediction, names) + confidence, GOOD if outcome.success else BAD
+    text = f"{name_of(outcome.prediction, names)} {outcome.prob:.0%}"
+    return text, GOOD if outcome.success else BAD
 
 
 def name_of(label: int, names: Sequence[str] | None) -> str:
