@@ -4,7 +4,7 @@ import yaml
 
 from core.config import MainConfig
 from core.experiment import chunk_name, summary_table
-from core.flags import parse, run_script
+from core.flags import UserError, parse, run_script
 from core.preflight import preflight
 from core.preflight_report import render
 from core.runs import run
@@ -19,10 +19,11 @@ def main(argv=None) -> int:
     results = run(config)
     summary = results.root / chunk_name(config, "summary.yaml")
     if not summary.exists():
-        print(f"no picture could be explained; see the notes above and {results.records_folder}")
-        return 2
+        raise UserError(f"no picture could be explained; see the notes above and {results.records_folder}")
     print(summary_table(yaml.safe_load(summary.read_text())))
-    print(f"look at {results.root / chunk_name(config, 'sheet.png')}" if config.output.save_images else "")
+    sheet = results.root / chunk_name(config, "sheet.png")
+    if sheet.exists():
+        print(f"look at {sheet}")
     print(f"tables, pictures and config.yaml are in {results.root}")
     return 0
 

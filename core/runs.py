@@ -1,6 +1,7 @@
 """A run of main.py: from flags to a result folder. Loads what the flags name, explains batch by batch, sums up."""
 
 import csv
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -140,7 +141,7 @@ def explain_batch(config: MainConfig, results: ResultFolder, batch: list[Sample]
     )
     records = []
     for i, sample in enumerate(batch):
-        file = sample.path.relative_to(Path(config.data.data_dir).expanduser()).as_posix()
+        file = Path(os.path.relpath(sample.path, Path(config.data.data_dir).expanduser())).as_posix()
         record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
         results.write(record, explanation, i, save_images=config.output.save_images)
         records.append(record)
