@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.config import MainConfig
 from core.datasets import ImageSet, Sample, UnreadableImage, prefetch
-from core.explain import check_finite, filter_steps, make_grad_fn, make_objective
+from core.explain import check_finite, check_logits, filter_steps, make_grad_fn, make_objective
 from core.filtering import Filter, refine, step_tensor, to_diffusion
 from core.noise import REFINEMENT, Draw, NoiseFn, image_noise, no_noise
 from core.objectives import choose_targets, predict
@@ -70,14 +70,16 @@ def first_pictures(images: ImageSet) -> tuple[list[Sample], list[UnreadableImage
 
 @torch.no_grad()
 def make_trial(samples: list[Sample], config: MainConfig, networks: Networks) -> Trial:
+    """The pictures with their targets and the filter.  Raises NonFiniteError if the classifier returns NaN."""
     image = torch.stack([sample.image for sample in samples]).to(networks.device)
     logits = torch.cat([networks.classifier(image[i : i + 1]) for i in range(len(image))])
+    indices = [sample.index for sample in samples]
+    check_logits(logits, "the original", indices)
     prediction, binary = predict(logits), logits.ndim == 1
     label = torch.tensor([sample.label for sample in samples], device=networks.device)
     target = choose_targets(prediction, label, config.data.label_target, binary=binary)
     steps = filter_steps(config.sampling, networks.diffusion)
     filter_ = Filter(networks.diffusion, networks.denoiser, steps, target if config.model.class_cond else None)
-    indices = [sample.index for sample in samples]
     return Trial(image, indices, prediction, target, logits, filter_, config, networks)
 
 
