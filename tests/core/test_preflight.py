@@ -91,7 +91,7 @@ class Scene:
         }
         return parse(MainConfig, "", [part for name, value in flags.items() for part in (f"--{name}", str(value))])
 
-    def check(self, seconds: float = 20.0, **changes) -> Report:
+    def check(self, seconds: float = 300.0, **changes) -> Report:
         return preflight(self.config(**changes), seconds)
 
     def problem(self, **changes) -> str:
@@ -306,9 +306,9 @@ def test_what_would_take_too_long_is_estimated_instead(scene):
     scene.denoiser = Slow()
     started = time.monotonic()
     report = scene.check(seconds=1.0)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # all of it would sleep for more than 20
     assert report.cost.batch == 0 and report.filter is None
-    assert report.cost.gradient == pytest.approx(3 * 8 * 0.2, rel=0.5)
+    assert 3 * 8 * 0.2 <= report.cost.gradient < 2 * 3 * 8 * 0.2
     assert "estimated from single calls" in render(report) and "takes too long here" in render(report)
     assert report.problems == []
 
