@@ -6,7 +6,7 @@ from core.config import MainConfig
 from core.experiment import chunk_name, summary_table
 from core.flags import UserError, parse, run_script
 from core.preflight import preflight
-from core.preflight_report import render
+from core.preflight.report import render
 from core.runs import run
 
 

@@ -15,7 +15,7 @@ from core import preflight as module
 from core.config import MainConfig
 from core.flags import parse
 from core.preflight import preflight
-from core.preflight_report import Report, render
+from core.preflight.report import Report, render
 from guided_diffusion.gaussian_diffusion import make_diffusion
 from main import main
 from tests.toys import Workshop, exit_code, tree
@@ -266,7 +266,7 @@ def test_a_batch_that_does_not_fit_is_a_problem(scene):
 
 def test_a_full_disk_is_a_problem(scene, monkeypatch):
     usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr("core.preflight_data.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("core.preflight.data.shutil.disk_usage", lambda folder: usage)
     assert "will be written, but only 1000 B are free" in scene.problem()
 
 

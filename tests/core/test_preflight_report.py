@@ -5,9 +5,9 @@ import torch
 
 from core.config import MainConfig
 from core.flags import parse
-from core.preflight_data import Budget, ClassifierCheck
-from core.preflight_model import CostCheck
-from core.preflight_report import Report, binomial_tail, in_bytes, in_time, wilson
+from core.preflight.data import Budget, ClassifierCheck
+from core.preflight.model import CostCheck
+from core.preflight.report import Report, binomial_tail, in_bytes, in_time, wilson
 
 CONFIG = parse(MainConfig, "", [])
 

@@ -9,9 +9,9 @@ from core.datasets import Sample, UnreadableImage
 from core.experiment import CONFIG, describe, read_config, refuse_other_settings
 from core.flags import UserError
 from core.layout import ResultFolder
-from core.preflight_data import Budget, measure_classifier, measure_disk, survey
-from core.preflight_model import first_pictures, make_trial, measure_cost, measure_denoiser, measure_filter
-from core.preflight_report import Report
+from core.preflight.data import Budget, measure_classifier, measure_disk, survey
+from core.preflight.model import first_pictures, make_trial, measure_cost, measure_denoiser, measure_filter
+from core.preflight.report import Report
 from core.setup import (
     Networks,
     align_classes,

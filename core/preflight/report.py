@@ -9,8 +9,8 @@ import torch
 
 from core.config import MainConfig
 from core.datasets import UnreadableImage
-from core.preflight_data import ClassifierCheck, DiskCheck, PictureCheck
-from core.preflight_model import CostCheck, DenoiserCheck, FilterCheck, Trial
+from core.preflight.data import ClassifierCheck, DiskCheck, PictureCheck
+from core.preflight.model import CostCheck, DenoiserCheck, FilterCheck, Trial
 
 RARE = 0.001  # an accident of this probability counts as none
 LIKELY = 0.05

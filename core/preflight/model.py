@@ -15,7 +15,7 @@ from core.explain import check_finite, check_logits, filter_steps, make_grad_fn,
 from core.filtering import Filter, refine, step_tensor, to_diffusion
 from core.noise import REFINEMENT, Draw, NoiseFn, image_noise, no_noise
 from core.objectives import choose_targets, predict
-from core.preflight_data import Budget
+from core.preflight.data import Budget
 from core.setup import Networks
 
 TRIAL = 8  # pictures that the filter is tried on
