@@ -215,6 +215,10 @@ def run_script(main) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except (ValueError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

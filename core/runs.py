@@ -126,19 +126,23 @@ def explain_batch(config: MainConfig, results: ResultFolder, batch: list[Sample]
     """Explain and write one batch. With ``--cudnn_deterministic`` it is padded, since kernels may go by its size."""
     count = len(batch)
     padded = batch + [batch[-1]] * (config.run.batch_size - count if config.run.cudnn_deterministic else 0)
-    explanation = explain(
-        torch.stack([sample.image for sample in padded]).to(networks.device),
-        networks.classifier,
-        networks.denoiser,
-        networks.diffusion,
-        attack=config.attack,
-        sampling=config.sampling,
-        label=torch.tensor([sample.label for sample in padded], device=networks.device),
-        label_target=config.data.label_target,
-        indices=[sample.index for sample in padded],
-        seed=config.run.seed,
-        class_cond=config.model.class_cond,
-    )
+    try:
+        explanation = explain(
+            torch.stack([sample.image for sample in padded]).to(networks.device),
+            networks.classifier,
+            networks.denoiser,
+            networks.diffusion,
+            attack=config.attack,
+            sampling=config.sampling,
+            label=torch.tensor([sample.label for sample in padded], device=networks.device),
+            label_target=config.data.label_target,
+            indices=[sample.index for sample in padded],
+            seed=config.run.seed,
+            class_cond=config.model.class_cond,
+        )
+    except torch.OutOfMemoryError:
+        advice = "choose a smaller --batch_size, or --attack_joint_checkpoint True"
+        raise UserError(f"the device has too little memory for {len(padded)} pictures: {advice}") from None
     records = []
     for i, sample in enumerate(batch):
         file = Path(os.path.relpath(sample.path, Path(config.data.data_dir).expanduser())).as_posix()
