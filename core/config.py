@@ -67,11 +67,15 @@ class DeviceConfig:
         0, "which of the visible CUDA devices; a process with a local rank takes that one instead", low=0, result=False
     )
     num_workers: int = flag(2, "threads that read pictures ahead; 0 reads between the batches", low=0, result=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeededConfig(DeviceConfig):
     seed: int = flag(4, "seed of all noise", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(DeviceConfig):
+class RunConfig(SeededConfig):
     batch_size: int = flag(16, "pictures attacked at once; results do not depend on it", low=1, result=False)
     cudnn_deterministic: bool = flag(
         False, "the same bytes at any split of the work: deterministic kernels, full batches", result=False
@@ -194,7 +198,7 @@ class TrainDiffusionConfig:
 
     pictures: PicturesConfig = group(PicturesConfig, "data: the training partition is used")
     training: TrainingConfig = group(TrainingConfig, "training")
-    device: DeviceConfig = group(DeviceConfig, "where")
+    device: SeededConfig = group(SeededConfig, "where")
     model: ModelConfig = group(ModelConfig, "U-Net")
     diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process")
 
@@ -219,4 +223,4 @@ class TrainClassifierConfig:
 
     pictures: PicturesConfig = group(PicturesConfig, "data: a set with classes")
     training: ClassifierTrainingConfig = group(ClassifierTrainingConfig, "training")
-    device: DeviceConfig = group(DeviceConfig, "where")
+    device: SeededConfig = group(SeededConfig, "where")

@@ -30,12 +30,14 @@ def flag(
     kind: Any = None,
     path: bool = False,
     result: bool = True,
+    many: bool = False,
 ) -> Any:
     """A dataclass field that is a flag of the same name.
 
     aliases: other spellings of a choice.  low, high: inclusive bounds.  kind: text -> value, the default's type if
     not given.  path: a relative value in a preset file is relative to that file.  result: whether the result of a
-    picture depends on the flag, so that an experiment cannot be continued with another value.
+    picture depends on the flag, so that an experiment cannot be continued with another value.  many: takes one value
+    or more, each of ``kind``, and gives a tuple.
     """
     metadata = {
         "help": help,
@@ -46,6 +48,7 @@ def flag(
         "kind": kind or (boolean if isinstance(default, bool) else type(default)),
         "path": path,
         "result": result,
+        "many": many,
     }
     return field(default=default, metadata=metadata)
 
@@ -117,38 +120,55 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def make_parser(config: type, description: str) -> Parser:
+def make_parser(config: type, description: str, *, hyphens: bool = False) -> Parser:
     """One argument group for each dataclass that is a field of ``config``."""
     parser = Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--preset", metavar="NAME|FILE", help="settings to start from: a name in configs/, or a YAML file"
-    )
+    if not hyphens:
+        parser.add_argument(
+            "--preset", metavar="NAME|FILE", help="settings to start from: a name in configs/, or a YAML file"
+        )
     for group in fields(config):
         titled = parser.add_argument_group(group.metadata["title"])
         for item in fields(group.type):
             extent = describe_range(item.metadata)
-            shown = "''" if item.default == "" else item.default
+            shown = "''" if item.default in ("", ()) else item.default
             titled.add_argument(
-                f"--{item.name}",
+                f"--{hyphenated(item.name) if hyphens else item.name}",
+                nargs="+" if item.metadata["many"] else None,
                 metavar=item.metadata["kind"].__name__.upper(),
                 help=f"{item.metadata['help']} (default {shown}{'; ' + extent if extent else ''})".replace("%", "%%"),
             )
     return parser
 
 
-def parse(config: type[Config], description: str, argv: Sequence[str] | None = None) -> Config:
+def hyphenated(name: str) -> str:
+    """How the original's evaluation scripts spell a flag: --batch-size."""
+    return name.replace("_", "-")
+
+
+def parse(
+    config: type[Config], description: str, argv: Sequence[str] | None = None, *, hyphens: bool = False
+) -> Config:
     """Defaults, overridden by ``--preset``, overridden by what is typed.
 
+    hyphens: flags are spelled as in --batch-size, --batch_size is understood, and there are no presets.
     Raises UserError naming the flag for an unknown, unreadable or out-of-range value.
     """
-    given = vars(make_parser(config, description).parse_args(argv))
+    argv = sys.argv[1:] if argv is None else argv
+    if hyphens:
+        split = (word.partition("=") for word in argv)
+        argv = ["".join((hyphenated(n) if n.startswith("--") else n, *rest)) for n, *rest in split]
+    given = vars(make_parser(config, description, hyphens=hyphens).parse_args(argv))
     typed = {name: text for name, text in given.items() if text is not None}
     preset = typed.pop("preset", None)
     values = read_preset(config, preset) if preset else {}
     for group in fields(config):
         for item in fields(group.type):
             if item.name in typed:
-                values[item.name] = convert(item.name, item.metadata, typed[item.name])
+                name, text = hyphenated(item.name) if hyphens else item.name, typed[item.name]
+                many = item.metadata["many"]
+                read = [convert(name, item.metadata, word) for word in (text if many else [text])]
+                values[item.name] = tuple(read) if many else read[0]
     return from_dict(config, values)
 
 
