@@ -125,7 +125,7 @@ explain() {
         local place=(--output_path "$output/$query" --exp_name "$distance")
         run "$python" "$root/main.py" --preset "$preset" --data_dir "$data" "${chosen[@]}" "${place[@]}" "$@" \
             "${weights[@]}" "${extra[@]}"
-        if [[ -f $root/evaluate.py ]]; then
+        if [[ -f $root/evaluate.py && " ${extra[*]} " != *" --check "* ]]; then
             run "$python" "$root/evaluate.py" "${place[@]}"
         fi
     done
