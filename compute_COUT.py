@@ -1,0 +1,97 @@
+"""Counterfactual transition (COUT): how few changed pixels carry the decision over."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.config import group
+from core.datasets import BINARY, DATASETS
+from core.flags import UserError, flag, parse, run_script
+from core.metrics import cout
+from core.metrics.command import ComputeConfig, ResultsConfig, make_reader, open_pairs, shown, write_figures
+from core.results import CORRECT
+from models import classifiers
+from models.loading import WeightsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    weights_path: str = flag("", "weights of the classifier that was explained", path=True)
+    dataset: str = flag("CelebA", "data set of the classifier", choices=tuple(DATASETS))
+    query_label: int = flag(-1, "attribute (binary sets: any prediction is left) or class to leave", low=-1)
+    target_label: int = flag(-1, "class to reach; of no effect on binary sets", low=-1)
+    classifier_arch: str = flag("", "torchvision's name of the classifier, where its file does not tell")
+
+
+@dataclass(frozen=True, kw_only=True)
+class COUTComputeConfig(ComputeConfig):
+    batch_size: int = flag(10, "pictures at once; the figure does not depend on it", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    results: ResultsConfig = group(ResultsConfig, "results")
+    classifier: ClassifierConfig = group(ClassifierConfig, "classifier")
+    compute: COUTComputeConfig = group(COUTComputeConfig, "where")
+
+
+def load_classifier(flags: ClassifierConfig) -> classifiers.Classifier:
+    query = flags.query_label if flags.dataset in BINARY else None
+    try:
+        classifier = classifiers.load_classifier(
+            flags.weights_path, dataset=flags.dataset, query=query, arch=flags.classifier_arch or None
+        )
+    except WeightsError as error:  # in main.py's names of the flags
+        message = str(error).replace(classifiers.FLAG, "--weights-path").replace("--label_query", "--query-label")
+        raise WeightsError(message.replace("--classifier_arch", "--classifier-arch")) from None
+    for name in () if classifier.binary else ("query_label", "target_label"):
+        value = getattr(flags, name)
+        if not 0 <= value < classifier.num_outputs:
+            said = f"--{name.replace('_', '-')} {value}"
+            raise UserError(f"{said}: wanted a class of the classifier, 0 to {classifier.num_outputs - 1}")
+    return classifier
+
+
+@torch.no_grad()
+def all_areas(
+    classifier: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]], query: int, target: int
+) -> tuple[Tensor, float]:
+    """The area of every pair, and the total width that all of them have."""
+    found, width = [], 1.0
+    for image, counterfactual in batches:
+        logits, pixels = classifier(image), image[0, 0].numel()
+        classes = (torch.full((len(image),), label, device=image.device) for label in (query, target))
+        source, goal = cout.binary_pair(logits) if logits.ndim == 1 else classes
+        found.append(cout.areas(cout.insertion_scores(classifier, image, counterfactual, source, goal), pixels))
+        width = cout.total_width(pixels)
+    return torch.cat(found), width
+
+
+def main(argv=None) -> int:
+    config = parse(Config, __doc__, argv, hyphens=True)
+    flags = config.classifier
+    reader, pairs = make_reader(config.compute), open_pairs(config.results, CORRECT)
+    classifier = load_classifier(flags).to(reader.device)
+    figures = dict.fromkeys(("cout", "cout_normalised"))
+    if pairs:
+        areas, width = all_areas(classifier, reader.pairs(pairs), flags.query_label, flags.target_label)
+        figures = {"cout": areas.mean().item(), "cout_normalised": areas.mean().item() / width}
+    print(f"EVAL [COUT: {shown(figures['cout'], '.6f')}]")
+    print(f"EVAL [COUT normalised: {shown(figures['cout_normalised'], '.6f')}]")
+    write_figures(
+        config.compute.json,
+        figures,
+        results=config.results,
+        population=CORRECT.name,
+        n=len(pairs),
+        weights={"weights_path": flags.weights_path} if flags.weights_path else {},
+        query_label=flags.query_label,
+        target_label=None if classifier.binary else flags.target_label,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,46 @@
+"""Mean number of attributes changed (MNAC), and its standard deviation over the pictures."""
+
+from dataclasses import dataclass
+
+from core.config import group
+from core.flags import parse, run_script
+from core.metrics import mnac
+from core.metrics.command import (
+    ComputeConfig,
+    OracleConfig,
+    ResultsConfig,
+    make_reader,
+    open_pairs,
+    shown,
+    write_figures,
+)
+from core.results import FLIPPED, pair_features
+from models.oracles import load_oracle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    results: ResultsConfig = group(ResultsConfig, "results")
+    oracle: OracleConfig = group(OracleConfig, "oracle")
+    compute: ComputeConfig = group(ComputeConfig, "where")
+
+
+def main(argv=None) -> int:
+    config = parse(Config, __doc__, argv, hyphens=True)
+    reader, pairs = make_reader(config.compute), open_pairs(config.results, FLIPPED)
+    oracle = load_oracle(config.oracle.oracle_path, dataset=config.oracle.dataset).to(reader.device)
+    figures = dict.fromkeys(("mnac", "mnac_std"))
+    if pairs:
+        changes = mnac.changes(*map(mnac.decisions, pair_features(oracle, reader.pairs(pairs))))
+        figures = {"mnac": float(changes.mean()), "mnac_std": float(changes.std())}
+    print(f"MNAC: {shown(figures['mnac'])}")
+    print(f"MNAC: {shown(figures['mnac_std'])}")  # the deviation, under the name that the original prints
+    weights = {"oracle_path": config.oracle.oracle_path}
+    write_figures(
+        config.compute.json, figures, results=config.results, population=FLIPPED.name, n=len(pairs), weights=weights
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,24 @@
+"""SimSiam similarity (S3): the mean cosine of SimSiam's outputs on originals and counterfactuals."""
+
+from core.flags import parse, run_script
+from core.metrics import simsiam
+from core.metrics.command import NetworkMetricConfig, make_reader, open_pairs, shown, write_figures
+from core.results import CORRECT, pair_features
+from models.simsiam import load_simsiam
+
+
+def main(argv=None) -> int:
+    config = parse(NetworkMetricConfig, __doc__, argv, hyphens=True)
+    reader, pairs = make_reader(config.compute), open_pairs(config.results, CORRECT)
+    network = load_simsiam(config.weights.weights_path).to(reader.device)
+    value = simsiam.similarity(*pair_features(network, reader.pairs(pairs))) if pairs else None
+    print(f"SimSiam Similarity: {shown(value, '.6f')}")
+    figures, weights = {"simsiam_similarity": value}, {"weights_path": config.weights.weights_path}
+    write_figures(
+        config.compute.json, figures, results=config.results, population=CORRECT.name, n=len(pairs), weights=weights
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
