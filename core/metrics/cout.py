@@ -51,9 +51,9 @@ def insertion_scores(
     step, scores = step_size(pixels), []
     for inserted in [*range(0, pixels, step), pixels]:
         mixed = torch.where(ranks < inserted, counterfactual, image)
-        probability = probabilities(classifier(mixed)).double()
-        difference = probability.gather(1, target[:, None]) - probability.gather(1, source[:, None])
-        scores.append(difference[:, 0].cpu())
+        probability = probabilities(classifier(mixed)).cpu().double()  # in this order: MPS has no float64
+        difference = probability.gather(1, target.cpu()[:, None]) - probability.gather(1, source.cpu()[:, None])
+        scores.append(difference[:, 0])
     return torch.stack(scores, 1)
 
 

@@ -16,5 +16,5 @@ def diversities(distance: Callable[[Tensor, Tensor], Tensor], runs: Sequence[Ten
 
     The mean over pictures is sigma_L, >= 0: 0 for runs that are alike, higher is more diverse.
     """
-    between = [distance(a, b).double().cpu() for a, b in combinations(runs, 2)]
+    between = [distance(a, b).cpu().double() for a, b in combinations(runs, 2)]
     return torch.stack(between).mean(0)

@@ -108,14 +108,12 @@ def test_cout_names_its_own_flags(capsys):
         ("resnet50.pth", "ImageNet", 1, 2),
     ],
 )
-@pytest.mark.slow
 def test_cout_runs_with_the_classifier_of_every_data_set(file, dataset, query, target, golden_weights, tmp_path):
     words = [*SWAP, "--weights-path", golden_weights(file), "--dataset", dataset, "--json", tmp_path / "out.json"]
     run("compute_COUT", *words, "--query-label", query, "--target-label", target)
     assert -1.02 < json.loads((tmp_path / "out.json").read_text())["figures"]["cout"] < 1.02
 
 
-@pytest.mark.slow
 def test_mnac_and_cd_take_the_oracle_of_celebahq_and_refuse_it_for_celeba(golden_weights, capsys, tmp_path):
     words = [*SWAP, "--oracle-path", golden_weights("oracle_hq.tar"), "--dataset", "CelebAHQ"]
     assert run("compute_MNAC", *words) == 0
