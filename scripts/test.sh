@@ -2,7 +2,8 @@
 # Lint and tests.   bash scripts/test.sh [PYTEST ARGUMENTS]     e.g. -m "not slow"
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. scripts/environment.sh test
+. scripts/environment.sh
+use_environment test
 
 ruff check .
 ruff format --check .

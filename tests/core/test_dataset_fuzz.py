@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.datasets import ImageSet, Entry, UnreadableImage
+from core.datasets import Entry, ImageSet, UnreadableImage
 from core.pictures import resize_crop
 
 SHORT_RUN = 400

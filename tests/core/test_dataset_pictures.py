@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.datasets import ImageSet, Entry, UnreadableImage, open_dataset, prefetch
+from core.datasets import Entry, ImageSet, UnreadableImage, open_dataset, prefetch
 from core.pictures import decode, resize_crop, to_tensor
 
 GREY16 = np.array([[0, 255, 256, 32768], [40000, 65000, 65279, 65535]], dtype=np.uint16)

@@ -7,7 +7,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from core.datasets import EmptySelection, ImageSet, Entry, open_dataset, resolve_label, resolve_name, select
+from core.datasets import EmptySelection, Entry, ImageSet, open_dataset, resolve_label, resolve_name, select
 from core.imageset import shorten
 from core.pictures import resize_crop
 
