@@ -1,0 +1,44 @@
+"""The demo's photographs and networks are what their cards say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import main
+from core.config import MainConfig
+from core.datasets import open_dataset
+from core.flags import from_dict, read_preset, to_dict
+from guided_diffusion.checkpoint import build_unet
+from models.classifiers import load_classifier
+from models.loading import load_weights, state_dict
+
+DEMO = Path(__file__).resolve().parent.parent / "demo"
+
+
+def test_the_classifier_is_right_on_nine_of_ten_photographs():
+    images = open_dataset("Folder", DEMO / "pictures", image_size=32)
+    classifier = load_classifier(DEMO / "classifier.pt", dataset="Folder")
+    assert classifier.class_names == images.class_names
+    predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
+    labels = torch.tensor([entry.label for entry in images.records])
+    assert (predictions == labels).double().mean() > 0.9
+
+
+def test_the_diffusion_model_is_small_and_fits_the_preset():
+    path = DEMO / "ddpm.pt"
+    assert path.stat().st_size < 14e6
+    flags = to_dict(from_dict(MainConfig, read_preset(MainConfig, "fashion")))
+    unet = build_unet(flags, state_dict(load_weights(path)), str(path))
+    assert 2e6 < sum(parameter.numel() for parameter in unet.parameters()) < 6e6
+
+
+@pytest.mark.slow
+def test_pullovers_become_coats(tmp_path):
+    flags = ["--preset", "fashion", "--label_query", "pullover", "--label_target", "coat", "--num_samples", "4"]
+    assert main.main([*flags, "--device", "cpu", "--output_path", str(tmp_path), "--exp_name", "coat"]) == 0
+    summary = yaml.safe_load((tmp_path / "Results/coat/summary.yaml").read_text())
+    for kind in ("pre-explanation", "explanation"):
+        assert summary[kind]["cf"] >= 0.75
+        assert summary[kind]["l1"] < 0.08
