@@ -44,7 +44,8 @@ def trained(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     train_ddpm(pictures, folder, "--lr_anneal_steps", "4", "--ema_fp16", "True")
     flags = ["--dataset", "Folder", "--data_dir", str(pictures), "--val_dir", str(pictures), "--arch", "small-4"]
-    flags += ["--epochs", "12", "--batch_size", "8", "--lr", "0.01", "--output_path", str(folder / "classifier.pt"), *SIZE]
+    flags += ["--epochs", "12", "--batch_size", "8", "--lr", "0.01", *SIZE]
+    flags += ["--output_path", str(folder / "classifier.pt")]
     assert train_classifier.main(flags) == 0
     return folder
 
