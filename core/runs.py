@@ -77,14 +77,19 @@ def explain_all(
 ) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
     done = flips = 0
-    timing = open(results.root / "timing.csv", "a", newline="")  # noqa: SIM115 - closed below, line by line until then
-    with timing, Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress:
+    with (
+        open(results.root / "timing.csv", "a", newline="") as timing,
+        Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress,
+    ):
+        table = csv.writer(timing, lineterminator="\n")
+        if timing.tell() == 0:
+            table.writerow(("index", "seconds"))
         for batch in batches(config, results, images, positions):
             started = time.perf_counter()
             for record in explain_batch(config, results, batch, networks):
                 done, flips = done + 1, flips + record.outcomes["explanation"].success
             seconds = (time.perf_counter() - started) / len(batch)
-            csv.writer(timing, lineterminator="\n").writerows((s.index, f"{seconds:.3f}") for s in batch)
+            table.writerows((s.index, f"{seconds:.3f}") for s in batch)
             timing.flush()
             progress.set_postfix_str(f"{flips} of {done} flipped", refresh=False)
             progress.update(len(batch))

@@ -103,7 +103,7 @@ find_packages() {
     pushd "$root" >/dev/null
     # shellcheck source-path=SCRIPTDIR source=environment.sh
     source scripts/environment.sh
-    use_environment
+    use_environment .
     popd >/dev/null
 }
 

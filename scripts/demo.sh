@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
-use_environment
+use_environment .
 
 output=${1:-results/demo}
 sheets=()

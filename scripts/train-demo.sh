@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
-use_environment
+use_environment .
 
 source_folder=${1:-/usr/share/datasets/fashion-mnist}
 work=${2:-training/demo}
