@@ -2,6 +2,7 @@
 
 import yaml
 
+import core.interrupt  # noqa: F401 - first, before torch is imported
 from core.config import MainConfig
 from core.experiment import chunk_name, summary_table
 from core.flags import UserError, parse, run_script

@@ -34,6 +34,8 @@ def main(argv=None) -> int:
         config.pictures.dataset, config.pictures.data_dir, image_size=config.pictures.image_size, split="train"
     )
     folder = Path(training.output_path)
+    if not training.resume_checkpoint and any(folder.glob("model*.pt")):
+        raise UserError(f"--output_path {folder} has checkpoints; give one as --resume_checkpoint, or another folder")
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_yaml(folder / "config.yaml", to_dict(config))
     trainer, condition = make_trainer(config, images)

@@ -55,7 +55,7 @@ def refuse_other_settings(results: ResultFolder, stored: dict, described: dict) 
     """A picture's result must not depend on when its folder was continued."""
     names = [name for name, item in flag_items(MainConfig).items() if item.metadata["result"]]
     differences = [
-        f"--{name} {described['flags'][name]} (there: {stored['flags'].get(name)})"
+        f"--{name} {described['flags'][name]} (there: {stored['flags'].get(name)!r})"
         for name in names
         if stored["flags"].get(name) != described["flags"][name]
     ]

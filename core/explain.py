@@ -72,6 +72,8 @@ def explain(
     class_cond: the denoiser takes the target as its class.
     Raises ValueError for a target outside the classifier's outputs and NonFiniteError if a network returns NaN.
     """
+    if image.ndim != 4 or image.shape[1] != 3 or not 0 <= image.min() <= image.max() <= 1:
+        raise ValueError(f"wanted pictures (N, 3, H, W) in [0, 1]; got {tuple(image.shape)} in {span(image)}")
     indices = list(range(len(image))) if indices is None else indices
     logits = classifier(image)
     check_logits(logits, "the original", indices)
@@ -117,6 +119,10 @@ def explain(
         pre_logits=pre_logits,
         cf_logits=cf_logits,
     )
+
+
+def span(x: Tensor) -> str:
+    return f"[{x.min().item():.3g}, {x.max().item():.3g}]" if x.numel() else "nothing"
 
 
 def filter_steps(sampling: SamplingConfig, diffusion: GaussianDiffusion) -> int:

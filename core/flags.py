@@ -11,6 +11,8 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
+from core.interrupt import INTERRUPTED
+
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 Config = TypeVar("Config")
 
@@ -115,7 +117,9 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments: "):
             unknown = message.split()[2]
             known = [option for action in self._actions for option in action.option_strings]
-            close = difflib.get_close_matches(unknown.split("=")[0], known, 1)
+            typed = unknown.split("=")[0]
+            close = [option for option in known if option.startswith(typed)]
+            close = close or difflib.get_close_matches(typed, known, 1)
             message = f"{unknown}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help")
         raise UserError(message)
 
@@ -197,6 +201,8 @@ def read_preset(config: type, preset: str) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(file.read_text())
     except FileNotFoundError:
+        if file == Path(preset):
+            raise UserError(f"--preset {preset}: no such file") from None
         names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
         raise UserError(f"--preset {preset}: no such preset; there are {names}, or name a .yaml file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -207,7 +213,9 @@ def read_preset(config: type, preset: str) -> dict[str, Any]:
     for name, value in settings.items():
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
-            raise UserError(f"{file}: {name} is no flag" + (f"; did you mean {close[0]}?" if close else ""))
+            raise UserError(
+                f"{file}: {name} is no flag of this program" + (f"; did you mean {close[0]}?" if close else "")
+            )
         metadata = known[name].metadata
         value = convert(name, metadata, "" if value is None else str(value))
         if metadata["path"] and value and "://" not in value:
@@ -233,7 +241,7 @@ def run_script(main) -> NoReturn:
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -46,6 +46,7 @@ def run(config: MainConfig) -> ResultFolder:
     selected = select_images(images, config)
     make_folder(results, config, images.class_names or classes)
     finished, _ = results.read()
+    refuse_other_pictures(results, config, selected, finished)
     positions = [i for i, entry in enumerate(selected.records) if entry.index not in finished]
     if len(positions) < len(selected):
         notice(f"{len(selected) - len(positions)} of {len(selected)} pictures are finished already; continuing")
@@ -54,6 +55,23 @@ def run(config: MainConfig) -> ResultFolder:
     finally:
         write_tables(config, results, {entry.index for entry in selected.records})
     return results
+
+
+def refuse_other_pictures(
+    results: ResultFolder, config: MainConfig, images: ImageSet, finished: dict[int, Record]
+) -> None:
+    """An experiment holds the pictures of one data set: what is finished must bear the same names."""
+    for entry in images.records:
+        if entry.index in finished and finished[entry.index].file != file_name(config, entry.path):
+            raise UserError(
+                f"{results.root} was made with other pictures: {entry.index:07d} is {finished[entry.index].file} there "
+                f"and {file_name(config, entry.path)} in --data_dir {config.data.data_dir}; choose another --exp_name"
+            )
+
+
+def file_name(config: MainConfig, path: Path) -> str:
+    """A picture's path below the data folder."""
+    return Path(os.path.relpath(path, Path(config.data.data_dir).expanduser())).as_posix()
 
 
 def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
@@ -150,7 +168,7 @@ def explain_batch(config: MainConfig, results: ResultFolder, batch: list[Sample]
         raise UserError(f"the device has too little memory for {len(padded)} pictures: {advice}") from None
     records = []
     for i, sample in enumerate(batch):
-        file = Path(os.path.relpath(sample.path, Path(config.data.data_dir).expanduser())).as_posix()
+        file = file_name(config, sample.path)
         record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
         results.write(record, explanation, i, save_images=config.output.save_images)
         records.append(record)

@@ -75,7 +75,7 @@ def load_denoiser(config: MainConfig, device: torch.device) -> torch.nn.Module:
     path = config.weights.model_path
     if not path:
         raise UserError("--model_path is empty: give the weights of the diffusion model")
-    denoiser = build_unet(to_dict(config), state_dict(load_weights(path)), path)
+    denoiser = build_unet(to_dict(config), state_dict(load_weights(path, flag="--model_path")), path)
     if config.model.use_fp16:
         denoiser.torso_to(half_precision(device))
     return denoiser.to(device)

@@ -313,7 +313,7 @@ def test_an_interrupted_run_says_so_in_one_line_and_keeps_what_was_finished(work
         return explain(*inputs, **options)
 
     monkeypatch.setattr(core.runs, "explain", interrupted)
-    assert refusal(workshop, code=130) == "interrupted; what was finished is kept"
+    assert refusal(workshop, code=130) == "interrupted; what was finished is kept, and the same command continues"
     assert finished(workshop) == {"0000000", "0000001"}
     assert yaml.safe_load((workshop.results() / "summary.yaml").read_text())["n"] == 2
 
@@ -333,7 +333,7 @@ def test_ctrl_c_ends_the_program_with_130_and_the_next_run_goes_on(workshop):
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted; what was finished is kept"
+    assert errors.splitlines()[-1] == "interrupted; what was finished is kept, and the same command continues"
     assert "Traceback" not in errors
     kept = tree(workshop.results() / "records")
     assert kept and not list(workshop.output.rglob("*.tmp"))

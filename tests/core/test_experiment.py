@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
@@ -127,7 +128,7 @@ def test_the_tables_of_a_smaller_selection_are_over_that_selection(workshop):
     [
         ({"seed": 5}, "--seed 5 (there: 4)"),
         ({"attack_step": 4}, "--attack_step 4.0 (there: 8.0)"),
-        ({"timestep_respacing": "20"}, "--timestep_respacing 20 (there: 10)"),
+        ({"timestep_respacing": "20"}, "--timestep_respacing 20 (there: '10')"),
         ({"label_target": "coat", "label_query": "boot"}, "--label_target 1 (there: -1)"),
     ],
 )
@@ -283,3 +284,12 @@ def test_a_record_is_plain_json(finished):
 
 def test_main_takes_its_arguments_as_a_list(workshop):
     assert main([*workshop.arguments(), "--num_samples", "1"]) == 0
+
+
+def test_going_on_with_pictures_of_other_names_is_refused(finished, tmp_path):
+    other = tmp_path / "pictures"
+    shutil.copytree(finished.data, other)
+    for path in sorted(other.rglob("*.png")):
+        path.rename(path.with_name(f"other-{path.name}"))
+    with pytest.raises(ValueError, match="made with other pictures: 0000000 is .* and .*other-"):
+        finished.run(data_dir=str(other))

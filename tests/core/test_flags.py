@@ -224,7 +224,7 @@ def test_a_typed_path_is_relative_to_the_working_directory():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("batchsize: 3", "batchsize is no flag; did you mean batch_size?"),
+        ("batchsize: 3", "batchsize is no flag of this program; did you mean batch_size?"),
         ("batch_size: 0", "--batch_size 0: out of range, wanted >= 1"),
         ("attack_method: PDG", "did you mean PGD?"),
         ("- a\n- b", "wanted lines of 'flag: value'"),
