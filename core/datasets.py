@@ -29,6 +29,7 @@ from core.imageset import (
     select,
 )
 from core.pictures import UnreadableImage, is_picture, picture_names, resize_crop, resize_wide
+from models.classifiers import BINARY
 
 __all__ = [
     "BINARY",
@@ -48,7 +49,6 @@ __all__ = [
     "select",
 ]
 
-BINARY = frozenset(("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA"))
 TRAIN, VALIDATION, TEST = 0, 1, 2  # CelebA's partitions
 CELEBAHQ_QUERIES = (20, 31, 39)
 FACES = {"CelebA": annotations.celeba, "CelebAMV": annotations.celeba, "CelebAHQ": annotations.celebahq}

@@ -20,7 +20,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # what `pretrained=True` was
 
-BINARY = ("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA")
+BINARY = frozenset(("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA"))
 # Data set -> label_query -> the logit of its published DenseNet.
 LOGITS = {
     **dict.fromkeys(("CelebA", "CelebAMV"), {i: i for i in range(40)}),

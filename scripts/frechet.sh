@@ -1,0 +1,12 @@
+# Sourced by compute_FID.sh and compute_sFID.sh, which set root and splits.
+# shellcheck shell=bash
+
+if (($# < 2)) || [[ $1 == -* || $2 == -* ]]; then
+    echo "error: wanted: bash $(basename "$0") OUTPUT EXP [TMP] [flag ...]; EXP is such as exp/explanation" >&2
+    exit 2
+fi
+output=$1 exp=$2
+shift 2
+if (($#)) && [[ $1 != -* ]]; then shift; fi
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python}" -m core.metrics.compute_fid --output-path "$output" --exp-name "$exp" --splits "$splits" "$@"
