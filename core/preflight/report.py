@@ -9,6 +9,7 @@ import torch
 
 from core.config import MainConfig
 from core.datasets import UnreadableImage
+from core.metrics.intervals import wilson
 from core.preflight.data import ClassifierCheck, DiskCheck, PictureCheck
 from core.preflight.model import CostCheck, DenoiserCheck, FilterCheck, Trial
 
@@ -163,13 +164,6 @@ def disk_problems(report: Report) -> Iterator[str]:
 def binomial_tail(successes: int, n: int, p: float) -> float:
     """P(X >= successes) for X ~ B(n, p)."""
     return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(successes, n + 1))
-
-
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
-    share, spread = successes / n, z * z / n
-    half = z * math.sqrt(share * (1 - share) / n + spread / n / 4)
-    return (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
 
 
 def render(report: Report) -> str:

@@ -7,7 +7,7 @@ from core.config import MainConfig
 from core.flags import parse
 from core.preflight.data import Budget, ClassifierCheck
 from core.preflight.model import CostCheck
-from core.preflight.report import Report, binomial_tail, in_bytes, in_time, wilson
+from core.preflight.report import Report, binomial_tail, in_bytes, in_time
 
 CONFIG = parse(MainConfig, "", [])
 
@@ -39,7 +39,6 @@ def test_numbers_read_well():
     assert [in_time(s) for s in (0.0123, 3.21, 600, 36000, 1e6)] == ["12 ms", "3.2 s", "10 min", "10 h", "12 days"]
     assert [in_bytes(n) for n in (12, 2048, 5 * 2**20, 2**40)] == ["12 B", "2.0 KiB", "5.0 MiB", "1.0 TiB"]
     assert binomial_tail(0, 5, 0.3) == pytest.approx(1) and binomial_tail(5, 5, 0.5) == pytest.approx(1 / 32)
-    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
 def test_a_budget_ends_and_can_be_shared():
