@@ -11,6 +11,8 @@ from core.objectives import predict, probabilities
 
 KINDS = ("pre-explanation", "explanation")
 SHORT = {"pre-explanation": "pre", "explanation": "ce"}
+Likeliest = tuple[tuple[int, float], ...]
+"""(class, probability) of at most five classes, the likeliest first; empty in records that are older than it"""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Outcome:
     """One kind of picture. success: prediction == target, or != the clean prediction where there is no target.
     success5: the same among the five likeliest classes; changed: prediction != clean prediction; changed5: the clean
     prediction is not among the five likeliest. prob, source_prob, target_prob: of this prediction, of the clean one
-    and of the target. l1: mean, l_inf: largest absolute change of a value in [0, 1]."""
+    and of the target. l1: mean, l_inf: largest absolute change of a value in [0, 1]. top5: the likeliest classes."""
 
     prediction: int
     success: bool
@@ -30,12 +32,14 @@ class Outcome:
     target_prob: float | None
     l1: float
     l_inf: float
+    top5: Likeliest = ()
 
 
 @dataclass(frozen=True)
 class Record:
     """A finished picture. label and target are -1 where unknown or free; mask_area: share of pixels that could change;
-    outcomes: by kind; with a binary classifier every '5' is a constant, as in the original."""
+    outcomes: by kind; top5: the likeliest classes of the original picture. With a binary classifier every '5' of a
+    rate is a constant, as in the original program."""
 
     index: int
     file: str
@@ -48,6 +52,7 @@ class Record:
     target_prob: float | None
     mask_area: float
     outcomes: dict[str, Outcome]
+    top5: Likeliest = ()
 
     @property
     def correct(self) -> bool:
@@ -85,8 +90,13 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Record":
-        outcomes = {kind: Outcome(**outcome) for kind, outcome in values["outcomes"].items()}
-        return cls(**{**values, "outcomes": outcomes})
+        outcomes = {kind: Outcome(**with_tuples(outcome)) for kind, outcome in values["outcomes"].items()}
+        return cls(**{**with_tuples(values), "outcomes": outcomes})
+
+
+def with_tuples(values: dict) -> dict:
+    """JSON knows lists alone."""
+    return {**values, "top5": tuple((int(label), prob) for label, prob in values.get("top5", ()))}
 
 
 def make_record(explanation: Explanation, i: int, *, index: int, file: str, label: int) -> Record:
@@ -101,17 +111,19 @@ def make_record(explanation: Explanation, i: int, *, index: int, file: str, labe
         logits = logits[i : i + 1]
         probability, now, change = probabilities(logits)[0], predict(logits).item(), (image - changed[i]).abs()
         best = top5(probability)
+        classes = [label for label, _ in best]
         return Outcome(
             prediction=now,
             success=now == target if target >= 0 else now != prediction,
-            success5=binary or (target in best if target >= 0 else best != [prediction]),
+            success5=binary or (target in classes if target >= 0 else classes != [prediction]),
             changed=now != prediction,
-            changed5=not binary and prediction not in best,
+            changed5=not binary and prediction not in classes,
             prob=probability[now].item(),
             source_prob=probability[prediction].item(),
             target_prob=probability[target].item() if target >= 0 else None,
             l1=change.mean().item(),
             l_inf=change.max().item(),
+            top5=best,
         )
 
     return Record(
@@ -121,7 +133,7 @@ def make_record(explanation: Explanation, i: int, *, index: int, file: str, labe
         label=label,
         prediction=prediction,
         target=target,
-        correct5=binary or label in top5(clean),
+        correct5=binary or label in [known for known, _ in top5(clean)],
         source_prob=clean[prediction].item(),
         target_prob=clean[target].item() if target >= 0 else None,
         mask_area=(~explanation.keep[i]).double().mean().item(),
@@ -129,11 +141,13 @@ def make_record(explanation: Explanation, i: int, *, index: int, file: str, labe
             "pre-explanation": outcome(explanation.pre_explanation, explanation.pre_logits),
             "explanation": outcome(explanation.counterfactual, explanation.cf_logits),
         },
+        top5=top5(clean),
     )
 
 
-def top5(probability: Tensor) -> list[int]:
-    return torch.topk(probability, min(5, len(probability))).indices.tolist()
+def top5(probability: Tensor) -> Likeliest:
+    values, classes = torch.topk(probability, min(5, len(probability)))
+    return tuple(zip(classes.tolist(), values.tolist(), strict=True))
 
 
 def summarise(records: Iterable[Record], skipped: int = 0) -> dict:

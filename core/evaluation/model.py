@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Likeliest = tuple[tuple[int, float], ...]
-"""(class, probability), the likeliest first, at most five; empty where nothing is known of the classifier"""
+from core.records import Likeliest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,9 @@ class Picture:
 
     name: of its files, such as 0000012.png; file: its path in the data set, '' if unknown; folder: such as CC/CCF.
     label, prediction, target: classes, -1 where unknown or free; cf_prediction: of the counterfactual.
-    before, after: the classifier on the original and on the counterfactual.  values: per-picture figures by key, among
-    them l1, l_inf and, where known, mask_area, source_prob, target_prob, cf_source_prob and cf_target_prob.
+    before, after: the classifier on the original and on the counterfactual, empty if unknown.
+    values: per-picture figures by key, among them l1, l_inf and, where known, mask_area, source_prob,
+    target_prob, cf_source_prob and cf_target_prob.
     """
 
     name: str

@@ -105,6 +105,22 @@ def test_a_record_survives_json():
         assert Record.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 
+def test_a_record_keeps_the_likeliest_five_classes_of_each_picture():
+    made = record(MANY)
+    assert [label for label, _ in made.top5] == [0, 1, 2, 3, 4]
+    assert [made.outcomes[kind].top5[0][0] for kind in KINDS] == [1, 2]
+    after = made.outcomes["explanation"]
+    assert after.top5[0] == (2, pytest.approx(after.prob)) and len(after.top5) == 5
+    assert record().top5 == ((1, pytest.approx(record().source_prob)), (0, pytest.approx(record().target_prob)))
+
+
+def test_a_record_written_before_the_likeliest_classes_were_kept_is_read():
+    values = json.loads(json.dumps(record().to_dict()))
+    for part in (values, *values["outcomes"].values()):
+        del part["top5"]
+    assert Record.from_dict(values).top5 == Record.from_dict(values).outcomes["explanation"].top5 == ()
+
+
 def test_a_row_holds_what_results_csv_promises():
     row = record().row()
     promised = ["index", "file", "label", "prediction", "target", "source_prob", "target_prob", "mask_area"]
