@@ -72,36 +72,72 @@ def explain(
     class_cond: the denoiser takes the target as its class.
     Raises ValueError for a target outside the classifier's outputs and NonFiniteError if a network returns NaN.
     """
-    if image.ndim != 4 or image.shape[1] != 3 or not 0 <= image.min() <= image.max() <= 1:
-        raise ValueError(f"wanted pictures (N, 3, H, W) in [0, 1]; got {tuple(image.shape)} in {span(image)}")
+    check_pictures(image)
     indices = list(range(len(image))) if indices is None else indices
-    logits = classifier(image)
-    check_logits(logits, "the original", indices)
+    logits = judge_original(image, classifier, indices)
     prediction = predict(logits)
     label = torch.full_like(prediction, -1) if label is None else label
     target = choose_targets(prediction, label, label_target, binary=logits.ndim == 1)
     check_target(target, logits)
-    steps = filter_steps(sampling, diffusion)
-    filter_ = Filter(diffusion, denoiser, steps, target if class_cond else None)
-
-    def noise_of(iteration: int) -> NoiseFn:
-        return image_noise(seed, indices, iteration) if sampling.sampling_stochastic else no_noise
-
+    filter_ = Filter(diffusion, denoiser, filter_steps(sampling, diffusion), target if class_cond else None)
+    noise_of = noise_source(seed, indices, sampling)
     pre_explanation = image
     if attack.attack_method != "None":
         objective = make_objective(classifier, attack.attack_method, prediction, target)
         grad_fn = make_grad_fn(objective, filter_, image, noise_of, attack, indices)
         perturb = make_attack(attack.attack_method, step=attack.attack_step / 255, epsilon=attack.attack_epsilon / 255)
         pre_explanation = perturb(grad_fn, image, attack.attack_iterations)
-    noise = noise_of(REFINEMENT)
-    refined = refine(
-        filter_,
-        image,
-        pre_explanation,
-        noise,
-        inpaint=sampling.sampling_inpaint,
-        dilation=sampling.sampling_dilation,
-    )
+    found = {"logits": logits, "target": target, "indices": indices}
+    return finish(image, pre_explanation, classifier, filter_, noise_of(REFINEMENT), sampling, **found)
+
+
+@torch.no_grad()
+def explain_again(
+    image: Tensor,
+    pre_explanation: Tensor,
+    classifier: Classifier,
+    denoiser: Denoiser,
+    diffusion: GaussianDiffusion,
+    *,
+    sampling: SamplingConfig,
+    target: Tensor | None,
+    indices: list[int] | None = None,
+    seed: int = 4,
+    class_cond: bool = False,
+) -> Explanation:
+    """``explain`` from a pre-explanation that an attack left: refine it and judge the result.
+
+    image, pre_explanation: (N, 3, H, W) in [0, 1].  target: (N,), or None if untargeted.  The others, and the errors,
+    are those of ``explain``.
+    """
+    for picture in (image, pre_explanation):
+        check_pictures(picture)
+    if image.shape != pre_explanation.shape:
+        raise ValueError(f"pictures {tuple(image.shape)}, but pre-explanations {tuple(pre_explanation.shape)}")
+    indices = list(range(len(image))) if indices is None else indices
+    logits = judge_original(image, classifier, indices)
+    check_target(target, logits)
+    filter_ = Filter(diffusion, denoiser, filter_steps(sampling, diffusion), target if class_cond else None)
+    noise = noise_source(seed, indices, sampling)(REFINEMENT)
+    found = {"logits": logits, "target": target, "indices": indices}
+    return finish(image, pre_explanation, classifier, filter_, noise, sampling, **found)
+
+
+def finish(
+    image: Tensor,
+    pre_explanation: Tensor,
+    classifier: Classifier,
+    filter_: Filter,
+    noise: NoiseFn,
+    sampling: SamplingConfig,
+    *,
+    logits: Tensor,
+    target: Tensor | None,
+    indices: list[int],
+) -> Explanation:
+    """What follows the attack: refine the pre-explanation, and let the classifier judge both pictures."""
+    inpaint, dilation = sampling.sampling_inpaint, sampling.sampling_dilation
+    refined = refine(filter_, image, pre_explanation, noise, inpaint=inpaint, dilation=dilation)
     check_finite(refined.counterfactual, "the refinement", filter_, pre_explanation, noise, indices)
     pre_logits, cf_logits = classifier(pre_explanation), classifier(refined.counterfactual)
     check_logits(pre_logits, "the pre-explanation", indices)
@@ -113,12 +149,29 @@ def explain(
         noised=refined.noised,
         mask=refined.mask,
         keep=refined.keep,
-        prediction=prediction,
+        prediction=predict(logits),
         target=target,
         logits=logits,
         pre_logits=pre_logits,
         cf_logits=cf_logits,
     )
+
+
+def noise_source(seed: int, indices: list[int], sampling: SamplingConfig) -> Callable[[int], NoiseFn]:
+    """Iteration of the attack, or REFINEMENT -> the noise of that pass of the filter."""
+    return lambda iteration: image_noise(seed, indices, iteration) if sampling.sampling_stochastic else no_noise
+
+
+def judge_original(image: Tensor, classifier: Classifier, indices: list[int]) -> Tensor:
+    """The classifier's logits on the pictures that are to be explained."""
+    logits = classifier(image)
+    check_logits(logits, "the original", indices)
+    return logits
+
+
+def check_pictures(image: Tensor) -> None:
+    if image.ndim != 4 or image.shape[1] != 3 or not 0 <= image.min() <= image.max() <= 1:
+        raise ValueError(f"wanted pictures (N, 3, H, W) in [0, 1]; got {tuple(image.shape)} in {span(image)}")
 
 
 def span(x: Tensor) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import ToyClassifier, attack_config, pictures, sampling_config, toy_diffusion, toy_unet
 
-from core.explain import NonFiniteError, explain, filter_steps
+from core.explain import NonFiniteError, explain, explain_again, filter_steps
 from core.objectives import predict
 
 DIFFUSION = toy_diffusion()
@@ -327,3 +327,32 @@ def test_nan_from_the_classifier_is_no_prediction(method, place):
     which = ("original", "counterfactual")[place]
     with pytest.raises(NonFiniteError, match=f"picture 0000008: .* the classifier's output for the {which}"):
         run(classifier=classifier, indices=[3, 8], attack_method=method)
+
+
+@pytest.mark.parametrize("stochastic", [True, False])
+@pytest.mark.parametrize("class_cond", [True, False])
+def test_a_stored_pre_explanation_gives_the_same_explanation_again(class_cond, stochastic):
+    denoiser = toy_unet(num_classes=3, class_cond=True) if class_cond else DENOISER
+    options = {"indices": [7, 30], "seed": 5, "class_cond": class_cond}
+    found = run(denoiser=denoiser, label_target=1, sampling_stochastic=stochastic, **options)
+    sampling = sampling_config(sampling_stochastic=stochastic)
+    again = explain_again(
+        found.image,
+        found.pre_explanation,
+        CLASSIFIERS["multi-class"],
+        denoiser,
+        DIFFUSION,
+        sampling=sampling,
+        target=found.target,
+        **options,
+    )
+    for name, value in vars(found).items():
+        assert torch.equal(getattr(again, name), value), name
+
+
+def test_a_pre_explanation_of_another_size_is_refused():
+    image = pictures(2)
+    with pytest.raises(ValueError, match=r"pictures \(2, 3, 8, 8\), but pre-explanations \(2, 3, 8, 4\)"):
+        explain_again(
+            image, image[..., :4], CLASSIFIERS["binary"], DENOISER, DIFFUSION, sampling=sampling_config(), target=None
+        )
