@@ -4,20 +4,30 @@ import yaml
 
 import core.interrupt  # noqa: F401 - first, before torch is imported
 from core.config import MainConfig
+from core.datasets import EmptySelection
 from core.experiment import chunk_name, summary_table
 from core.flags import UserError, parse, run_script
+from core.launchers import AUTO, place
+from core.notices import notice
 from core.preflight import preflight
 from core.preflight.report import render
 from core.runs import run
 
 
 def main(argv=None) -> int:
-    config = parse(MainConfig, __doc__, argv)
+    typed = parse(MainConfig, __doc__, argv)
+    config = place(typed)
     if config.run.check:
         report = preflight(config)
         print(render(report))
         return 1 if report.problems else 0
-    results = run(config)
+    try:
+        results = run(config)
+    except EmptySelection as error:
+        if typed.run.chunk != AUTO or error.rule != "chunk":
+            raise
+        notice(f"nothing to do: {error}")  # more tasks than pictures are no failure
+        return 0
     summary = results.root / chunk_name(config, "summary.yaml")
     if not summary.exists():
         raise UserError(f"no picture could be explained; see the notes above and {results.records_folder}")

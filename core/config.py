@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from core.datasets import DATASETS
-from core.flags import flag, label
+from core.flags import flag, label, part
 
 ATTACKS = ("PGD", "GD", "C&W", "None")
 SCHEDULES = ("none", "step", "linear")
@@ -81,7 +81,13 @@ class RunConfig(SeededConfig):
         False, "the same bytes at any split of the work: deterministic kernels, full batches", result=False
     )
     chunks: int = flag(1, "parts that the pictures are split into", low=1, result=False)
-    chunk: int = flag(0, "the part to run: pictures with index % chunks == chunk", low=0, result=False)
+    chunk: int | str = flag(
+        0,
+        "the part to run: pictures with index % chunks == chunk; auto goes by the SLURM array task and the rank",
+        low=0,
+        kind=part,
+        result=False,
+    )
     merge_chunks: bool = flag(
         False, "explain nothing; gather the finished chunks into one summary and table", result=False
     )

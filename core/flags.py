@@ -75,6 +75,14 @@ def label(text: str) -> int | str:
         return text
 
 
+def part(text: str) -> int | str:
+    """A chunk's number, or 'auto'."""
+    return text if text == "auto" else int(text)
+
+
+part.__name__ = "number or auto"
+
+
 def describe_range(metadata: dict) -> str:
     """'one of a, b', '[0, 1]', '>= 1' or ''."""
     low, high = metadata["low"], metadata["high"]
@@ -104,8 +112,8 @@ def convert(name: str, metadata: dict, text: str) -> Any:
         raise UserError(f"--{name} {text}: wanted one of {', '.join(choices)}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--{name} {text}: wanted a finite number")
-    in_range = (low is None or value >= low) and (high is None or value <= high)
-    if isinstance(value, int | float) and not in_range:
+    number = isinstance(value, int | float)
+    if number and ((low is not None and value < low) or (high is not None and value > high)):
         raise UserError(f"--{name} {text}: out of range, wanted {describe_range(metadata)}")
     return value
 

@@ -1,24 +1,11 @@
 """Where to compute: device, precision, deterministic kernels."""
 
 import os
-import sys
 
 import torch
 
-LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
-
-
-def notice(message: str) -> None:
-    """Something the user may want to know; to stderr, so that tables can be piped."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
-
-
-def local_rank() -> int | None:
-    """This process's number on its node, if a launcher started it beside others."""
-    for name in LOCAL_RANKS:
-        if os.environ.get(name, "").isdecimal():
-            return int(os.environ[name])
-    return None
+from core.launchers import local_rank
+from core.notices import notice
 
 
 def choose_device(device: str, gpu: int) -> torch.device:
@@ -33,9 +20,9 @@ def choose_device(device: str, gpu: int) -> torch.device:
         raise ValueError("--device cuda: no CUDA device is visible; choose cpu")
     visible, rank = torch.cuda.device_count(), local_rank()
     if rank is not None:
-        if rank != gpu:
+        if gpu not in (0, rank % visible):
             notice(f"--gpu {gpu} is ignored: this process has local rank {rank}")
-        gpu = rank % visible
+        gpu = rank % visible  # 0 where the launcher shows each process its own device alone
     if gpu >= visible:
         raise ValueError(f"--gpu {gpu}: only {visible} CUDA devices are visible; choose 0 to {visible - 1}")
     torch.cuda.set_device(gpu)

@@ -80,7 +80,7 @@ def test_every_kind_of_respacing_runs(workshop, respacing):
     assert workshop.run(timestep_respacing=respacing, sampling_time_fraction=0.1, **settings) == 0
 
 
-@pytest.mark.parametrize("rank", ["LOCAL_RANK", "SLURM_LOCALID"])
-def test_a_local_rank_leaves_a_cpu_run_alone(workshop, monkeypatch, rank):
-    monkeypatch.setenv(rank, "3")
+def test_a_local_rank_leaves_a_cpu_run_alone(workshop, monkeypatch):
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
     assert workshop.run(num_samples=1, save_images=False, attack_iterations=1) == 0

@@ -1,0 +1,34 @@
+"""What the user may want to know, and where a process runs; nothing here imports torch."""
+
+import os
+import re
+import socket
+import sys
+
+
+def notice(message: str) -> None:
+    """To stderr, so that tables can be piped."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def host_name() -> str:
+    """This computer's name, fit for a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "host"
+
+
+def owner() -> str:
+    """HOST-PID, which names the files that a process has to itself."""
+    return f"{host_name()}-{os.getpid()}"
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this computer, other than this one, has the number."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
