@@ -14,6 +14,7 @@ from core.pictures import FORMATS, UnreadableImage, picture_names
 from core.runtime import notice
 
 Transform = Callable[[Image.Image], Image.Image]
+INFO = ("label", "pred", "target", "cf pred", "l_inf", "l_1")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,18 @@ class Pair:
     folder: str
     original: Path
     counterfactual: Path
+
+    @property
+    def info(self) -> Path:
+        return (self.counterfactual.parents[1] / "Info" / self.name).with_suffix(".txt")
+
+    def read_info(self) -> dict[str, float]:
+        """The Info file, as ``main.py`` and the original program write it.  A free target is -1."""
+        try:
+            values = dict(line.split(": ") for line in self.info.read_text().splitlines())
+            return {name: float(values[name]) for name in INFO}
+        except (ValueError, KeyError):
+            raise ValueError(f"{self.info}: wanted a line 'name: number' for each of {', '.join(INFO)}") from None
 
 
 def find_experiment(output: Path, exp_name: str) -> Path:

@@ -26,6 +26,9 @@ class Verdicts:
     movement: Tensor
 
 
+NO_VERDICTS = Verdicts(torch.zeros(0).bool(), torch.zeros(0).bool(), torch.zeros(0).double())
+
+
 def judge(prediction: Tensor, cf_prediction: Tensor, target: Tensor, logits: Tensor, cf_logits: Tensor) -> Verdicts:
     """Compare an unseen classifier with the attacked one.
 
