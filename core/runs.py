@@ -4,7 +4,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from core.config import MainConfig
 from core.datasets import ImageSet, Sample, UnreadableImage, prefetch
 from core.experiment import make_folder, stored_classes, write_tables
-from core.explain import explain
+from core.explain import Explanation, explain
 from core.flags import UserError
 from core.layout import ResultFolder
 from core.records import Record, make_record
@@ -27,6 +27,8 @@ from core.setup import (
     open_images,
     select_images,
 )
+
+ExplainFn = Callable[[list[Sample]], Explanation]
 
 
 def run(config: MainConfig) -> ResultFolder:
@@ -51,7 +53,7 @@ def run(config: MainConfig) -> ResultFolder:
     if len(positions) < len(selected):
         notice(f"{len(selected) - len(positions)} of {len(selected)} pictures are finished already; continuing")
     try:
-        explain_all(config, results, selected, positions, networks)
+        explain_all(config, results, selected, positions, explainer(config, networks))
     finally:
         write_tables(config, results, {entry.index for entry in selected.records})
     return results
@@ -90,8 +92,33 @@ def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> Result
     return results
 
 
+def explainer(config: MainConfig, networks: Networks) -> ExplainFn:
+    """``explain`` as the flags say."""
+
+    def explain_samples(samples: list[Sample]) -> Explanation:
+        return explain(
+            torch.stack([sample.image for sample in samples]).to(networks.device),
+            networks.classifier,
+            networks.denoiser,
+            networks.diffusion,
+            attack=config.attack,
+            sampling=config.sampling,
+            label=torch.tensor([sample.label for sample in samples], device=networks.device),
+            label_target=config.data.label_target,
+            indices=[sample.index for sample in samples],
+            seed=config.run.seed,
+            class_cond=config.model.class_cond,
+        )
+
+    return explain_samples
+
+
 def explain_all(
-    config: MainConfig, results: ResultFolder, images: ImageSet, positions: list[int], networks: Networks
+    config: MainConfig,
+    results: ResultFolder,
+    images: Sequence[Sample],
+    positions: list[int],
+    explain_samples: ExplainFn,
 ) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
     done = flips = 0
@@ -104,7 +131,7 @@ def explain_all(
             table.writerow(("index", "seconds"))
         for batch in batches(config, results, images, positions):
             started = time.perf_counter()
-            for record in explain_batch(config, results, batch, networks):
+            for record in explain_batch(config, results, batch, explain_samples):
                 done, flips = done + 1, flips + record.outcomes["explanation"].success
             seconds = (time.perf_counter() - started) / len(batch)
             table.writerows((s.index, f"{seconds:.3f}") for s in batch)
@@ -128,7 +155,7 @@ class Progress(tqdm):
 
 
 def batches(
-    config: MainConfig, results: ResultFolder, images: ImageSet, positions: list[int]
+    config: MainConfig, results: ResultFolder, images: Sequence[Sample], positions: list[int]
 ) -> Iterator[list[Sample]]:
     """Readable pictures in batches; an unreadable one is named, remembered and passed over."""
     batch: list[Sample] = []
@@ -145,24 +172,14 @@ def batches(
         yield batch
 
 
-def explain_batch(config: MainConfig, results: ResultFolder, batch: list[Sample], networks: Networks) -> list[Record]:
+def explain_batch(
+    config: MainConfig, results: ResultFolder, batch: list[Sample], explain_samples: ExplainFn
+) -> list[Record]:
     """Explain and write one batch. With ``--cudnn_deterministic`` it is padded, since kernels may go by its size."""
     count = len(batch)
     padded = batch + [batch[-1]] * (config.run.batch_size - count if config.run.cudnn_deterministic else 0)
     try:
-        explanation = explain(
-            torch.stack([sample.image for sample in padded]).to(networks.device),
-            networks.classifier,
-            networks.denoiser,
-            networks.diffusion,
-            attack=config.attack,
-            sampling=config.sampling,
-            label=torch.tensor([sample.label for sample in padded], device=networks.device),
-            label_target=config.data.label_target,
-            indices=[sample.index for sample in padded],
-            seed=config.run.seed,
-            class_cond=config.model.class_cond,
-        )
+        explanation = explain_samples(padded)
     except torch.OutOfMemoryError:
         advice = "choose a smaller --batch_size, or --attack_joint_checkpoint True"
         raise UserError(f"the device has too little memory for {len(padded)} pictures: {advice}") from None
