@@ -80,16 +80,21 @@ def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> Result
     """Write the tables of the whole experiment from what its chunks finished; refuse if pictures are missing."""
     config, images = align_classes(config, images, stored_classes(results))
     selected = select_images(images, config, all_chunks=True)
+    merge_tables(config, results, [entry.index for entry in selected.records])
+    return results
+
+
+def merge_tables(config: MainConfig, results: ResultFolder, indices: list[int]) -> None:
+    """Write the tables over the pictures ``indices``; refuse, naming them, where some are missing."""
     finished, skipped = results.read()
-    missing = [entry.index for entry in selected.records if entry.index not in finished | skipped]
+    missing = [index for index in indices if index not in finished | skipped]
     if missing:
         names = ", ".join(f"{index:07d}" for index in missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise UserError(
-            f"--merge_chunks True: {len(missing)} of {len(selected)} pictures are missing in {results.root}: {names}; "
+            f"--merge_chunks True: {len(missing)} of {len(indices)} pictures are missing in {results.root}: {names}; "
             "run the chunks that hold them (index % chunks == chunk)"
         )
-    write_tables(config, results, {entry.index for entry in selected.records})
-    return results
+    write_tables(config, results, set(indices))
 
 
 def explainer(config: MainConfig, networks: Networks) -> ExplainFn:
