@@ -26,12 +26,20 @@ class Attack:
     decode: Callable[[Tensor], Tensor]
     update: Callable[[Tensor, Tensor, Tensor], Tensor]
 
-    def __call__(self, grad_fn: GradFn, image: Tensor, iterations: int) -> Tensor:
-        """The picture after ``iterations`` updates, starting at ``image`` itself."""
+    def __call__(self, grad_fn: GradFn, image: Tensor, iterations: int, region: Tensor | None = None) -> Tensor:
+        """The picture after ``iterations`` updates, starting at ``image`` itself.
+
+        region: (N or 1, 1, H, W) bool; outside it the picture is ``image`` at every iteration.
+        """
+
+        def picture(variable: Tensor) -> Tensor:
+            decoded = self.decode(variable)
+            return decoded if region is None else torch.where(region, decoded, image)
+
         variable = self.encode(image)
         for i in range(iterations):
-            variable = self.update(variable, grad_fn(self.decode(variable), i), image)
-        return self.decode(variable)
+            variable = self.update(variable, grad_fn(picture(variable), i), image)
+        return picture(variable)
 
 
 def identity(x: Tensor) -> Tensor:

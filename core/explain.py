@@ -63,6 +63,7 @@ def explain(
     indices: list[int] | None = None,
     seed: int = 4,
     class_cond: bool = False,
+    region: Tensor | None = None,
 ) -> Explanation:
     """Explain what would have to change in each picture for the classifier to decide otherwise (ACE, Algorithm 1).
 
@@ -70,9 +71,11 @@ def explain(
     indices: (N) numbers of the pictures, which their noise depends on; default 0 .. N - 1.
     label_target: see ``choose_targets``.  diffusion: already respaced as ``sampling`` says.
     class_cond: the denoiser takes the target as its class.
+    region: (N or 1, 1, H, W) bool, where a picture may change; outside it both results equal it to the bit.
     Raises ValueError for a target outside the classifier's outputs and NonFiniteError if a network returns NaN.
     """
     check_pictures(image)
+    check_region(region, image)
     indices = list(range(len(image))) if indices is None else indices
     logits = judge_original(image, classifier, indices)
     prediction = predict(logits)
@@ -86,8 +89,8 @@ def explain(
         objective = make_objective(classifier, attack.attack_method, prediction, target)
         grad_fn = make_grad_fn(objective, filter_, image, noise_of, attack, indices)
         perturb = make_attack(attack.attack_method, step=attack.attack_step / 255, epsilon=attack.attack_epsilon / 255)
-        pre_explanation = perturb(grad_fn, image, attack.attack_iterations)
-    found = {"logits": logits, "target": target, "indices": indices}
+        pre_explanation = perturb(grad_fn, image, attack.attack_iterations, region)
+    found = {"logits": logits, "target": target, "indices": indices, "region": region}
     return finish(image, pre_explanation, classifier, filter_, noise_of(REFINEMENT), sampling, **found)
 
 
@@ -104,6 +107,7 @@ def explain_again(
     indices: list[int] | None = None,
     seed: int = 4,
     class_cond: bool = False,
+    region: Tensor | None = None,
 ) -> Explanation:
     """``explain`` from a pre-explanation that an attack left: refine it and judge the result.
 
@@ -114,12 +118,13 @@ def explain_again(
         check_pictures(picture)
     if image.shape != pre_explanation.shape:
         raise ValueError(f"pictures {tuple(image.shape)}, but pre-explanations {tuple(pre_explanation.shape)}")
+    check_region(region, image)
     indices = list(range(len(image))) if indices is None else indices
     logits = judge_original(image, classifier, indices)
     check_target(target, logits)
     filter_ = Filter(diffusion, denoiser, filter_steps(sampling, diffusion), target if class_cond else None)
     noise = noise_source(seed, indices, sampling)(REFINEMENT)
-    found = {"logits": logits, "target": target, "indices": indices}
+    found = {"logits": logits, "target": target, "indices": indices, "region": region}
     return finish(image, pre_explanation, classifier, filter_, noise, sampling, **found)
 
 
@@ -134,10 +139,11 @@ def finish(
     logits: Tensor,
     target: Tensor | None,
     indices: list[int],
+    region: Tensor | None,
 ) -> Explanation:
     """What follows the attack: refine the pre-explanation, and let the classifier judge both pictures."""
     inpaint, dilation = sampling.sampling_inpaint, sampling.sampling_dilation
-    refined = refine(filter_, image, pre_explanation, noise, inpaint=inpaint, dilation=dilation)
+    refined = refine(filter_, image, pre_explanation, noise, inpaint=inpaint, dilation=dilation, region=region)
     check_finite(refined.counterfactual, "the refinement", filter_, pre_explanation, noise, indices)
     pre_logits, cf_logits = classifier(pre_explanation), classifier(refined.counterfactual)
     check_logits(pre_logits, "the pre-explanation", indices)
@@ -172,6 +178,14 @@ def judge_original(image: Tensor, classifier: Classifier, indices: list[int]) ->
 def check_pictures(image: Tensor) -> None:
     if image.ndim != 4 or image.shape[1] != 3 or not 0 <= image.min() <= image.max() <= 1:
         raise ValueError(f"wanted pictures (N, 3, H, W) in [0, 1]; got {tuple(image.shape)} in {span(image)}")
+
+
+def check_region(region: Tensor | None, image: Tensor) -> None:
+    if region is None:
+        return
+    shapes = [(n, 1, *image.shape[2:]) for n in (len(image), 1)]
+    if region.dtype != torch.bool or tuple(region.shape) not in shapes:
+        raise ValueError(f"region: wanted bool {shapes[0]} or {shapes[1]}; got {region.dtype} {tuple(region.shape)}")
 
 
 def span(x: Tensor) -> str:

@@ -101,11 +101,22 @@ class Refinement:
 
 @torch.no_grad()
 def refine(
-    filter_: Filter, image: Tensor, pre_explanation: Tensor, noise: NoiseFn, *, inpaint: float, dilation: int
+    filter_: Filter,
+    image: Tensor,
+    pre_explanation: Tensor,
+    noise: NoiseFn,
+    *,
+    inpaint: float,
+    dilation: int,
+    region: Tensor | None = None,
 ) -> Refinement:
-    """Denoise the pre-explanation once more, putting the original's pixels back outside the mask of what changed."""
+    """Denoise the pre-explanation once more, putting the original's pixels back outside the mask of what changed.
+
+    region: (N or 1, 1, H, W) bool; outside it they are put back in any case.
+    """
     mask = change_mask(image, pre_explanation)
     keep = kept_pixels(mask, inpaint=inpaint, dilation=dilation)
+    keep = keep if region is None else keep | ~region
     x_t = filter_.start(pre_explanation, noise)
     x_0 = filter_.denoise(x_t, noise, keep=keep, image=image)
     counterfactual = torch.where(keep, image, to_image(x_0).clamp(0, 1))
