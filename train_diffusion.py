@@ -17,7 +17,7 @@ from core.config import TrainDiffusionConfig
 from core.datasets import ImageSet, UnreadableImage, celeba_attributes, open_dataset, prefetch
 from core.filtering import to_diffusion, to_image
 from core.flags import UserError, parse, run_script, to_dict
-from core.layout import to_pil
+from core.recording import to_pil
 from core.runtime import choose_device, notice
 from guided_diffusion.checkpoint import build_unet
 from guided_diffusion.gaussian_diffusion import make_diffusion

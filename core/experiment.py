@@ -1,7 +1,7 @@
 """An experiment's folder as a whole: what it was made with (config.yaml), its tables, and merging its chunks."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import yaml
@@ -10,25 +10,30 @@ from core import atomic
 from core.config import MainConfig
 from core.flags import UserError, flag_items, to_dict
 from core.layout import ResultFolder
-from core.records import KINDS, summarise
+from core.records import KINDS, Record, summarise
 from core.sheet import draw_sheet
 from models.loading import digest
 
 CONFIG = "config.yaml"
 
 
-def make_folder(results: ResultFolder, config: MainConfig, classes: Sequence[str] | None) -> None:
-    """Create the result folder, or check that what is in it was made with the same settings.
-
-    classes: the names of the classifier's outputs, kept for tables and pictures.
-    """
-    described = describe(config, classes)
-    path = results.root / CONFIG
-    if path.exists():
+def check_folder(results: ResultFolder, described: dict) -> None:
+    """Refuse a folder that was made with other settings, or by another program.  Changes nothing."""
+    if (results.root / CONFIG).exists():
         refuse_other_settings(results, read_config(results), described)
+    elif there := results.any_file():
+        raise UserError(
+            f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
+            "is half deleted, and cannot be continued (evaluate.py reads it); choose another --exp_name"
+        )
+
+
+def make_folder(results: ResultFolder, described: dict) -> None:
+    """Create the result folder, or check that what is in it was made as ``described``."""
+    check_folder(results, described)
     results.create()
-    if not path.exists():
-        atomic.write_yaml(path, described)
+    if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
+        refuse_other_settings(results, read_config(results), described)  # another process may have been first
 
 
 def read_config(results: ResultFolder) -> dict:
@@ -53,16 +58,21 @@ def stored_classes(results: ResultFolder) -> tuple[str, ...] | None:
 
 def refuse_other_settings(results: ResultFolder, stored: dict, described: dict) -> None:
     """A picture's result must not depend on when its folder was continued."""
-    names = [name for name, item in flag_items(MainConfig).items() if item.metadata["result"]]
-    differences = [
-        f"--{name} {described['flags'][name]} (there: {stored['flags'].get(name)!r})"
-        for name in names
-        if stored["flags"].get(name) != described["flags"][name]
-    ]
-    differences += [
+    other = [
         f"--{name} is another file" for name, sha in described["weights"].items() if stored["weights"].get(name) != sha
     ]
-    if differences:
+    refuse_other_flags(results, stored, described["flags"], other)
+
+
+def refuse_other_flags(results: ResultFolder, stored: dict, flags: dict, others: Sequence[str] = ()) -> None:
+    """The same of the flags alone, and of ``others`` that are known to differ."""
+    names = [name for name, item in flag_items(MainConfig).items() if item.metadata["result"]]
+    differences = [
+        f"--{name} {flags[name]} (there: {stored['flags'].get(name)!r})"
+        for name in names
+        if stored["flags"].get(name) != flags[name]
+    ]
+    if differences := [*differences, *others]:
         raise UserError(
             f"{results.root} was made with other settings: {'; '.join(differences)}; "
             "choose another --exp_name, or delete the folder to start anew"
@@ -70,11 +80,15 @@ def refuse_other_settings(results: ResultFolder, stored: dict, described: dict) 
 
 
 def describe(config: MainConfig, classes: Sequence[str] | None) -> dict:
-    """What config.yaml holds: all flags, versions of what computed, digests of the weights, names of the classes."""
+    """What config.yaml holds: what results depend on, where it came from, and the names of the classifier's outputs.
+
+    Two runs of one experiment describe it alike, however the work is split or computed.
+    """
     packages = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow")
     weights = {name: getattr(config.weights, name) for name in ("model_path", "classifier_path")}
+    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *weights}
     return {
-        "flags": to_dict(config),
+        "flags": {name: value for name, value in to_dict(config).items() if name in kept},
         "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
         "weights": {name: f"sha256:{digest(path)}" for name, path in weights.items() if path},
         "classes": list(classes) if classes else None,
@@ -93,14 +107,17 @@ def chunk_name(config: MainConfig, name: str) -> str:
     return name if run_.chunks == 1 or run_.merge_chunks else f"c-{run_.chunk}_{run_.chunks}-{name}"
 
 
-def write_tables(config: MainConfig, results: ResultFolder, indices: set[int]) -> None:
+def write_tables(config: MainConfig, results: ResultFolder, indices: Container[int]) -> None:
     """summary.yaml, results.csv and sheet.png over the finished pictures among ``indices``, if there are any."""
     finished, skipped = results.read()
     records = [record for index, record in finished.items() if index in indices]
-    if not records:
-        return
-    summary = summarise(records, skipped=len(indices & skipped.keys()))
-    atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summary)
+    if records:
+        write_tables_of(config, results, records, skipped=sum(index in indices for index in skipped))
+
+
+def write_tables_of(config: MainConfig, results: ResultFolder, records: list[Record], *, skipped: int) -> None:
+    """The same over these records, with the number of pictures that could not be read."""
+    atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summarise(records, skipped=skipped))
     rows = [record.row() for record in records]
     atomic.write_csv(results.root / chunk_name(config, "results.csv"), rows, list(rows[0]))
     if config.output.save_images:

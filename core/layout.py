@@ -3,27 +3,32 @@
 A picture is finished when ``records/NNNNNNN.json`` exists, which is written last: its other files are whole by then.
 """
 
+import hashlib
 import json
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Container, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from core import atomic
-from core.explain import Explanation
-from core.filtering import change_mask
+from core.notices import notice
 from core.records import KINDS, Record
 
+RECORD = re.compile(r"\d{7,}\.json")
 CONTENTS = ("CF", "Noise", "Info", "SM")
 FOLDERS = tuple(f"{correct}/{flipped}" for correct in ("CC", "IC") for flipped in ("CCF", "ICF"))
 
 
-def to_pil(picture: Tensor) -> Image.Image:
-    """(3, H, W) or (1, H, W) in [0, 1] -> 8-bit picture, rounded (the original truncates)."""
-    levels = (picture * 255).round().clamp(0, 255).byte().cpu().numpy()
-    return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
+@dataclass(frozen=True)
+class Pictures:
+    """What is drawn for one picture. contents: by kind, then CF, Noise or SM."""
+
+    original: Image.Image
+    contents: Mapping[str, Mapping[str, Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -41,72 +46,121 @@ class ResultFolder:
     def records_folder(self) -> Path:
         return self.root / "records"
 
+    @property
+    def log(self) -> Path:
+        """What differs between two runs of one command: who ran when, how long it took, locks."""
+        return self.root / "log"
+
     def create(self) -> None:
-        """Make every folder of the layout, also those that stay empty."""
+        """Make every folder of the layout, also those that stay empty; remove what a killed process left half."""
+        for folder in self.folders():
+            folder.mkdir(parents=True, exist_ok=True)
+        atomic.remove_strays(self.folders())
+
+    def folders(self) -> list[Path]:
+        """Every folder that files are written to."""
         leaves = [f"{kind}/{folder}/{content}" for kind in KINDS for folder in FOLDERS for content in CONTENTS]
-        for leaf in leaves:
-            (self.root / leaf).mkdir(parents=True, exist_ok=True)
-        for correct in ("Correct", "Incorrect"):
-            (self.output / "Original" / correct).mkdir(parents=True, exist_ok=True)
-        self.records_folder.mkdir(exist_ok=True)
+        originals = [self.output / "Original" / correct for correct in ("Correct", "Incorrect")]
+        return [self.root, *(self.root / leaf for leaf in leaves), *originals, self.records_folder, self.log]
+
+    def any_file(self) -> Path | None:
+        """A picture, text or record of the folder, if it holds any."""
+        for folder in self.folders():
+            if folder.is_relative_to(self.root) and folder not in (self.root, self.log) and folder.is_dir():
+                for path in folder.iterdir():
+                    if not path.name.startswith("."):
+                        return path
+        return None
 
     def path(self, kind: str, folder: str, content: str, index: int) -> Path:
         suffix = "txt" if content == "Info" else "png"
         return self.root / kind / folder / content / f"{index:07d}.{suffix}"
 
+    def pictures(self, record: Record) -> dict[tuple[str, str], Path]:
+        """(kind, content) -> path of the pictures of a record, the original apart."""
+        keys = [(kind, content) for kind in KINDS for content in CONTENTS if content != "Info"]
+        return {(kind, content): self.path(kind, record.folder(kind), content, record.index) for kind, content in keys}
+
+    def places(self, index: int) -> list[Path]:
+        """Every path that a picture's files may have."""
+        return [self.path(kind, folder, name, index) for kind in KINDS for folder in FOLDERS for name in CONTENTS]
+
+    def record(self, index: int) -> Path:
+        return self.records_folder / f"{index:07d}.json"
+
     def original(self, index: int, correct: bool) -> Path:
         return self.output / "Original" / ("Correct" if correct else "Incorrect") / f"{index:07d}.png"
 
-    def write(self, record: Record, explanation: Explanation, i: int, *, save_images: bool = True) -> None:
-        """Write the i-th picture of a batch, its record last."""
-        pictures = {"pre-explanation": explanation.pre_explanation[i], "explanation": explanation.counterfactual[i]}
-        image, noised = explanation.image[i], to_pil(explanation.noised[i])
-        if save_images:
-            self.write_original(record, to_pil(image))
-        for kind in KINDS:
-            folder = record.folder(kind)
-            self.remove_twins(kind, folder, record.index)
-            atomic.write_text(self.path(kind, folder, "Info", record.index), record.info(kind))
-            if save_images:
-                mask = change_mask(image[None], pictures[kind][None])[0]
-                contents = {"CF": to_pil(pictures[kind]), "Noise": noised, "SM": to_pil(mask)}
-                for content, picture in contents.items():
-                    atomic.write_png(self.path(kind, folder, content, record.index), picture)
-        atomic.write_json(self.records_folder / f"{record.index:07d}.json", record.to_dict())
+    def write(self, record: Record, pictures: Pictures | None) -> None:
+        """Write a picture's files, its record last; pictures: None keeps the Info files and the record alone.
+
+        What an earlier attempt left is removed, its record first: at every instant a record has its own files.
+        """
+        infos = {self.path(kind, record.folder(kind), "Info", record.index): record.info(kind) for kind in KINDS}
+        files = {path: text.encode() for path, text in infos.items()}
+        if pictures:
+            drawn = {path: pictures.contents[kind][content] for (kind, content), path in self.pictures(record).items()}
+            files |= {path: atomic.png(picture) for path, picture in drawn.items()}
+        self.forget(record.index, but=files)
+        if pictures:
+            self.write_original(record, pictures.original)
+        for path, data in files.items():
+            atomic.write_bytes(path, data)
+        atomic.write_json(self.record(record.index), replace(record, saved=pictures is not None).to_dict())
 
     def write_original(self, record: Record, picture: Image.Image) -> None:
         """Store the original once for all experiments of an output folder, which must explain the same pictures."""
         path, twin = (self.original(record.index, correct) for correct in (record.correct, not record.correct))
-        for stored in filter(Path.exists, (path, twin)):
-            if not same_picture(stored, picture):
+        known = {stored: fingerprint_of(stored) for stored in (path, twin) if stored.exists()}
+        for stored, pixels in known.items():
+            if pixels not in (None, fingerprint(picture)):
                 raise ValueError(
                     f"--output_path {self.output}: {stored.relative_to(self.output)} is another picture than "
                     f"{record.file}; experiments on other data or of another size need another output folder"
                 )
-        atomic.write_png(path, picture)
+        if known.get(path) is None:
+            atomic.write_png(path, picture)
         twin.unlink(missing_ok=True)
 
-    def remove_twins(self, kind: str, folder: str, index: int) -> None:
-        """Drop what an earlier attempt left of this picture in the other folders."""
-        for other in FOLDERS:
-            if other != folder:
-                for content in CONTENTS:
-                    self.path(kind, other, content, index).unlink(missing_ok=True)
+    def forget(self, index: int, but: Container[Path] = ()) -> None:
+        """Let a picture count as unfinished, for good, and remove its files, ``but`` those that are written next."""
+        with suppress(FileNotFoundError):
+            self.record(index).unlink()
+            atomic.sync_folder(self.records_folder)
+        for path in self.places(index):
+            if path not in but:
+                path.unlink(missing_ok=True)
 
     def write_skipped(self, index: int, file: str, reason: str) -> None:
         """Remember a picture that cannot be read; the next run tries it again."""
-        atomic.write_json(self.records_folder / f"{index:07d}.json", {"index": index, "file": file, "skipped": reason})
+        self.forget(index)
+        atomic.write_json(self.record(index), {"index": index, "file": file, "skipped": reason})
 
     def read(self) -> tuple[dict[int, Record], dict[int, dict]]:
-        """index -> record of the finished pictures, and of the skipped ones, both in order."""
+        """index -> record of the finished pictures, and of the skipped ones, both in order.
+
+        A record that cannot be read does not count, with a notice.
+        """
         finished, skipped = {}, {}
-        for path in sorted(self.records_folder.glob("*.json")):
-            values = json.loads(path.read_text())
-            if "skipped" in values:
-                skipped[values["index"]] = values
+        for path in self.record_paths():
+            try:
+                record = read_record(path)
+            except ValueError as error:
+                notice(f"{error}; its picture counts as unfinished")
+                continue
+            if isinstance(record, Record):
+                finished[record.index] = record
             else:
-                finished[values["index"]] = Record.from_dict(values)
+                skipped[record["index"]] = record
         return finished, skipped
+
+    def record_paths(self) -> list[Path]:
+        """Those of finished and skipped pictures, in order."""
+        try:
+            names = sorted(name for name in os.listdir(self.records_folder) if RECORD.fullmatch(name))
+        except FileNotFoundError:
+            names = []
+        return [self.records_folder / name for name in names]
 
     def pictures_of(self, record: Record) -> dict[str, Path] | None:
         """The pictures to show of a finished one; None where they were not saved."""
@@ -119,6 +173,30 @@ class ResultFolder:
         return shown if all(path and path.exists() for path in shown.values()) else None
 
 
-def same_picture(path: Path, picture: Image.Image) -> bool:
-    with Image.open(path) as stored:
-        return stored.size == picture.size and np.array_equal(np.asarray(stored), np.asarray(picture))
+def read_record(path: Path) -> Record | dict:
+    """A finished picture's record, or what is known of a skipped one.  Raises ValueError if it is not whole."""
+    try:
+        values = json.loads(path.read_bytes())
+        record = values if "skipped" in values else Record.from_dict(values)
+        named = values["index"] == int(path.stem)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is no whole record ({type(error).__name__}: {error})") from None
+    if not named:
+        raise ValueError(f"{path}: is the record of picture {values['index']}")
+    return record
+
+
+def fingerprint(picture: Image.Image) -> str:
+    """Of size and pixels, however they are stored."""
+    levels = hashlib.blake2b(picture.tobytes(), digest_size=16)
+    levels.update(f"{picture.mode} {picture.size}".encode())
+    return levels.hexdigest()
+
+
+def fingerprint_of(path: Path) -> str | None:
+    """A stored picture's, or None if it cannot be decoded."""
+    try:
+        with Image.open(path, formats=["PNG"]) as stored:
+            return fingerprint(stored)
+    except (OSError, SyntaxError, ValueError):
+        return None

@@ -1,13 +1,10 @@
-"""What is kept of one explained picture: a record, its row of results.csv, and the statistics over many."""
+"""What is kept of one explained picture: a record, its row of results.csv, and the statistics over many.
+
+Reading needs no torch; core/recording.py makes records.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-
-import torch
-from torch import Tensor
-
-from core.explain import Explanation
-from core.objectives import predict, probabilities
 
 KINDS = ("pre-explanation", "explanation")
 SHORT = {"pre-explanation": "pre", "explanation": "ce"}
@@ -38,8 +35,9 @@ class Outcome:
 @dataclass(frozen=True)
 class Record:
     """A finished picture. label and target are -1 where unknown or free; mask_area: share of pixels that could change;
-    outcomes: by kind; top5: the likeliest classes of the original picture. With a binary classifier every '5' of a
-    rate is a constant, as in the original program."""
+    outcomes: by kind; top5: the likeliest classes of the original picture; pixels: fingerprint of the original
+    picture, "" in records that are older than it; saved: whether its pictures were stored. With a binary classifier
+    every '5' of a rate is a constant, as in the original program."""
 
     index: int
     file: str
@@ -53,6 +51,8 @@ class Record:
     mask_area: float
     outcomes: dict[str, Outcome]
     top5: Likeliest = ()
+    pixels: str = ""
+    saved: bool = True
 
     @property
     def correct(self) -> bool:
@@ -97,57 +97,6 @@ class Record:
 def with_tuples(values: dict) -> dict:
     """JSON knows lists alone."""
     return {**values, "top5": tuple((int(label), prob) for label, prob in values.get("top5", ()))}
-
-
-def make_record(explanation: Explanation, i: int, *, index: int, file: str, label: int) -> Record:
-    """The record of the i-th picture of a batch."""
-    binary = explanation.logits.ndim == 1
-    prediction = explanation.prediction[i].item()
-    target = -1 if explanation.target is None else explanation.target[i].item()
-    clean = probabilities(explanation.logits[i : i + 1])[0]
-    image = explanation.image[i]
-
-    def outcome(changed: Tensor, logits: Tensor) -> Outcome:
-        logits = logits[i : i + 1]
-        probability, now, change = probabilities(logits)[0], predict(logits).item(), (image - changed[i]).abs()
-        best = top5(probability)
-        classes = [label for label, _ in best]
-        return Outcome(
-            prediction=now,
-            success=now == target if target >= 0 else now != prediction,
-            success5=binary or (target in classes if target >= 0 else classes != [prediction]),
-            changed=now != prediction,
-            changed5=not binary and prediction not in classes,
-            prob=probability[now].item(),
-            source_prob=probability[prediction].item(),
-            target_prob=probability[target].item() if target >= 0 else None,
-            l1=change.mean().item(),
-            l_inf=change.max().item(),
-            top5=best,
-        )
-
-    return Record(
-        index=index,
-        file=file,
-        binary=binary,
-        label=label,
-        prediction=prediction,
-        target=target,
-        correct5=binary or label in [known for known, _ in top5(clean)],
-        source_prob=clean[prediction].item(),
-        target_prob=clean[target].item() if target >= 0 else None,
-        mask_area=(~explanation.keep[i]).double().mean().item(),
-        outcomes={
-            "pre-explanation": outcome(explanation.pre_explanation, explanation.pre_logits),
-            "explanation": outcome(explanation.counterfactual, explanation.cf_logits),
-        },
-        top5=top5(clean),
-    )
-
-
-def top5(probability: Tensor) -> Likeliest:
-    values, classes = torch.topk(probability, min(5, len(probability)))
-    return tuple(zip(classes.tolist(), values.tolist(), strict=True))
 
 
 def summarise(records: Iterable[Record], skipped: int = 0) -> dict:

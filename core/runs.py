@@ -1,6 +1,5 @@
 """A run of main.py: from flags to a result folder. Loads what the flags name, explains batch by batch, sums up."""
 
-import csv
 import os
 import sys
 import time
@@ -12,12 +11,22 @@ from tqdm import tqdm
 
 from core.config import MainConfig
 from core.datasets import ImageSet, Sample, UnreadableImage, prefetch
-from core.experiment import make_folder, stored_classes, write_tables
+from core.experiment import (
+    describe,
+    make_folder,
+    read_config,
+    refuse_other_flags,
+    stored_classes,
+    write_tables,
+    write_tables_of,
+)
 from core.explain import Explanation, explain
-from core.flags import UserError
-from core.layout import ResultFolder
-from core.records import Record, make_record
-from core.runtime import notice
+from core.flags import UserError, to_dict
+from core.layout import ResultFolder, fingerprint
+from core.notices import notice
+from core.recording import draw_pictures, make_record, to_pil
+from core.records import Record
+from core.runlog import RunLog
 from core.setup import (
     Networks,
     align_classes,
@@ -29,6 +38,7 @@ from core.setup import (
 )
 
 ExplainFn = Callable[[list[Sample]], Explanation]
+DECODED = 16  # finished pictures that are compared with those of the data folder
 
 
 def run(config: MainConfig) -> ResultFolder:
@@ -46,28 +56,48 @@ def run(config: MainConfig) -> ResultFolder:
     config, images = align_classes(config, images, classes)
     check_labels(config, images, networks.classifier.num_outputs)
     selected = select_images(images, config)
-    make_folder(results, config, images.class_names or classes)
+    make_folder(results, describe(config, images.class_names or classes))
+    finish(config, results, selected, len(select_images(images, config, all_chunks=True)), explainer(config, networks))
+    return results
+
+
+def finish(
+    config: MainConfig, results: ResultFolder, selected: ImageSet, total: int, explain_samples: ExplainFn
+) -> None:
+    """Explain what is not finished of the selected pictures, in a folder that exists, and write its tables.
+
+    total: pictures of all chunks.
+    """
     finished, _ = results.read()
     refuse_other_pictures(results, config, selected, finished)
     positions = [i for i, entry in enumerate(selected.records) if entry.index not in finished]
     if len(positions) < len(selected):
         notice(f"{len(selected) - len(positions)} of {len(selected)} pictures are finished already; continuing")
-    try:
-        explain_all(config, results, selected, positions, explainer(config, networks))
-    finally:
-        write_tables(config, results, {entry.index for entry in selected.records})
-    return results
+    with RunLog(results.log, {"pictures": len(selected), "selected": total, "flags": to_dict(config)}) as log:
+        try:
+            explain_all(config, results, selected, positions, explain_samples, log)
+        finally:
+            write_tables(config, results, {entry.index for entry in selected.records})
 
 
 def refuse_other_pictures(
     results: ResultFolder, config: MainConfig, images: ImageSet, finished: dict[int, Record]
 ) -> None:
-    """An experiment holds the pictures of one data set: what is finished must bear the same names."""
-    for entry in images.records:
-        if entry.index in finished and finished[entry.index].file != file_name(config, entry.path):
+    """An experiment holds the pictures of one data set: what is finished must bear the same names, and a few of them,
+    spread over all, must show the same when decoded."""
+    known = [i for i, entry in enumerate(images.records) if entry.index in finished]
+    for entry in (images.records[i] for i in known):
+        if finished[entry.index].file != file_name(config, entry.path):
             raise UserError(
                 f"{results.root} was made with other pictures: {entry.index:07d} is {finished[entry.index].file} there "
                 f"and {file_name(config, entry.path)} in --data_dir {config.data.data_dir}; choose another --exp_name"
+            )
+    for sample in prefetch(images, known[:: -(-len(known) // DECODED) or 1], config.run.num_workers):
+        stored = finished[sample.index].pixels
+        if isinstance(sample, Sample) and stored and stored != fingerprint(to_pil(sample.image)):
+            raise UserError(
+                f"{results.root} was made with other pictures: {finished[sample.index].file} in --data_dir "
+                f"{config.data.data_dir} has other pixels than the one that was explained; choose another --exp_name"
             )
 
 
@@ -78,23 +108,38 @@ def file_name(config: MainConfig, path: Path) -> str:
 
 def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
     """Write the tables of the whole experiment from what its chunks finished; refuse if pictures are missing."""
+    stored = read_config(results)
     config, images = align_classes(config, images, stored_classes(results))
+    refuse_other_flags(results, stored, to_dict(config))
     selected = select_images(images, config, all_chunks=True)
-    merge_tables(config, results, [entry.index for entry in selected.records])
+    finished, skipped = results.read()
+    refuse_other_pictures(results, config, selected, finished)
+    merge_tables(config, results, finished, skipped, [entry.index for entry in selected.records])
     return results
 
 
-def merge_tables(config: MainConfig, results: ResultFolder, indices: list[int]) -> None:
+def merge_tables(
+    config: MainConfig, results: ResultFolder, finished: dict[int, Record], skipped: dict[int, dict], indices: list[int]
+) -> None:
     """Write the tables over the pictures ``indices``; refuse, naming them, where some are missing."""
-    finished, skipped = results.read()
-    missing = [index for index in indices if index not in finished | skipped]
+    missing = [index for index in indices if index not in finished and index not in skipped]
     if missing:
         names = ", ".join(f"{index:07d}" for index in missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise UserError(
             f"--merge_chunks True: {len(missing)} of {len(indices)} pictures are missing in {results.root}: {names}; "
-            "run the chunks that hold them (index % chunks == chunk)"
+            f"{lacking_chunks(config.run.chunks, missing)}"
         )
-    write_tables(config, results, set(indices))
+    records = [finished[index] for index in indices if index in finished]
+    if records:
+        write_tables_of(config, results, records, skipped=len(indices) - len(records))
+
+
+def lacking_chunks(chunks: int, missing: list[int]) -> str:
+    """What to run for the pictures that are missing."""
+    if chunks == 1:
+        return "run the chunks that hold them (index % chunks == chunk)"
+    parts = ", ".join(str(chunk) for chunk in sorted({index % chunks for index in missing}))
+    return f"run --chunks {chunks} with --chunk {parts}"
 
 
 def explainer(config: MainConfig, networks: Networks) -> ExplainFn:
@@ -124,23 +169,16 @@ def explain_all(
     images: Sequence[Sample],
     positions: list[int],
     explain_samples: ExplainFn,
+    log: RunLog,
 ) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
     done = flips = 0
-    with (
-        open(results.root / "timing.csv", "a", newline="") as timing,
-        Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress,
-    ):
-        table = csv.writer(timing, lineterminator="\n")
-        if timing.tell() == 0:
-            table.writerow(("index", "seconds"))
+    with Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress:
         for batch in batches(config, results, images, positions):
             started = time.perf_counter()
             for record in explain_batch(config, results, batch, explain_samples):
                 done, flips = done + 1, flips + record.outcomes["explanation"].success
-            seconds = (time.perf_counter() - started) / len(batch)
-            table.writerows((s.index, f"{seconds:.3f}") for s in batch)
-            timing.flush()
+            log.timed([sample.index for sample in batch], (time.perf_counter() - started) / len(batch))
             progress.set_postfix_str(f"{flips} of {done} flipped", refresh=False)
             progress.update(len(batch))
 
@@ -192,6 +230,6 @@ def explain_batch(
     for i, sample in enumerate(batch):
         file = file_name(config, sample.path)
         record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
-        results.write(record, explanation, i, save_images=config.output.save_images)
+        results.write(record, draw_pictures(explanation, i) if config.output.save_images else None)
         records.append(record)
     return records

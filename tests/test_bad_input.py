@@ -234,7 +234,7 @@ def finished(workshop):
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_was_finished(workshop, monkeypatch):
-    write, left = os.fsync, [14]  # config.yaml and the 10 files of the first picture fit
+    write, left = os.fsync, [30]  # config.yaml, the log and the 10 files of the first picture fit, each with its folder
 
     def fsync(descriptor):
         left[0] -= 1

@@ -161,7 +161,7 @@ def exit_code(script) -> int:
         return stopped.code
 
 
-def tree(folder: Path, *, without: tuple[str, ...] = ("timing.csv",)) -> dict[str, bytes]:
-    """Every file's content by its path."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in without)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+def tree(folder: Path, *, without: tuple[str, ...] = ("log",)) -> dict[str, bytes]:
+    """Every file's content by its path; ``without`` folders of these names, or files."""
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {name.as_posix(): path.read_bytes() for name, path in files.items() if not set(name.parts) & set(without)}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from core import experiment
 from core.config import MainConfig
 from core.datasets import Sample, UnreadableImage
-from core.experiment import CONFIG, describe, read_config, refuse_other_settings
 from core.flags import UserError
 from core.layout import ResultFolder
 from core.preflight.data import Budget, measure_classifier, measure_disk, survey
@@ -77,9 +77,8 @@ def attempt(faults: list[str], function, *arguments):
 
 
 def check_folder(results: ResultFolder, config: MainConfig) -> None:
-    """Refuse a result folder that was made with other settings."""
-    if (results.root / CONFIG).exists():
-        refuse_other_settings(results, read_config(results), describe(config, None))
+    """Refuse a result folder that a run would refuse."""
+    experiment.check_folder(results, experiment.describe(config, None))
 
 
 def remember(report: Report, unreadable: list[UnreadableImage]) -> None:

@@ -18,9 +18,10 @@ from core.config import MainConfig
 from core.datasets import EmptySelection, ImageSet, Sample, UnreadableImage, prefetch, select
 from core.explain import filter_steps
 from core.filtering import Filter, change_mask, to_image
-from core.layout import ResultFolder, to_pil
+from core.layout import ResultFolder
 from core.noise import REFINEMENT, image_noise
 from core.objectives import predict
+from core.recording import to_pil
 from core.setup import select_images
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 

@@ -42,6 +42,12 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
+def logs(workshop):
+    """What each process logged: its command, and its rows of seconds."""
+    paths = sorted((workshop.results() / "log").glob("*.yaml"))
+    return [(read_yaml(path), read_csv(path.with_suffix(".csv"))) for path in paths]
+
+
 def test_every_picture_has_a_row_in_the_order_of_their_indices(finished):
     rows = read_csv(finished.results() / "results.csv")
     assert [row["index"] for row in rows] == [str(i) for i in range(6)]
@@ -63,9 +69,10 @@ def test_an_untargeted_run_has_no_target_in_its_rows(finished):
     assert {(r["target"], r["target_prob"]) for r in read_csv(finished.results() / "results.csv")} == {("-1", "")}
 
 
-def test_the_configuration_holds_all_flags_versions_digests_and_classes(finished):
+def test_the_configuration_holds_what_results_depend_on_versions_digests_and_classes(finished):
     stored = read_yaml(finished.results() / "config.yaml")
-    assert set(stored["flags"]) == set(flag_items(MainConfig))
+    entering = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]}
+    assert set(stored["flags"]) == entering | {"data_dir", "model_path", "classifier_path"}
     assert stored["flags"]["attack_step"] == 8.0 and stored["flags"]["timestep_respacing"] == "10"
     assert {"python", "torch", "torchvision", "numpy", "pillow"} <= set(stored["versions"])
     assert stored["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
@@ -76,9 +83,13 @@ def test_the_configuration_holds_all_flags_versions_digests_and_classes(finished
     assert stored["classes"] == list(CLASSES)
 
 
-def test_seconds_are_kept_apart_from_what_does_not_change(finished):
-    rows = (finished.results() / "timing.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows][-6:] == [str(i) for i in range(6)]
+def test_a_process_logs_its_command_and_its_seconds_apart_from_what_does_not_change(finished):
+    values, rows = logs(finished)[0]
+    assert set(values["flags"]) == set(flag_items(MainConfig))
+    assert (values["pictures"], values["selected"], values["ended"]) == (6, 6, "finished")
+    assert {"host", "pid", "start", "end"} <= set(values)
+    assert [row["index"] for row in rows] == [str(i) for i in range(6)]
+    assert all(float(row["seconds"]) > 0 for row in rows)
     assert not any("second" in column or "time" in column for column in read_csv(finished.results() / "results.csv")[0])
 
 
@@ -107,13 +118,13 @@ def test_a_run_that_is_continued_does_only_the_rest_and_ends_with_the_same_bytes
     workshop.run(batch_size=1, num_samples=2)
     workshop.run(batch_size=1)
     assert "2 of 6 pictures are finished already; continuing" in capsys.readouterr().err
-    timed = [row.split(",")[0] for row in (workshop.results() / "timing.csv").read_text().splitlines()]
-    assert timed[-4:] == ["2", "3", "4", "5"] and len([t for t in timed if t.isdecimal()]) == 6
+    timed = sorted([row["index"] for row in rows] for _, rows in logs(workshop))
+    assert timed == [["0", "1"], ["2", "3", "4", "5"]]
     other = Workshop(workshop.folder / "at_once")
     other.run(batch_size=1)
-    once, twice = tree(other.output), tree(workshop.output)
-    assert {name for name in once if once[name] != twice.get(name)} == {"Results/exp/config.yaml"}
-    assert once.keys() == twice.keys()
+    once, twice = tree(other.output, without=("log", "config.yaml")), tree(workshop.output)
+    del twice["Results/exp/config.yaml"]  # the other folder has its own paths
+    assert once == twice
 
 
 def test_the_tables_of_a_smaller_selection_are_over_that_selection(workshop):
@@ -178,8 +189,8 @@ def test_pictures_may_be_saved_from_the_second_half_on(workshop):
 def test_an_experiment_without_pictures_has_its_tables(workshop, capsys):
     assert workshop.run(save_images=False) == 0
     assert "sheet.png" not in capsys.readouterr().out
-    names = {"config.yaml", "summary.yaml", "results.csv", "timing.csv"}
-    assert names <= {path.name for path in workshop.results().iterdir() if path.is_file()}
+    names = {"config.yaml", "summary.yaml", "results.csv"}
+    assert names == {path.name for path in workshop.results().iterdir() if path.is_file()}
 
 
 def test_chunks_have_tables_of_their_own_and_merge_into_those_of_the_whole(workshop):

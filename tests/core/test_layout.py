@@ -13,8 +13,9 @@ from toys import ToyClassifier, attack_config, pictures, sampling_config, toy_di
 
 from core import atomic
 from core.explain import explain
-from core.layout import CONTENTS, FOLDERS, ResultFolder, to_pil
-from core.records import KINDS, make_record
+from core.layout import CONTENTS, FOLDERS, ResultFolder
+from core.recording import draw_pictures, make_record, to_pil
+from core.records import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_creating_the_folder_again_loses_nothing(results):
 
 
 def test_a_picture_is_nine_files_and_a_record(results, explanation):
-    results.write(a_record(explanation, flips=True), explanation, 0)
+    results.write(a_record(explanation, flips=True), draw_pictures(explanation, 0))
     files = {name.removeprefix("Results/exp/") for name in tree(results.output)}
     kinds = {
         f"{kind}/CC/CCF/{content}/0000003.{'txt' if content == 'Info' else 'png'}"
@@ -73,13 +74,13 @@ def test_the_record_is_written_last(results, explanation, monkeypatch):
     written = []
     write = atomic.write_bytes
     monkeypatch.setattr(atomic, "write_bytes", lambda path, data: (written.append(path), write(path, data)))
-    results.write(a_record(explanation), explanation, 0)
+    results.write(a_record(explanation), draw_pictures(explanation, 0))
     assert [path.parent.name == "records" for path in written] == [False] * (len(written) - 1) + [True]
 
 
 def test_the_stored_pictures_are_the_rounded_ones(results, explanation):
     record = a_record(explanation)
-    results.write(record, explanation, 0)
+    results.write(record, draw_pictures(explanation, 0))
     shown = results.pictures_of(record)
     for name, picture in (
         ("original", explanation.image),
@@ -93,14 +94,14 @@ def test_the_stored_pictures_are_the_rounded_ones(results, explanation):
 
 def test_an_original_comes_back_bit_for_bit(results, explanation):
     record = a_record(explanation)
-    results.write(record, explanation, 0)
+    results.write(record, draw_pictures(explanation, 0))
     with Image.open(results.pictures_of(record)["original"]) as stored:
         assert torch.equal(torch.from_numpy(np.array(stored)).permute(2, 0, 1).float() / 255, explanation.image[0])
 
 
 def test_what_was_kept_has_the_originals_bytes_in_the_counterfactual(results, explanation):
     record = a_record(explanation)
-    results.write(record, explanation, 0)
+    results.write(record, draw_pictures(explanation, 0))
     shown = results.pictures_of(record)
     original, counterfactual = (np.array(Image.open(shown[name])) for name in ("original", "explanation"))
     keep = explanation.keep[0, 0].numpy()
@@ -109,7 +110,7 @@ def test_what_was_kept_has_the_originals_bytes_in_the_counterfactual(results, ex
 
 def test_the_masks_are_each_kinds_own_and_undilated(results, explanation):
     record = a_record(explanation)
-    results.write(record, explanation, 0)
+    results.write(record, draw_pictures(explanation, 0))
     for kind, picture in (("pre-explanation", "pre_explanation"), ("explanation", "counterfactual")):
         change = (explanation.image[0] - getattr(explanation, picture)[0]).abs().sum(0)
         with Image.open(results.path(kind, record.folder(kind), "SM", 3)) as mask:
@@ -124,7 +125,7 @@ def test_a_picture_of_another_range_is_cut_and_not_wrapped():
 
 def test_without_pictures_the_info_and_the_record_remain(results, explanation):
     record = a_record(explanation, flips=True)
-    results.write(record, explanation, 0, save_images=False)
+    results.write(record, None)
     assert {Path(name).suffix for name in tree(results.output)} == {".txt", ".json"}
     assert results.pictures_of(record) is None
     assert list(results.read()[0]) == [3]
@@ -132,7 +133,7 @@ def test_without_pictures_the_info_and_the_record_remain(results, explanation):
 
 def test_a_picture_that_changes_folder_leaves_nothing_in_the_old_one(results, explanation):
     for label, flips in ((1, True), (1, False), (0, False), (0, True)):
-        results.write(a_record(explanation, label=label, flips=flips), explanation, 0)
+        results.write(a_record(explanation, label=label, flips=flips), draw_pictures(explanation, 0))
         assert len(tree(results.output)) == 10
 
 
@@ -140,16 +141,16 @@ def test_two_experiments_share_the_originals(results, explanation):
     other = ResultFolder(results.output, "other")
     other.create()
     for folder in (results, other):
-        folder.write(a_record(explanation), explanation, 0)
+        folder.write(a_record(explanation), draw_pictures(explanation, 0))
     assert len(tree(results.output / "Original")) == 1
 
 
 def test_an_experiment_finds_an_original_that_another_classifier_moved(results, explanation):
     mine, theirs = a_record(explanation, label=1), a_record(explanation, label=0)
-    results.write(mine, explanation, 0)
+    results.write(mine, draw_pictures(explanation, 0))
     other = ResultFolder(results.output, "other")
     other.create()
-    other.write(theirs, explanation, 0)
+    other.write(theirs, draw_pictures(explanation, 0))
     assert results.pictures_of(mine)["original"] == other.pictures_of(theirs)["original"]
 
 
@@ -159,14 +160,14 @@ def test_another_picture_under_the_same_name_is_refused(results, explanation, co
     path = results.original(3, correct)
     Image.new("RGB", (8, 8)).save(path)
     with pytest.raises(ValueError, match="0000003.png is another picture than boot/a.png; .* another output folder"):
-        results.write(a_record(explanation), explanation, 0)
+        results.write(a_record(explanation), draw_pictures(explanation, 0))
     assert list(tree(results.output)) == [path.relative_to(results.output).as_posix()]
 
 
 def test_what_is_read_back_is_what_was_written_in_order(results, explanation):
     records = [a_record(explanation, i, index=index) for i, index in ((1, 12), (0, 3))]
     for i, record in zip((1, 0), records, strict=True):
-        results.write(record, explanation, i)
+        results.write(record, draw_pictures(explanation, i))
     results.write_skipped(5, "boot/b.png", "cut short")
     finished, skipped = results.read()
     assert list(finished.items()) == [(3, records[1]), (12, records[0])]
@@ -175,7 +176,7 @@ def test_what_is_read_back_is_what_was_written_in_order(results, explanation):
 
 def test_a_record_takes_the_place_of_a_skipped_one(results, explanation):
     results.write_skipped(3, "boot/a.png", "cut short")
-    results.write(a_record(explanation), explanation, 0)
+    results.write(a_record(explanation), draw_pictures(explanation, 0))
     assert [list(part) for part in results.read()] == [[3], []]
 
 
@@ -209,7 +210,7 @@ def test_an_interrupted_write_leaves_no_temporary_file(tmp_path, monkeypatch):
 def test_a_picture_that_could_not_be_written_whole_is_not_finished(results, explanation, monkeypatch):
     fail_when(monkeypatch, "fsync")
     with pytest.raises(OSError, match="No space"):
-        results.write(a_record(explanation), explanation, 0)
+        results.write(a_record(explanation), draw_pictures(explanation, 0))
     assert tree(results.output) == {}
     assert results.read() == ({}, {})
 

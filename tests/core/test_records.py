@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from core.explain import Explanation
-from core.records import KINDS, Record, make_record, summarise
+from core.recording import make_record
+from core.records import KINDS, Record, summarise
 
 BINARY = {"logits": [2.0], "pre_logits": [-1.0], "cf_logits": [0.5]}
 MANY = {

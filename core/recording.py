@@ -1,0 +1,81 @@
+"""From an explanation to what is stored of each picture: its record, and its pictures with 8 bits."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from core.explain import Explanation
+from core.filtering import change_mask
+from core.layout import Pictures, fingerprint
+from core.objectives import predict, probabilities
+from core.records import KINDS, Likeliest, Outcome, Record
+
+
+def to_pil(picture: Tensor) -> Image.Image:
+    """(3, H, W) or (1, H, W) in [0, 1] -> 8-bit picture, rounded (the original truncates)."""
+    levels = (picture * 255).round().clamp(0, 255).byte().cpu().numpy()
+    return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
+
+
+def draw_pictures(explanation: Explanation, i: int) -> Pictures:
+    """The i-th picture of a batch, with what was found for it."""
+    image, noised = explanation.image[i], to_pil(explanation.noised[i])
+    shown = {"pre-explanation": explanation.pre_explanation[i], "explanation": explanation.counterfactual[i]}
+    contents = {}
+    for kind in KINDS:
+        mask = change_mask(image[None], shown[kind][None])[0]
+        contents[kind] = {"CF": to_pil(shown[kind]), "Noise": noised, "SM": to_pil(mask)}
+    return Pictures(to_pil(image), contents)
+
+
+def make_record(explanation: Explanation, i: int, *, index: int, file: str, label: int) -> Record:
+    """The record of the i-th picture of a batch."""
+    binary = explanation.logits.ndim == 1
+    prediction = explanation.prediction[i].item()
+    target = -1 if explanation.target is None else explanation.target[i].item()
+    clean = probabilities(explanation.logits[i : i + 1])[0]
+    image = explanation.image[i]
+
+    def outcome(changed: Tensor, logits: Tensor) -> Outcome:
+        logits = logits[i : i + 1]
+        probability, now, change = probabilities(logits)[0], predict(logits).item(), (image - changed[i]).abs()
+        best = top5(probability)
+        classes = [label for label, _ in best]
+        return Outcome(
+            prediction=now,
+            success=now == target if target >= 0 else now != prediction,
+            success5=binary or (target in classes if target >= 0 else classes != [prediction]),
+            changed=now != prediction,
+            changed5=not binary and prediction not in classes,
+            prob=probability[now].item(),
+            source_prob=probability[prediction].item(),
+            target_prob=probability[target].item() if target >= 0 else None,
+            l1=change.mean().item(),
+            l_inf=change.max().item(),
+            top5=best,
+        )
+
+    return Record(
+        index=index,
+        file=file,
+        binary=binary,
+        label=label,
+        prediction=prediction,
+        target=target,
+        correct5=binary or label in [known for known, _ in top5(clean)],
+        source_prob=clean[prediction].item(),
+        target_prob=clean[target].item() if target >= 0 else None,
+        mask_area=(~explanation.keep[i]).double().mean().item(),
+        outcomes={
+            "pre-explanation": outcome(explanation.pre_explanation, explanation.pre_logits),
+            "explanation": outcome(explanation.counterfactual, explanation.cf_logits),
+        },
+        top5=top5(clean),
+        pixels=fingerprint(to_pil(image)),
+    )
+
+
+def top5(probability: Tensor) -> Likeliest:
+    values, classes = torch.topk(probability, min(5, len(probability)))
+    return tuple(zip(classes.tolist(), values.tolist(), strict=True))
