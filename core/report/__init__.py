@@ -1,0 +1,38 @@
+"""report.html: an evaluation as a page that opens from disk and asks nobody for anything."""
+
+from pathlib import Path
+
+from core import atomic
+from core.evaluation.model import Evaluation
+from core.report.data import write_data
+from core.report.masks import draw_mean_masks
+from core.report.page import ASSETS, SCRIPTS, render
+from core.report.sheets import write_all_sheets
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> Path:
+    """Write ``folder/report.html`` and what it shows, ``folder/report``; returns the path of the page.
+
+    Thumbnails whose pictures did not change since the last call are kept.  Pictures larger than a thumbnail are linked
+    where ``folder`` lies in the output folder that holds them.  Raises UnreadableImage naming a picture.
+    """
+    parts = folder / "report"
+    for name in ("sheets", "data", "masks"):
+        (parts / name).mkdir(parents=True, exist_ok=True)
+    sheets = write_all_sheets(evaluation, parts / "sheets")
+    means = [draw_mean_masks(e, sheets, parts / "masks", f"{i}") for i, e in enumerate(evaluation.experiments)]
+    data = write_data(evaluation, sheets, parts / "data", folder)
+    for asset in ("report.css", *SCRIPTS):
+        atomic.write_bytes(parts / asset, (ASSETS / asset).read_bytes())
+    page = folder / "report.html"
+    atomic.write_text(page, render(evaluation, means))
+    remove_others(parts / "data", data)
+    remove_others(parts / "masks", {mean.file for found in means for mean in found})
+    return page
+
+
+def remove_others(folder: Path, wanted: set[str]) -> None:
+    """Drop what an earlier report of more pictures left."""
+    for path in folder.iterdir():
+        if path.name not in wanted:
+            path.unlink()
