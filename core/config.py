@@ -1,6 +1,6 @@
 """Every flag of main.py and the training scripts, declared once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 
 from core.datasets import DATASETS
 from core.flags import flag, label, part
@@ -49,10 +49,17 @@ class WeightsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputConfig:
+class ExperimentConfig:
     output_path: str = flag("results", "folder for all experiments on a data set", path=True, result=False)
     exp_name: str = flag("exp", "name of this experiment, a folder in OUTPUT_PATH/Results", result=False)
     save_images: bool = flag(True, "write the pictures, beside the tables", result=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig(ExperimentConfig):
+    save_float: bool = flag(
+        False, "keep pre-explanations as float16 .npy too, for postprocessing.py; needs save_images", result=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +184,49 @@ class MainConfig:
     sampling: SamplingConfig = group(SamplingConfig, "sampling: the filter and the refinement")
     model: ModelConfig = group(ModelConfig, "U-Net: as it was trained")
     diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process: as it was trained")
+
+
+SWEPT = (
+    "model_path",
+    "timestep_respacing",
+    "sampling_time_fraction",
+    "sampling_dilation",
+    "sampling_inpaint",
+    "seed",
+)
+"""The flags of postprocessing.py that take several values; the last varies fastest."""
+
+
+def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
+    """The flags of ``config`` as postprocessing.py takes them: None is the run's own, the SWEPT take several values.
+
+    Only what results depend on, and paths, are the run's; the others keep their defaults.
+    """
+    items = []
+    for item in fields(config):
+        default = None if item.metadata["result"] or item.metadata["path"] else item.default
+        metadata = {**item.metadata, "many": item.name in SWEPT}
+        items.append((item.name, item.type, field(default=default, metadata=metadata)))
+    return make_dataclass(config.__name__, [item for item in items if item[0] not in without], frozen=True)
+
+
+PostSampling, PostWeights, PostData = (of_the_run(config) for config in (SamplingConfig, WeightsConfig, DataConfig))
+PostModel, PostDiffusion, PostAttack = (of_the_run(config) for config in (ModelConfig, DiffusionConfig, AttackConfig))
+PostRun = of_the_run(RunConfig, without=("check",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostConfig:
+    """All flags of postprocessing.py: those of main.py, so that the command lines of the original are understood."""
+
+    output: ExperimentConfig = group(ExperimentConfig, "the experiment whose pre-explanations are refined")
+    sampling: PostSampling = group(PostSampling, "sampling: the refinement")
+    weights: PostWeights = group(PostWeights, "weights")
+    run: PostRun = group(PostRun, "run: where, how much at once, which part")
+    model: PostModel = group(PostModel, "U-Net: as it was trained")
+    diffusion: PostDiffusion = group(PostDiffusion, "diffusion process: as it was trained")
+    data: PostData = group(PostData, "data: the run's; to be given for a folder of the original program")
+    attack: PostAttack = group(PostAttack, "attack: the run's; understood, but nothing is attacked")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,7 +143,7 @@ def make_parser(config: type, description: str, *, hyphens: bool = False) -> Par
         titled = parser.add_argument_group(group.metadata["title"])
         for item in fields(group.type):
             extent = describe_range(item.metadata)
-            shown = "''" if item.default in ("", ()) else item.default
+            shown = shown_default(item.default)
             titled.add_argument(
                 f"--{hyphenated(item.name) if hyphens else item.name}",
                 nargs="+" if item.metadata["many"] else None,
@@ -151,6 +151,10 @@ def make_parser(config: type, description: str, *, hyphens: bool = False) -> Par
                 help=f"{item.metadata['help']} (default {shown}{'; ' + extent if extent else ''})".replace("%", "%%"),
             )
     return parser
+
+
+def shown_default(default: Any) -> Any:
+    return "''" if default in ("", ()) else "as in the run" if default is None else default
 
 
 def hyphenated(name: str) -> str:
@@ -225,11 +229,19 @@ def read_preset(config: type, preset: str) -> dict[str, Any]:
                 f"{file}: {name} is no flag of this program" + (f"; did you mean {close[0]}?" if close else "")
             )
         metadata = known[name].metadata
-        value = convert(name, metadata, "" if value is None else str(value))
-        if metadata["path"] and value and "://" not in value:
-            value = str((file.parent / value).resolve())
-        values[name] = value
+        read = [preset_value(name, metadata, one, file) for one in (value if isinstance(value, list) else [value])]
+        if len(read) > 1 and not metadata["many"]:
+            raise UserError(f"{file}: {name}: wanted one value, found {len(read)}")
+        values[name] = tuple(read) if metadata["many"] else read[0]
     return values
+
+
+def preset_value(name: str, metadata: dict, value: Any, file: Path) -> Any:
+    """A value as if it were typed; a relative path is relative to the file."""
+    value = convert(name, metadata, "" if value is None else str(value))
+    if metadata["path"] and value and "://" not in value:
+        return str((file.parent / value).resolve())
+    return value
 
 
 def flags_table(config: type) -> str:
@@ -238,8 +250,9 @@ def flags_table(config: type) -> str:
     for group in fields(config):
         lines += [f"**{group.metadata['title']}**", "", "| flag | default | range | meaning |", "|---|---|---|---|"]
         for item in fields(group.type):
-            default = f"`{item.default}`" if item.default != "" else "`''`"
-            lines.append(f"| `--{item.name}` | {default} | {describe_range(item.metadata)} | {item.metadata['help']} |")
+            default = item.default if item.default is None else f"`{shown_default(item.default)}`"
+            extent = ", ".join(filter(None, (describe_range(item.metadata), item.metadata["many"] and "several")))
+            lines.append(f"| `--{item.name}` | {default or ''} | {extent} | {item.metadata['help']} |")
         lines.append("")
     return "\n".join(lines)
 

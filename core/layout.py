@@ -25,18 +25,31 @@ FOLDERS = tuple(f"{correct}/{flipped}" for correct in ("CC", "IC") for flipped i
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is drawn for one picture. contents: by kind, then CF, Noise or SM."""
+    """What is drawn for one picture. contents: by kind, then CF, Noise or SM.
 
-    original: Image.Image
+    original: None leaves the stored one alone.  pre_explanation: its .npy file.
+    """
+
+    original: Image.Image | None
     contents: Mapping[str, Mapping[str, Image.Image]]
+    pre_explanation: bytes | None = None
 
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """``Original`` and ``Results/EXP`` below an output folder."""
+    """``Original`` and ``Results/EXP`` below an output folder.
+
+    refined: postprocessing's folder in an experiment's, which holds explanations alone, without a folder of that name.
+    """
 
     output: Path
     exp_name: str
+    refined: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the pictures that are stored here."""
+        return KINDS[1:] if self.refined else KINDS
 
     @property
     def root(self) -> Path:
@@ -59,9 +72,9 @@ class ResultFolder:
 
     def folders(self) -> list[Path]:
         """Every folder that files are written to."""
-        leaves = [f"{kind}/{folder}/{content}" for kind in KINDS for folder in FOLDERS for content in CONTENTS]
+        leaves = {path.parent: None for path in self.places(0)}
         originals = [self.output / "Original" / correct for correct in ("Correct", "Incorrect")]
-        return [self.root, *(self.root / leaf for leaf in leaves), *originals, self.records_folder, self.log]
+        return [self.root, *leaves, *originals, self.records_folder, self.log]
 
     def any_file(self) -> Path | None:
         """A picture, text or record of the folder, if it holds any."""
@@ -74,16 +87,22 @@ class ResultFolder:
 
     def path(self, kind: str, folder: str, content: str, index: int) -> Path:
         suffix = "txt" if content == "Info" else "png"
-        return self.root / kind / folder / content / f"{index:07d}.{suffix}"
+        place = self.root if self.refined else self.root / kind
+        return place / folder / content / f"{index:07d}.{suffix}"
+
+    def floats(self, folder: str, index: int) -> Path:
+        """Where ``--save_float`` keeps a pre-explanation."""
+        return self.path("pre-explanation", folder, "CF", index).with_suffix(".npy")
 
     def pictures(self, record: Record) -> dict[tuple[str, str], Path]:
         """(kind, content) -> path of the pictures of a record, the original apart."""
-        keys = [(kind, content) for kind in KINDS for content in CONTENTS if content != "Info"]
+        keys = [(kind, content) for kind in self.kinds for content in CONTENTS if content != "Info"]
         return {(kind, content): self.path(kind, record.folder(kind), content, record.index) for kind, content in keys}
 
     def places(self, index: int) -> list[Path]:
         """Every path that a picture's files may have."""
-        return [self.path(kind, folder, name, index) for kind in KINDS for folder in FOLDERS for name in CONTENTS]
+        paths = [self.path(kind, folder, name, index) for kind in self.kinds for folder in FOLDERS for name in CONTENTS]
+        return paths if self.refined else [*paths, *(self.floats(folder, index) for folder in FOLDERS)]
 
     def record(self, index: int) -> Path:
         return self.records_folder / f"{index:07d}.json"
@@ -96,13 +115,15 @@ class ResultFolder:
 
         What an earlier attempt left is removed, its record first: at every instant a record has its own files.
         """
-        infos = {self.path(kind, record.folder(kind), "Info", record.index): record.info(kind) for kind in KINDS}
+        infos = {self.path(kind, record.folder(kind), "Info", record.index): record.info(kind) for kind in self.kinds}
         files = {path: text.encode() for path, text in infos.items()}
         if pictures:
             drawn = {path: pictures.contents[kind][content] for (kind, content), path in self.pictures(record).items()}
             files |= {path: atomic.png(picture) for path, picture in drawn.items()}
+        if pictures and pictures.pre_explanation:
+            files[self.floats(record.folder("pre-explanation"), record.index)] = pictures.pre_explanation
         self.forget(record.index, but=files)
-        if pictures:
+        if pictures and pictures.original:
             self.write_original(record, pictures.original)
         for path, data in files.items():
             atomic.write_bytes(path, data)
@@ -164,11 +185,16 @@ class ResultFolder:
 
     def pictures_of(self, record: Record) -> dict[str, Path] | None:
         """The pictures to show of a finished one; None where they were not saved."""
+        experiment = ResultFolder(self.output, str(Path(self.exp_name).parent)) if self.refined else self
+        masked = self.kinds[0]
         originals = (self.original(record.index, correct) for correct in (True, False))  # another classifier moves it
+        folders = FOLDERS if self.refined else [record.folder("pre-explanation")]  # it may have been judged elsewhere
+        attacked = (experiment.path("pre-explanation", folder, "CF", record.index) for folder in folders)
         shown = {
             "original": next(filter(Path.exists, originals), None),
-            **{kind: self.path(kind, record.folder(kind), "CF", record.index) for kind in KINDS},
-            "mask": self.path("pre-explanation", record.folder("pre-explanation"), "SM", record.index),
+            "pre-explanation": next(filter(Path.exists, attacked), None),
+            "mask": self.path(masked, record.folder(masked), "SM", record.index),
+            "explanation": self.path("explanation", record.folder("explanation"), "CF", record.index),
         }
         return shown if all(path and path.exists() for path in shown.values()) else None
 

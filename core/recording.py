@@ -7,6 +7,7 @@ from torch import Tensor
 
 from core.explain import Explanation
 from core.filtering import change_mask
+from core.floats import to_npy, to_stored
 from core.layout import Pictures, fingerprint
 from core.objectives import predict, probabilities
 from core.records import KINDS, Likeliest, Outcome, Record
@@ -18,15 +19,25 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
-def draw_pictures(explanation: Explanation, i: int) -> Pictures:
-    """The i-th picture of a batch, with what was found for it."""
+def draw_pictures(explanation: Explanation, i: int, *, inpaint: float | None = None) -> Pictures:
+    """The i-th picture of a batch, with what was found for it.
+
+    inpaint: where the pre-explanation is to be kept as numbers, too, the threshold of the mask.
+    """
     image, noised = explanation.image[i], to_pil(explanation.noised[i])
     shown = {"pre-explanation": explanation.pre_explanation[i], "explanation": explanation.counterfactual[i]}
     contents = {}
     for kind in KINDS:
         mask = change_mask(image[None], shown[kind][None])[0]
         contents[kind] = {"CF": to_pil(shown[kind]), "Noise": noised, "SM": to_pil(mask)}
-    return Pictures(to_pil(image), contents)
+    numbers = None if inpaint is None else to_npy(to_stored(image, explanation.pre_explanation[i], inpaint))
+    return Pictures(to_pil(image), contents, numbers)
+
+
+def draw_refined(explanation: Explanation, i: int) -> Pictures:
+    """The i-th picture of a batch that was refined again; its mask is 1 where pixels are kept, as the original's."""
+    drawn = {"CF": explanation.counterfactual, "Noise": explanation.noised, "SM": explanation.keep.float()}
+    return Pictures(None, {"explanation": {name: to_pil(pictures[i]) for name, pictures in drawn.items()}})
 
 
 def make_record(explanation: Explanation, i: int, *, index: int, file: str, label: int) -> Record:

@@ -4,6 +4,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from core.experiment import (
 )
 from core.explain import Explanation, explain
 from core.flags import UserError, to_dict
-from core.layout import ResultFolder, fingerprint
+from core.layout import Pictures, ResultFolder, fingerprint
 from core.notices import notice
 from core.recording import draw_pictures, make_record, to_pil
 from core.records import Record
@@ -37,7 +39,15 @@ from core.setup import (
     select_images,
 )
 
-ExplainFn = Callable[[list[Sample]], Explanation]
+
+@dataclass(frozen=True)
+class Method:
+    """explain: decoded pictures -> what was found; draw: what to store of the i-th of these."""
+
+    explain: Callable[[list[Sample]], Explanation]
+    draw: Callable[[Explanation, int], Pictures]
+
+
 DECODED = 16  # finished pictures that are compared with those of the data folder
 
 
@@ -57,13 +67,11 @@ def run(config: MainConfig) -> ResultFolder:
     check_labels(config, images, networks.classifier.num_outputs)
     selected = select_images(images, config)
     make_folder(results, describe(config, images.class_names or classes))
-    finish(config, results, selected, len(select_images(images, config, all_chunks=True)), explainer(config, networks))
+    finish(config, results, selected, len(select_images(images, config, all_chunks=True)), explaining(config, networks))
     return results
 
 
-def finish(
-    config: MainConfig, results: ResultFolder, selected: ImageSet, total: int, explain_samples: ExplainFn
-) -> None:
+def finish(config: MainConfig, results: ResultFolder, selected: ImageSet, total: int, method: Method) -> None:
     """Explain what is not finished of the selected pictures, in a folder that exists, and write its tables.
 
     total: pictures of all chunks.
@@ -75,7 +83,7 @@ def finish(
         notice(f"{len(selected) - len(positions)} of {len(selected)} pictures are finished already; continuing")
     with RunLog(results.log, {"pictures": len(selected), "selected": total, "flags": to_dict(config)}) as log:
         try:
-            explain_all(config, results, selected, positions, explain_samples, log)
+            explain_all(config, results, selected, positions, method, log)
         finally:
             write_tables(config, results, {entry.index for entry in selected.records})
 
@@ -142,7 +150,7 @@ def lacking_chunks(chunks: int, missing: list[int]) -> str:
     return f"run --chunks {chunks} with --chunk {parts}"
 
 
-def explainer(config: MainConfig, networks: Networks) -> ExplainFn:
+def explaining(config: MainConfig, networks: Networks) -> Method:
     """``explain`` as the flags say."""
 
     def explain_samples(samples: list[Sample]) -> Explanation:
@@ -160,7 +168,8 @@ def explainer(config: MainConfig, networks: Networks) -> ExplainFn:
             class_cond=config.model.class_cond,
         )
 
-    return explain_samples
+    inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
+    return Method(explain_samples, partial(draw_pictures, inpaint=inpaint))
 
 
 def explain_all(
@@ -168,7 +177,7 @@ def explain_all(
     results: ResultFolder,
     images: Sequence[Sample],
     positions: list[int],
-    explain_samples: ExplainFn,
+    method: Method,
     log: RunLog,
 ) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
@@ -176,7 +185,7 @@ def explain_all(
     with Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress:
         for batch in batches(config, results, images, positions):
             started = time.perf_counter()
-            for record in explain_batch(config, results, batch, explain_samples):
+            for record in explain_batch(config, results, batch, method):
                 done, flips = done + 1, flips + record.outcomes["explanation"].success
             log.timed([sample.index for sample in batch], (time.perf_counter() - started) / len(batch))
             progress.set_postfix_str(f"{flips} of {done} flipped", refresh=False)
@@ -215,14 +224,12 @@ def batches(
         yield batch
 
 
-def explain_batch(
-    config: MainConfig, results: ResultFolder, batch: list[Sample], explain_samples: ExplainFn
-) -> list[Record]:
+def explain_batch(config: MainConfig, results: ResultFolder, batch: list[Sample], method: Method) -> list[Record]:
     """Explain and write one batch. With ``--cudnn_deterministic`` it is padded, since kernels may go by its size."""
     count = len(batch)
     padded = batch + [batch[-1]] * (config.run.batch_size - count if config.run.cudnn_deterministic else 0)
     try:
-        explanation = explain_samples(padded)
+        explanation = method.explain(padded)
     except torch.OutOfMemoryError:
         advice = "choose a smaller --batch_size, or --attack_joint_checkpoint True"
         raise UserError(f"the device has too little memory for {len(padded)} pictures: {advice}") from None
@@ -230,6 +237,6 @@ def explain_batch(
     for i, sample in enumerate(batch):
         file = file_name(config, sample.path)
         record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
-        results.write(record, draw_pictures(explanation, i) if config.output.save_images else None)
+        results.write(record, method.draw(explanation, i) if config.output.save_images else None)
         records.append(record)
     return records

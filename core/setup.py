@@ -26,6 +26,8 @@ def check(config: MainConfig) -> None:
     for name in ("attack_joint_shortcut", "attack_joint_checkpoint"):
         if getattr(attack, name) and not attack.attack_joint:
             raise UserError(f"--{name} True goes through the diffusion model, which --attack_joint False leaves out")
+    if config.output.save_float and not config.output.save_images:
+        raise UserError("--save_float True keeps numbers beside the pictures, which --save_images False leaves out")
     untargeted = data.label_target == -1 and data.dataset not in BINARY
     if untargeted and attack.attack_method == "C&W":
         raise UserError("--attack_method C&W is targeted; give a --label_target")

@@ -11,6 +11,7 @@ from core.records import Record
 
 COLUMNS = ("original", "pre-explanation", "mask", "explanation")
 TITLES = ("original", "pre-explanation", "mask", "counterfactual")
+REFINED_TITLES = ("original", "pre-explanation", "kept in white", "counterfactual")
 TILE, GAP, CAPTION, HEADER, PER_ROW, LIMIT = 128, 8, 20, 56, 2, 24
 INK, FAINT, GOOD, BAD = "#1a1a1a", "#6b6b6b", "#1a7f37", "#b3261e"
 
@@ -41,7 +42,7 @@ def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence
         ImageFont.load_default(16),
     )
     for place in range(min(PER_ROW, len(shown))):
-        for column, title in enumerate(TITLES):
+        for column, title in enumerate(REFINED_TITLES if results.refined else TITLES):
             draw.text((GAP + place * (block + GAP) + column * (tile[0] + GAP), HEADER - 20), title, FAINT, font)
     for place, record in enumerate(shown):
         left = GAP + place % PER_ROW * (block + GAP)

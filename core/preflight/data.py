@@ -18,6 +18,7 @@ from core.config import MainConfig
 from core.datasets import EmptySelection, ImageSet, Sample, UnreadableImage, prefetch, select
 from core.explain import filter_steps
 from core.filtering import Filter, change_mask, to_image
+from core.floats import to_npy
 from core.layout import ResultFolder
 from core.noise import REFINEMENT, image_noise
 from core.objectives import predict
@@ -225,6 +226,7 @@ def measure_disk(
         change = torch.from_numpy(np.random.default_rng(0).uniform(-reach, reach, tuple(image.shape))).to(image)
         noise, mask = png_size(noised), png_size(change_mask(image[None], noised[None])[0])
         sizes += [2 * png_size(image), png_size((image + change).clamp(0, 1)), noise, noise, mask, mask]
+        sizes += [len(to_npy(image.half()))] if config.output.save_float else []
     per_picture = sum(-(-size // block) * block for size in sizes)
     return DiskCheck(
         per_picture,

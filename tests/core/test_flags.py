@@ -70,7 +70,7 @@ ORIGINAL = {
 }
 """Every flag of the original's main.py with its default."""
 
-OURS = {"device": "auto", "num_workers": 2, "classifier_arch": "", "check": False}
+OURS = {"device": "auto", "num_workers": 2, "classifier_arch": "", "check": False, "save_float": False}
 
 CONFIGS = [MainConfig, TrainDiffusionConfig, TrainClassifierConfig]
 
