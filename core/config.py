@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 
 from core.datasets import DATASETS
 from core.flags import flag, label, part
+from core.regions import names_a_file
 
 ATTACKS = ("PGD", "GD", "C&W", "None")
 SCHEDULES = ("none", "step", "linear")
@@ -127,6 +128,17 @@ class AttackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegionConfig:
+    region: str = flag(
+        "",
+        "x0,y0,x1,y1 in pixels, a picture that is white where it may change, or a folder of such by file name; "
+        "'' is everywhere",
+        path=names_a_file,
+    )
+    region_invert: bool = flag(False, "what is outside the region may change, instead of what is inside")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     sampling_time_fraction: float = flag(
         0.1, "share of the respaced steps that the filter noises and denoises", low=0, high=1
@@ -181,6 +193,7 @@ class MainConfig:
     output: OutputConfig = group(OutputConfig, "output")
     run: RunConfig = group(RunConfig, "run: where, how much at once, which part")
     attack: AttackConfig = group(AttackConfig, "attack: the pre-explanation")
+    region: RegionConfig = group(RegionConfig, "region: where a picture may change")
     sampling: SamplingConfig = group(SamplingConfig, "sampling: the filter and the refinement")
     model: ModelConfig = group(ModelConfig, "U-Net: as it was trained")
     diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process: as it was trained")

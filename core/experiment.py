@@ -11,6 +11,7 @@ from core.config import MainConfig
 from core.flags import UserError, flag_items, to_dict
 from core.layout import ResultFolder
 from core.records import KINDS, Record, summarise
+from core.regions import region_digest
 from core.sheet import draw_sheet
 from models.loading import digest
 
@@ -86,11 +87,13 @@ def describe(config: MainConfig, classes: Sequence[str] | None) -> dict:
     """
     packages = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow")
     weights = {name: getattr(config.weights, name) for name in ("model_path", "classifier_path")}
+    digests = {name: digest(path) for name, path in weights.items() if path}
+    digests["region"] = region_digest(config.region.region)
     kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *weights}
     return {
         "flags": {name: value for name, value in to_dict(config).items() if name in kept},
         "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
-        "weights": {name: f"sha256:{digest(path)}" for name, path in weights.items() if path},
+        "weights": {name: f"sha256:{sha}" for name, sha in digests.items() if sha},
         "classes": list(classes) if classes else None,
     }
 
@@ -117,7 +120,11 @@ def write_tables(config: MainConfig, results: ResultFolder, indices: Container[i
 
 def write_tables_of(config: MainConfig, results: ResultFolder, records: list[Record], *, skipped: int) -> None:
     """The same over these records, with the number of pictures that could not be read."""
-    atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summarise(records, skipped=skipped))
+    summary = summarise(records, skipped=skipped)
+    if config.region.region:
+        where = ("everywhere but " if config.region.region_invert else "") + config.region.region
+        summary["region"] = {"where": where, "flip rate": summary["explanation"]["cf"]}
+    atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summary)
     rows = [record.row() for record in records]
     atomic.write_csv(results.root / chunk_name(config, "results.csv"), rows, list(rows[0]))
     if config.output.save_images:
@@ -134,4 +141,8 @@ def summary_table(summary: dict) -> str:
             f"{kind:<17}{summary['n']:>6}{accuracy:>10}{figures['cf']:>11.3f}"
             f"{figures['l1']:>8.4f}{figures['l inf']:>8.3f}"
         )
-    return "\n".join(lines + ([f"skipped: {summary['skipped']}"] if summary["skipped"] else []))
+    if summary["skipped"]:
+        lines.append(f"skipped: {summary['skipped']}")
+    if "region" in summary:
+        lines.append("flip rate {flip rate:.3f} where this may change: {where}".format(**summary["region"]))
+    return "\n".join(lines)

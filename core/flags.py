@@ -4,7 +4,7 @@ import argparse
 import difflib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -30,15 +30,16 @@ def flag(
     low: float | None = None,
     high: float | None = None,
     kind: Any = None,
-    path: bool = False,
+    path: bool | Callable[[str], bool] = False,
     result: bool = True,
     many: bool = False,
 ) -> Any:
     """A dataclass field that is a flag of the same name.
 
     aliases: other spellings of a choice.  low, high: inclusive bounds.  kind: text -> value, the default's type if
-    not given.  path: a relative value in a preset file is relative to that file.  result: whether the result of a
-    picture depends on the flag, so that an experiment cannot be continued with another value.  many: takes one value
+    not given.  path: a relative value in a preset file is relative to that file; a function says of which values that
+    holds.  result: whether the result of a picture depends on the flag, so that an experiment cannot be continued with
+    another value.  many: takes one value
     or more, each of ``kind``, and gives a tuple.
     """
     metadata = {
@@ -239,7 +240,8 @@ def read_preset(config: type, preset: str) -> dict[str, Any]:
 def preset_value(name: str, metadata: dict, value: Any, file: Path) -> Any:
     """A value as if it were typed; a relative path is relative to the file."""
     value = convert(name, metadata, "" if value is None else str(value))
-    if metadata["path"] and value and "://" not in value:
+    is_path = metadata["path"](value) if callable(metadata["path"]) else metadata["path"]
+    if is_path and value and "://" not in value:
         return str((file.parent / value).resolve())
     return value
 

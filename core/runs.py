@@ -28,6 +28,7 @@ from core.layout import Pictures, ResultFolder, fingerprint
 from core.notices import notice
 from core.recording import draw_pictures, make_record, to_pil
 from core.records import Record
+from core.regions import Region, open_region
 from core.runlog import RunLog
 from core.setup import (
     Networks,
@@ -66,8 +67,10 @@ def run(config: MainConfig) -> ResultFolder:
     config, images = align_classes(config, images, classes)
     check_labels(config, images, networks.classifier.num_outputs)
     selected = select_images(images, config)
+    region = load_region(config, selected)
     make_folder(results, describe(config, images.class_names or classes))
-    finish(config, results, selected, len(select_images(images, config, all_chunks=True)), explaining(config, networks))
+    total = len(select_images(images, config, all_chunks=True))
+    finish(config, results, selected, total, explaining(config, networks, region))
     return results
 
 
@@ -114,6 +117,16 @@ def file_name(config: MainConfig, path: Path) -> str:
     return Path(os.path.relpath(path, Path(config.data.data_dir).expanduser())).as_posix()
 
 
+def load_region(config: MainConfig, images: ImageSet) -> Region | None:
+    """Where the pictures may change; None: everywhere.  Raises UserError for a picture that cannot."""
+    region = open_region(config.region.region, invert=config.region.region_invert)
+    samples = prefetch(images, range(len(images)), 0) if region else ()
+    first = next((sample for sample in samples if isinstance(sample, Sample)), None)
+    if first is not None:
+        region.check([file_name(config, entry.path) for entry in images.records], *first.image.shape[1:])
+    return region
+
+
 def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
     """Write the tables of the whole experiment from what its chunks finished; refuse if pictures are missing."""
     stored = read_config(results)
@@ -150,12 +163,13 @@ def lacking_chunks(chunks: int, missing: list[int]) -> str:
     return f"run --chunks {chunks} with --chunk {parts}"
 
 
-def explaining(config: MainConfig, networks: Networks) -> Method:
+def explaining(config: MainConfig, networks: Networks, region: Region | None) -> Method:
     """``explain`` as the flags say."""
 
     def explain_samples(samples: list[Sample]) -> Explanation:
+        image = torch.stack([sample.image for sample in samples]).to(networks.device)
         return explain(
-            torch.stack([sample.image for sample in samples]).to(networks.device),
+            image,
             networks.classifier,
             networks.denoiser,
             networks.diffusion,
@@ -166,6 +180,7 @@ def explaining(config: MainConfig, networks: Networks) -> Method:
             indices=[sample.index for sample in samples],
             seed=config.run.seed,
             class_cond=config.model.class_cond,
+            region=region and region.masks([file_name(config, sample.path) for sample in samples], image),
         )
 
     inpaint = config.sampling.sampling_inpaint if config.output.save_float else None

@@ -9,6 +9,7 @@ from core.config import MainConfig
 from core.datasets import BINARY, ImageSet, open_dataset, resolve_label, resolve_name, select
 from core.explain import filter_steps
 from core.flags import UserError, to_dict
+from core.regions import open_region
 from core.runtime import choose_device, half_precision, make_deterministic, notice
 from guided_diffusion.checkpoint import build_unet
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion, make_diffusion
@@ -34,6 +35,7 @@ def check(config: MainConfig) -> None:
     if untargeted and config.model.class_cond:
         raise UserError("--class_cond True denoises towards a target; give a --label_target")
     filter_steps(sampling, diffusion_of(config))
+    open_region(config.region.region, invert=config.region.region_invert)
     name = Path(config.output.exp_name)
     if not config.output.exp_name.strip("/.") or ".." in name.parts or name.is_absolute():
         raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder in OUTPUT_PATH/Results")

@@ -12,6 +12,7 @@ from core.layout import ResultFolder
 from core.preflight.data import Budget, measure_classifier, measure_disk, survey
 from core.preflight.model import first_pictures, make_trial, measure_cost, measure_denoiser, measure_filter
 from core.preflight.report import Report
+from core.runs import load_region
 from core.setup import (
     Networks,
     align_classes,
@@ -51,6 +52,7 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
         attempt(faults, check_labels, config, images, classifier.num_outputs)
     attempt(faults, check_folder, results, config)
     pictures, pending = attempt(faults, survey, images, config, results) or (None, images)
+    attempt(faults, load_region, config, pending)
     report = Report(config=config, device=device, faults=faults, pictures=pictures)
     if classifier is not None:
         report.trained_size = classifier.image_size

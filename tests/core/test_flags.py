@@ -70,7 +70,15 @@ ORIGINAL = {
 }
 """Every flag of the original's main.py with its default."""
 
-OURS = {"device": "auto", "num_workers": 2, "classifier_arch": "", "check": False, "save_float": False}
+OURS = {
+    "device": "auto",
+    "num_workers": 2,
+    "classifier_arch": "",
+    "check": False,
+    "save_float": False,
+    "region": "",
+    "region_invert": False,
+}
 
 CONFIGS = [MainConfig, TrainDiffusionConfig, TrainClassifierConfig]
 

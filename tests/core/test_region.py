@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from PIL import Image
 from toys import SIDE, ToyClassifier, attack_config, pictures, sampling_config, toy_diffusion, toy_unet
 
 from core.explain import explain, explain_again
+from core.regions import open_region
 
 NETWORKS = (ToyClassifier(), toy_unet(), toy_diffusion())
 BOTTOM = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.bool)
@@ -78,3 +80,17 @@ def test_a_stored_pre_explanation_is_refined_in_the_region_again():
 def test_a_region_of_another_shape_or_type_is_refused(region):
     with pytest.raises(ValueError, match=r"region: wanted bool \(2, 1, 8, 8\) or \(1, 1, 8, 8\)"):
         run(pictures(2), region)
+
+
+def test_a_region_of_a_driving_scene_is_scaled_whole(tmp_path):
+    """Scenes are twice as wide as high and not cropped: the left half stays the left half."""
+    picture = Image.new("L", (64, 36))
+    picture.paste(255, (0, 0, 32, 36))
+    picture.save(tmp_path / "left.png")
+    mask = open_region(str(tmp_path / "left.png"), invert=False).mask("a.jpg", 8, 16)
+    assert mask.shape == (1, 8, 16) and mask[..., :8].all() and not mask[..., 8:].any()
+
+
+def test_a_rectangle_may_reach_beyond_the_picture():
+    mask = open_region("4,6,99,99", invert=False).mask("a.jpg", 8, 8)
+    assert mask.nonzero().amin(0).tolist() == [0, 6, 4] and mask.sum() == 8
