@@ -65,8 +65,12 @@ def make_trainer(config: TrainDiffusionConfig, images: ImageSet) -> tuple[Traine
     condition = conditions(config, images) if config.model.class_cond else None
     if condition is not None:
         flags["num_classes"] = condition.shape[1] if condition.ndim == 2 else len(images.class_names)
+    if training.init_weights and training.resume_checkpoint:
+        raise UserError("--init_weights begins anew, --resume_checkpoint continues; give one of them")
     torch.manual_seed(config.device.seed)
-    model = build_unet(flags).to(device, memory_format=torch.channels_last)
+    path = training.init_weights
+    weights = state_dict(load_weights(path, flag="--init_weights")) if path else None
+    model = build_unet(flags, weights, path).requires_grad_().to(device, memory_format=torch.channels_last)
     options = TrainingOptions(
         seed=config.device.seed,
         init_step=None if training.init_step == -1 else training.init_step,

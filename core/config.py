@@ -258,6 +258,7 @@ class TrainingConfig:
     init_step: int = flag(-1, "steps of the chain from this one on are never drawn; -1 draws all", low=-1)
     log_interval: int = flag(10, "steps between two lines of log.csv", low=1)
     save_interval: int = flag(10000, "steps between two checkpoints, each with a grid of samples", low=1)
+    init_weights: str = flag("", "weights to begin with, to fit a trained model to other pictures", path=True)
     resume_checkpoint: str = flag("", "modelNNNNNN.pt to continue from; its ema and opt files lie beside it", path=True)
 
 
@@ -277,7 +278,10 @@ class ClassifierTrainingConfig:
     output_path: str = flag(
         "classifier.pt", "file to write: architecture, class names, normalisation and weights", path=True
     )
-    arch: str = flag("small-32", "'small-WIDTH', for pictures of 28 to 64 pixels, or a torchvision classifier")
+    arch: str = flag(
+        "small-32",
+        "small-WIDTH, plain-WIDTH or mixer-WIDTH, for pictures of 28 to 64 pixels, or a torchvision classifier",
+    )
     val_dir: str = flag("", "class folders to measure the accuracy on, with the classes of data_dir", path=True)
     epochs: int = flag(10, "passes over the pictures", low=1)
     batch_size: int = flag(128, "pictures a step", low=1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.loading import WeightsError, check_fit, describe, load_into, load_weights, save_weights, state_dict
-from models.small import SmallNetwork
+from models.small import FAMILIES
 
 FORMAT, VERSION = "ace-classifier", 1
 FLAG = "--classifier_path"
@@ -59,12 +59,12 @@ class Classifier(nn.Module):
 
 
 def build_classifier(arch: str, num_classes: int) -> nn.Module:
-    """An untrained network, of normalised input: 'small-<width>' or a classification model of torchvision by name."""
-    if arch.startswith("small-"):
-        width = arch.removeprefix("small-")
+    """An untrained network, of normalised input: one of ``models.small``, or a torchvision classifier, by name."""
+    family, _, width = arch.partition("-")
+    if family in FAMILIES:
         if not width.isdecimal() or not 4 <= int(width) <= 512:
-            raise ValueError(f"architecture {arch}: the width must be a number from 4 to 512, as in small-32")
-        return SmallNetwork(int(width), num_classes)
+            raise ValueError(f"architecture {arch}: the width must be a number from 4 to 512, as in {family}-32")
+        return FAMILIES[family](int(width), num_classes)
     names = torchvision.models.list_models(module=torchvision.models)
     if arch not in names:
         near = difflib.get_close_matches(arch, names, 3) or ["small-32", "resnet18", "resnet50"]

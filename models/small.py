@@ -1,4 +1,8 @@
-"""A small convolutional network for pictures of about 28 to 64 pixels."""
+"""Small networks for pictures of about 28 to 64 pixels: ``small-<width>``, ``plain-<width>`` and ``mixer-<width>``.
+
+They are unlike each other in what an attack can exploit: shortcuts and strides, max pooling and position, patches and
+wide kernels. Every network takes (N, 3, H, W) and returns (N, num_classes).
+"""
 
 from torch import Tensor, nn
 
@@ -23,7 +27,7 @@ class Block(nn.Module):
 
 
 class SmallNetwork(nn.Module):
-    """(N, 3, H, W) -> (N, num_classes): a stem, three stages of widths w, 2w and 4w, average pooling, a linear head."""
+    """A stem, three stages of widths w, 2w and 4w, average pooling, a linear head."""
 
     def __init__(self, width: int, num_classes: int):
         super().__init__()
@@ -35,5 +39,58 @@ class SmallNetwork(nn.Module):
         )
         self.head = nn.Linear(4 * width, num_classes)
 
+    def features(self, x: Tensor) -> Tensor:
+        return self.stages(self.stem(x)).mean(dim=(2, 3))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.stages(self.stem(x)).mean(dim=(2, 3)))
+        return self.head(self.features(x))
+
+
+class PlainNetwork(nn.Module):
+    """Convolutions, ReLU and max pooling (after VGG, Simonyan and Zisserman 2015); the head sees a 3 x 3 grid."""
+
+    def __init__(self, width: int, num_classes: int):
+        super().__init__()
+        widths = (3, width, 2 * width, 4 * width)
+        stages = ((*_conv(a, b), nn.ReLU(), nn.MaxPool2d(2)) for a, b in zip(widths, widths[1:], strict=False))
+        self.stages = nn.Sequential(*(layer for stage in stages for layer in stage))
+        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.head = nn.Linear(9 * 4 * width, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.pool(self.stages(x)).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class MixerBlock(nn.Module):
+    """A 7 x 7 convolution of each channel beside a shortcut, then one across channels (Trockman and Kolter 2022)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.space = nn.Sequential(depthwise, nn.GELU(), nn.BatchNorm2d(width))
+        self.channels = nn.Sequential(nn.Conv2d(width, width, 1), nn.GELU(), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.channels(x + self.space(x))
+
+
+class MixerNetwork(nn.Module):
+    """Patches of 4 x 4 pixels, four mixing blocks of one width, average pooling, a linear head."""
+
+    def __init__(self, width: int, num_classes: int):
+        super().__init__()
+        self.patches = nn.Sequential(nn.Conv2d(3, width, 4, stride=4), nn.GELU(), nn.BatchNorm2d(width))
+        self.blocks = nn.Sequential(*(MixerBlock(width) for _ in range(4)))
+        self.head = nn.Linear(width, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.blocks(self.patches(x)).mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+FAMILIES = {"small": SmallNetwork, "plain": PlainNetwork, "mixer": MixerNetwork}

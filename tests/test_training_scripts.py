@@ -69,6 +69,18 @@ def test_a_resumed_training_ends_with_the_same_weights(pictures, trained, tmp_pa
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_training_begins_with_given_weights_and_moves_them_little(pictures, trained, tmp_path):
+    given = ["--init_weights", str(trained / "ema_0.9999_000004.pt"), "--lr", "1e-6"]
+    train_ddpm(pictures, tmp_path / "fitted", "--lr_anneal_steps", "2", *given)
+    before, after = load_weights(trained / "ema_0.9999_000004.pt"), load_weights(tmp_path / "fitted/model000002.pt")
+    assert 0 < max((before[name].float() - after[name]).abs().max().item() for name in before) < 1e-5
+
+
+def test_beginning_with_weights_and_continuing_at_once_is_refused(pictures, tmp_path):
+    with pytest.raises(ValueError, match="give one of them"):
+        train_ddpm(pictures, tmp_path, "--init_weights", "a.pt", "--resume_checkpoint", "model000002.pt")
+
+
 def test_a_class_conditional_model_is_trained_on_the_labels(pictures, tmp_path):
     train_ddpm(pictures, tmp_path, "--lr_anneal_steps", "2", "--class_cond", "True")
     assert load_weights(tmp_path / "model000002.pt")["label_emb.weight"].shape[0] == 2
