@@ -56,11 +56,11 @@ def load_unseen(
     seen = {attacked.sha256: "the classifier that was attacked; transfer is asked of others"}
     networks = {}
     for file in files:
-        sha256 = digest(file)
+        classifier, sha256 = load(file, attacked, arch, flag), digest(file)
         if sha256 in seen:
             raise UserError(f"{flag} {file}: is {seen[sha256]}")
         seen[sha256] = f"the same classifier as {file}"
-        networks[file] = aligned(load(file, attacked, arch, flag).to(device), attacked.classes, f"{flag} {file}")
+        networks[file] = aligned(classifier.to(device), attacked.classes, f"{flag} {file}")
     return networks
 
 
@@ -90,7 +90,11 @@ def aligned(classifier: classifiers.Classifier, classes: tuple[str, ...] | None,
         raise UserError(f"{name}: has {len(order)} classes without names, but the experiment has {len(classes)}")
 
     def logits(image: Tensor) -> Tensor:
-        output = classifier(image)
+        try:
+            output = classifier(image)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{name}: cannot take pictures of {image.shape[3]} x {image.shape[2]}: {reason}") from None
         if not output.isfinite().all():
             raise ValueError(f"{name}: its output is NaN or infinity")
         both = torch.stack([torch.zeros_like(output), output], 1) if output.ndim == 1 else output

@@ -8,7 +8,8 @@ import torch
 from toys import CLASSES, SIDE, Workshop, exit_code, pictures
 
 from compute_transfer import main
-from models.classifiers import open_ours, save_classifier
+from core.metrics.unseen import aligned
+from models.classifiers import Classifier, open_ours, save_classifier
 from models.loading import load_weights
 
 
@@ -90,6 +91,23 @@ def test_transfer_of_an_experiment_without_flips_is_not_available(workshop, tmp_
     assert capsys.readouterr().out.splitlines()[-1] == "pooled: transfer n/a (0 images)"
 
 
+@pytest.mark.parametrize(("names", "answer"), [(("no", "yes"), 1), (("yes", "no"), 0), (None, 1)])
+def test_transfer_asks_a_binary_classifier_by_the_names_of_its_answers(names, answer):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1))
+    torch.nn.init.constant_(network[1].weight, 0.1)
+    classifier = Classifier(network, ([0.0] * 3, [1.0] * 3), num_outputs=1, view=0, class_names=names)
+    logits = aligned(classifier, ("no", "yes"), "--classifier a.pt")(torch.ones(1, 3, 2, 2))
+    assert logits.shape == (1, 2) and logits.argmax(1).item() == answer
+
+
+def test_transfer_names_the_classifier_that_cannot_take_the_pictures(workshop, capsys):
+    network, _ = open_ours(load_weights(workshop.classifier), "")
+    network.stem[0] = torch.nn.Conv2d(3, 4, 16)
+    ask = aligned(Classifier(network, ([0.0] * 3, [1.0] * 3), num_outputs=3), CLASSES, "--classifier a.pt")
+    with pytest.raises(ValueError, match="--classifier a.pt: cannot take pictures of 8 x 8: "):
+        ask(pictures(1))
+
+
 def test_transfer_refuses_the_attacked_classifier_by_its_content(workshop, capsys):
     shutil.copy(workshop.classifier, workshop.folder / "renamed.pt")
     message = failure(capsys, words(workshop, "near.pt", "renamed.pt"))
@@ -108,7 +126,7 @@ def test_transfer_refuses_a_classifier_that_does_not_know_the_classes(workshop, 
 
 
 def test_transfer_names_its_flag_for_what_is_no_classifier(workshop, capsys):
-    assert failure(capsys, words(workshop, "absent.pt")).startswith("error: ")
+    assert "--classifier " in failure(capsys, words(workshop, "absent.pt"))
     assert "--classifier" in failure(capsys, words(workshop)[:-1])
     (workshop.folder / "text.pt").write_text("no weights")
     assert "--classifier " in failure(capsys, words(workshop, "text.pt"))
