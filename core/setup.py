@@ -35,7 +35,8 @@ def check(config: MainConfig) -> None:
     if untargeted and config.model.class_cond:
         raise UserError("--class_cond True denoises towards a target; give a --label_target")
     filter_steps(sampling, diffusion_of(config))
-    open_region(config.region.region, invert=config.region.region_invert)
+    if not run.merge_chunks:  # which opens no region
+        open_region(config.region.region, invert=config.region.region_invert)
     name = Path(config.output.exp_name)
     if not config.output.exp_name.strip("/.") or ".." in name.parts or name.is_absolute():
         raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder in OUTPUT_PATH/Results")

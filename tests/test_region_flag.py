@@ -96,6 +96,7 @@ def test_batches_and_chunks_do_not_move_a_region(workshop):
     workshop.run(exp_name="whole", **settings)
     for chunk in (1, 0):
         workshop.run(exp_name="parts", chunks=2, chunk=chunk, **settings)
+    folder.rename(workshop.folder / "not needed any more")
     workshop.run(exp_name="parts", chunks=2, merge_chunks=True, **settings)
     pictures = [tree(workshop.results(name) / "explanation") for name in ("whole", "parts")]
     assert pictures[0] == pictures[1] != {}
