@@ -1,6 +1,7 @@
 """Mean masks: where the classifier looks when it takes one class for another."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class MeanMask:
     width: int
 
 
-def frequent_pairs(pictures: tuple[Picture, ...], limit: int = PAIRS) -> list[tuple[int, int]]:
+def frequent_pairs(pictures: Sequence[Picture], limit: int | None = PAIRS) -> list[tuple[int, int]]:
     """(prediction, cf_prediction), changed ones first, the most frequent first."""
     counts = Counter((picture.prediction, picture.cf_prediction) for picture in pictures)
     return sorted(counts, key=lambda pair: (pair[0] == pair[1], -counts[pair], pair))[:limit]
@@ -36,25 +37,30 @@ def frequent_pairs(pictures: tuple[Picture, ...], limit: int = PAIRS) -> list[tu
 def draw_mean_masks(experiment: Experiment, sheets: dict[str, Sheets], folder: Path, stem: str) -> list[MeanMask]:
     """Write the mean mask over the mean original, of all pictures and of each frequent pair; [] without masks."""
     masked = [picture for picture in experiment.pictures if picture.mask]
-    pairs = frequent_pairs(tuple(masked))
-    groups = {pair: [p for p in masked if (p.prediction, p.cf_prediction) == pair] for pair in pairs}
-    if len(groups) > 1:
-        groups = {None: masked, **groups}
+    pairs = frequent_pairs(masked)
+    sums = {pair: Sum() for pair in ([None, *pairs] if len(pairs) > 1 else pairs)}
+    for picture in masked:  # in the order of the sheets, which are then read once
+        mask, original = sheets["mask"].pixels(picture.mask), sheets["original"].pixels(picture.original)
+        for key in {None, (picture.prediction, picture.cf_prediction)} & sums.keys():
+            sums[key].add(mask, original)
     found = []
-    for i, (pair, pictures) in enumerate(groups.items()):
-        mask = mean_tile(sheets["mask"], [picture.mask for picture in pictures]) / 255
-        original = mean_tile(sheets["original"], [picture.original for picture in pictures])
-        file = f"{stem}-{i:02d}.png"
-        atomic.write_png(folder / file, overlay(original, mask))
-        found.append(MeanMask(pair, len(pictures), float(mask.max()), file, sheets["original"].size[0]))
+    for i, (pair, total) in enumerate(sums.items()):
+        mask, file = total.mask / total.n / 255, f"{stem}-{i:02d}.png"
+        atomic.write_png(folder / file, overlay(total.original / total.n, mask))
+        found.append(MeanMask(pair, total.n, float(mask.max()), file, sheets["original"].size[0]))
     return found
 
 
-def mean_tile(sheets: Sheets, paths: list[Path]) -> np.ndarray:
-    total = 0
-    for path in paths:
-        total = total + sheets.pixels(path).astype(np.float64)
-    return total / len(paths)
+@dataclass
+class Sum:
+    n: int = 0
+    mask: np.ndarray | float = 0.0
+    original: np.ndarray | float = 0.0
+
+    def add(self, mask: np.ndarray, original: np.ndarray) -> None:
+        self.n += 1
+        self.mask = self.mask + mask
+        self.original = self.original + original
 
 
 def overlay(original: np.ndarray, mask: np.ndarray) -> Image.Image:

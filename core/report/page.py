@@ -9,7 +9,7 @@ import jinja2
 
 from core.evaluation.model import Evaluation, Experiment, Figure
 from core.report.data import plain
-from core.report.masks import MeanMask
+from core.report.masks import MeanMask, frequent_pairs
 from core.report.plots import BINS, CELLS, confidence_histogram, distance_scatter
 
 ASSETS = Path(__file__).parent / "assets"
@@ -37,15 +37,15 @@ class Matrix:
 
 
 def transitions(experiment: Experiment) -> Matrix:
-    """The most frequent classes alone, in the order of their numbers."""
+    """Of the classes in the most frequent changes, in the order of their numbers."""
     counts = Counter((picture.prediction, picture.cf_prediction) for picture in experiment.pictures)
-    weight = Counter()
-    for pair, count in counts.items():
-        for label in pair:
-            weight[label] += count
-    classes = sorted(sorted(weight, key=lambda label: (-weight[label], label))[:MATRIX])
-    inside = {pair: count for pair, count in counts.items() if set(pair) <= set(classes)}
-    return Matrix(classes, inside, sum(inside.values()), counts.total(), len(weight))
+    classes: set[int] = set()
+    for pair in frequent_pairs(experiment.pictures, limit=None):
+        if len(classes.union(pair)) <= MATRIX:
+            classes.update(pair)
+    inside = {pair: count for pair, count in counts.items() if classes.issuperset(pair)}
+    found = {label for pair in counts for label in pair}
+    return Matrix(sorted(classes), inside, sum(inside.values()), counts.total(), len(found))
 
 
 @dataclass(frozen=True)

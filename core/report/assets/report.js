@@ -40,14 +40,18 @@ function move(step) {
 }
 
 let waiting = 0;
+let pending = {}; // what was typed since the address last changed
 form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("input", ({ target }) => {
+function take({ target }) {
   if (!target.name) return;
   const value = target.type === "checkbox" ? (target.checked ? target.value : "") : target.value;
+  pending[target.name] = value;
   clearTimeout(waiting);
-  waiting = setTimeout(() => go({ [target.name]: value }), ["search", "number"].includes(target.type) ? 150 : 0);
-});
-document.querySelector("select[name=experiment]")?.addEventListener("input", ({ target }) => go({ experiment: target.value }));
+  waiting = setTimeout(() => { go(pending); pending = {}; }, ["search", "number"].includes(target.type) ? 150 : 0);
+}
+form.addEventListener("input", take);
+form.addEventListener("change", take);
+document.querySelector("select[name=experiment]")?.addEventListener("change", take);
 document.getElementById("reset").addEventListener("click", () => {
   const { experiment: name, view, likeliest: tables, compare } = state;
   for (const field of form.querySelectorAll("input[type=search], input[type=number]")) field.value = "";
