@@ -144,8 +144,8 @@ def test_a_report_draws_again_only_the_sheets_whose_pictures_changed(tmp_path):
 
 
 def test_a_report_of_fewer_pictures_leaves_nothing_of_the_larger_one(tmp_path):
-    write_report(make_evaluation(tmp_path / "out", 40, size=(256, 256)), tmp_path / "page")
-    small = make_evaluation(tmp_path / "out", 3, size=(256, 256))
+    write_report(make_evaluation(tmp_path / "out", 40, size=(128, 128)), tmp_path / "page")
+    small = make_evaluation(tmp_path / "out", 3, size=(128, 128))
     write_report(small, tmp_path / "page")
     write_report(small, tmp_path / "fresh")
     assert tree(tmp_path / "page") == tree(tmp_path / "fresh")
