@@ -26,7 +26,7 @@ def l_inf(originals: Tensor, counterfactuals: Tensor) -> Tensor:
 def mask_area(originals: Tensor, pre_explanations: Tensor, *, inpaint: float, dilation: int) -> Tensor:
     """Share of the pixels that the refinement may change, in [0, 1]; 1 where the pre-explanation is the original.
 
-    inpaint, dilation: --sampling_inpaint and --sampling_dilation of the run.
+    inpaint, dilation: --sampling_inpaint and --sampling_dilation of the run, which had no --region.
     """
     kept = kept_pixels(change_mask(originals, pre_explanations), inpaint=inpaint, dilation=dilation)
     return (~kept).flatten(1).double().mean(1)
