@@ -225,6 +225,7 @@ def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
 
 PostSampling, PostWeights, PostData = (of_the_run(config) for config in (SamplingConfig, WeightsConfig, DataConfig))
 PostModel, PostDiffusion, PostAttack = (of_the_run(config) for config in (ModelConfig, DiffusionConfig, AttackConfig))
+PostRegion = of_the_run(RegionConfig)
 PostRun = of_the_run(RunConfig, without=("check",))
 
 
@@ -239,6 +240,7 @@ class PostConfig:
     model: PostModel = group(PostModel, "U-Net: as it was trained")
     diffusion: PostDiffusion = group(PostDiffusion, "diffusion process: as it was trained")
     data: PostData = group(PostData, "data: the run's; to be given for a folder of the original program")
+    region: PostRegion = group(PostRegion, "region: the run's")
     attack: PostAttack = group(PostAttack, "attack: the run's; understood, but nothing is attacked")
 
 

@@ -1,7 +1,7 @@
 """An experiment's folder as a whole: what it was made with (config.yaml), its tables, and merging its chunks."""
 
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import yaml
@@ -16,6 +16,7 @@ from core.sheet import draw_sheet
 from models.loading import digest
 
 CONFIG = "config.yaml"
+WEIGHTS = ("model_path", "classifier_path")
 
 
 def check_folder(results: ResultFolder, described: dict) -> None:
@@ -80,22 +81,27 @@ def refuse_other_flags(results: ResultFolder, stored: dict, flags: dict, others:
         )
 
 
-def describe(config: MainConfig, classes: Sequence[str] | None) -> dict:
+def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping[str, str] | None = None) -> dict:
     """What config.yaml holds: what results depend on, where it came from, and the names of the classifier's outputs.
 
     Two runs of one experiment describe it alike, however the work is split or computed.
+    digests: of the weights by flag, where they are known already.
     """
     packages = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow")
-    weights = {name: getattr(config.weights, name) for name in ("model_path", "classifier_path")}
-    digests = {name: digest(path) for name, path in weights.items() if path}
-    digests["region"] = region_digest(config.region.region)
-    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *weights}
+    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *WEIGHTS}
     return {
         "flags": {name: value for name, value in to_dict(config).items() if name in kept},
         "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
-        "weights": {name: f"sha256:{sha}" for name, sha in digests.items() if sha},
+        "weights": weight_digests(config) if digests is None else dict(digests),
         "classes": list(classes) if classes else None,
     }
+
+
+def weight_digests(config: MainConfig) -> dict[str, str]:
+    """Flag -> digest of the file that it names, of the weights and of the region."""
+    digests = {name: digest(path) for name in WEIGHTS if (path := getattr(config.weights, name))}
+    digests["region"] = region_digest(config.region.region)
+    return {name: f"sha256:{sha}" for name, sha in digests.items() if sha}
 
 
 def package_version(name: str) -> str:

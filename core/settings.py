@@ -1,0 +1,147 @@
+"""The settings that postprocessing is asked for: every combination of the values that were given, each with a folder.
+
+A folder is named as the original names it, ``all_filtered_r-{respacing}_i-{inpaint}_d-{dilation}_f-{fraction}``.  So
+that two settings never share one, ``_s-{seed}`` follows where the seed is not the run's, and ``_m-{file}-{digest}``
+where the diffusion model is not: other weights, or other flags of the U-Net, of its process or of the sampling.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.config import (
+    SWEPT,
+    AttackConfig,
+    DataConfig,
+    DiffusionConfig,
+    MainConfig,
+    ModelConfig,
+    PostConfig,
+    RegionConfig,
+    SamplingConfig,
+    WeightsConfig,
+)
+from core.datasets import BINARY
+from core.experiment import CONFIG, WEIGHTS, weight_digests
+from core.flags import UserError, flag_items, from_dict, to_dict
+from core.stored import Source
+
+PREFIX = "all_filtered_"
+
+
+def result_flags(*configs: type) -> list[str]:
+    return [item.name for config in configs for item in fields(config) if item.metadata["result"]]
+
+
+OF_THE_RUN = result_flags(
+    DataConfig, WeightsConfig, AttackConfig, RegionConfig
+)  # what the pre-explanations were made with
+OF_THE_MODEL = [name for name in result_flags(SamplingConfig, ModelConfig, DiffusionConfig) if name not in SWEPT]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """config: the flags of main.py that describe it, exp_name being EXP/all_filtered_...; digests: of its weights."""
+
+    config: MainConfig
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The run's own settings.  weights: flag -> digest."""
+
+    flags: Mapping[str, Any]
+    weights: Mapping[str, str]
+
+
+def make_settings(post: PostConfig, source: Source) -> list[Setting]:
+    """Every combination, those of one model together.
+
+    Raises UserError for flags that contradict what the pre-explanations were made with.
+    """
+    typed = {name: value for name, value in to_dict(post).items() if value is not None}
+    fixed = {name: value for name, value in typed.items() if name not in SWEPT}
+    run = Baseline(**{name: source.described[name] for name in ("flags", "weights")}) if source.described else None
+    if run:
+        refuse_other_run(source, run, fixed)
+    base = {**to_dict(MainConfig()), **(stored_flags(run.flags) if run else {}), **fixed}
+    axes = [typed.get(name, (base[name],)) for name in SWEPT]
+    configs = [from_dict(MainConfig, {**base, **dict(zip(SWEPT, values, strict=True))}) for values in product(*axes)]
+    digests = {path: weight_digests(c) for path, c in {c.weights.model_path: c for c in configs}.items()}
+    settings = [Setting(config, digests[config.weights.model_path]) for config in configs]
+    if run:
+        refuse_other_weights(source, run, settings[0], typed)
+    own = run or first_setting(source) or Baseline(to_dict(configs[0]), settings[0].digests)
+    named = {folder_name(setting, own): setting for setting in settings}  # a value may be given twice
+    return [within(setting, name) for name, setting in named.items()]
+
+
+def stored_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Of config.yaml, what a refinement goes by: neither where the run computed nor what part of it."""
+    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *WEIGHTS}
+    return {name: value for name, value in flags.items() if name in kept}
+
+
+def within(setting: Setting, name: str) -> Setting:
+    output = setting.config.output
+    config = replace(setting.config, output=replace(output, exp_name=f"{output.exp_name}/{name}"))
+    return replace(setting, config=config)
+
+
+def refuse_other_run(source: Source, run: Baseline, given: Mapping[str, Any]) -> None:
+    """Flags of data, classifier and attack may be repeated but not differ."""
+    number = {name: i for i, name in enumerate(source.described.get("classes") or ())}
+    differences = []
+    for name in OF_THE_RUN:
+        value, there = given.get(name), run.flags.get(name)
+        attribute = name == "label_query" and run.flags["dataset"] in BINARY and isinstance(value, str)
+        if value is not None and not attribute and number.get(value, value) != there:  # an attribute's name is unknown
+            differences.append(f"--{name} {value} (there: {there!r})")
+    if differences:
+        raise UserError(
+            f"{source.results.root}: its pre-explanations were made with other settings: {'; '.join(differences)}; "
+            "leave these flags out, or run main.py with them under another --exp_name"
+        )
+
+
+def refuse_other_weights(source: Source, run: Baseline, setting: Setting, typed: Mapping[str, Any]) -> None:
+    """Another classifier would judge by other rules, another region is another question; another model must be asked
+    for."""
+    flags = to_dict(setting.config)
+    for name in (*WEIGHTS, "region"):
+        asked = name == "model_path" and name in typed
+        if not asked and setting.digests.get(name) != run.weights.get(name):
+            there = f"what {source.results.root} was made with; give that one"
+            raise UserError(f"--{name} {flags[name]}: is not {there}")
+
+
+def first_setting(source: Source) -> Baseline | None:
+    """Of a folder of the original program, whose own model is not known: the one that it was first refined with."""
+    for path in sorted(source.results.root.glob(f"{PREFIX}*/{CONFIG}")):
+        if "_s-" not in path.parent.name and "_m-" not in path.parent.name:
+            stored = yaml.safe_load(path.read_text())
+            return Baseline(stored["flags"], stored["weights"])
+    return None
+
+
+def folder_name(setting: Setting, own: Baseline) -> str:
+    sampling, seed = setting.config.sampling, setting.config.run.seed
+    name = f"{PREFIX}r-{sampling.timestep_respacing}_i-{sampling.sampling_inpaint}_d-{sampling.sampling_dilation}"
+    name += f"_f-{sampling.sampling_time_fraction}"
+    if seed != own.flags["seed"]:
+        name += f"_s-{seed}"
+    flags, default = to_dict(setting.config), to_dict(MainConfig())
+    other = {name: flags[name] for name in OF_THE_MODEL if flags[name] != own.flags.get(name, default[name])}
+    if setting.digests.get("model_path") != own.weights.get("model_path"):
+        other["model_path"] = setting.digests.get("model_path")
+    if other:
+        digits = hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:8]
+        name += f"_m-{Path(setting.config.weights.model_path).stem}-{digits}"
+    return name
