@@ -1,5 +1,6 @@
 """A run of postprocessing.py: stored pre-explanations refined with each of several settings, by the code of main.py."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,33 +66,34 @@ def tell_source(source: Source) -> None:
 
 
 def refine_all(settings: list[Setting], folders: list[ResultFolder], source: Source, everything: StoredSet) -> None:
-    """Refine this chunk's pictures with each setting; the networks are loaded once, a diffusion model for its settings.
-
-    Settings of one diffusion model lie together.
-    """
+    """Refine this chunk's pictures with each setting."""
     config = settings[0].config
     selected = choose_chunk(everything, config)
-    device = prepare_device(config)
-    classifier = load_explained(config, query_of(config), device)
-    classes = source.described["classes"] if source.described else classifier.class_names
     region = load_region(config, selected)
-    loaded, denoiser, moved = None, None, set()
-    for setting, folder in zip(settings, folders, strict=True):
-        config = setting.config
-        if config.weights.model_path != loaded:
-            loaded, denoiser = config.weights.model_path, None  # the last one makes room first
-            denoiser = load_denoiser(config, device)
+    moved: set[int] = set()
+    for setting, folder, networks in zip(settings, folders, load_each(settings), strict=True):
         notice(f"refining into {folder.root}")
-        make_folder(folder, describe(config, classes, setting.digests))
-        method = Method(
-            refining(config, Networks(classifier, denoiser, diffusion_of(config), device), region, moved), draw_refined
-        )
-        finish(config, folder, selected, len(everything), method)
+        classes = source.described["classes"] if source.described else networks.classifier.class_names
+        make_folder(folder, describe(setting.config, classes, setting.digests))
+        method = Method(refining(setting.config, networks, region, moved), draw_refined)
+        finish(setting.config, folder, selected, len(everything), method)
     if moved:
         notice(
             f"the classifier decides otherwise about {len(moved)} of {len(selected)} originals than when their "
             "pre-explanations were made; the tables go by what it says now"
         )
+
+
+def load_each(settings: list[Setting]) -> Iterator[Networks]:
+    """The networks of each setting, loaded once: settings of one diffusion model lie together."""
+    config = settings[0].config
+    device = prepare_device(config)
+    classifier, denoiser, loaded = load_explained(config, query_of(config), device), None, None
+    for config in (setting.config for setting in settings):
+        if config.weights.model_path != loaded:
+            denoiser = None  # the last one makes room first
+            denoiser, loaded = load_denoiser(config, device), config.weights.model_path
+        yield Networks(classifier, denoiser, diffusion_of(config), device)
 
 
 def choose_chunk(everything: StoredSet, config: MainConfig) -> StoredSet:

@@ -1,6 +1,7 @@
 """postprocessing.py: stored pre-explanations refined again, as main.py would have."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,11 @@ class Refinery(Workshop):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in self.results().rglob("*.npy"):
             path.unlink()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +301,16 @@ def test_targets_left_free_stay_free_and_given_ones_stay_given(finished, tmp_pat
     assert {row["target"] for row in rows(finished.results() / "results.csv")} == {"-1"}
 
 
+def test_a_region_of_the_run_holds_for_its_refinements(tmp_path):
+    workshop = Refinery(tmp_path)
+    workshop.run(region="2,2,6,6", num_samples=2, **RUN)
+    workshop.refine(sampling_inpaint=0)
+    found, originals = workshop.levels("CF", "exp/all_filtered_r-10_i-0.0_d-1_f-0.2"), workshop.originals()
+    for name, picture in found.items():
+        changed = (picture != originals[name]).any(-1)
+        assert changed[2:6, 2:6].all() and changed.sum() == 16
+
+
 def test_a_classifier_that_decides_otherwise_about_originals_is_noticed(refinery, capsys):
     for path in refinery.results().glob("pre-explanation/CC/*/Info/*.txt"):
         path.write_text(path.read_text().replace("pred: 0", "pred: 1"))
@@ -339,6 +355,7 @@ def test_an_experiment_that_is_not_there_names_those_that_are(refinery, capsys):
     ("changes", "named"),
     [
         ({"attack_step": 4}, "--attack_step 4.0 (there: 60.0)"),
+        ({"region": "0,0,4,4"}, "--region 0,0,4,4 (there: '')"),
         ({"image_size": 16}, "--image_size 16 (there: 8)"),
         ({"label_target": "coat"}, "--label_target coat (there: -1)"),
         ({"dataset": "ImageNet"}, "--dataset ImageNet (there: 'Folder')"),
@@ -369,7 +386,7 @@ def test_another_classifier_or_a_changed_model_is_refused(refinery, tmp_path, ca
     assert "--classifier_path" in refinery.error(capsys, classifier_path=tmp_path / "model.pt")
     config = refinery.results() / "config.yaml"
     config.write_text(config.read_text().replace("model_path: sha256:", "model_path: sha256:0"))
-    assert f"--model_path {refinery.model}: is not the file" in refinery.error(capsys)
+    assert f"--model_path {refinery.model}: is not what" in refinery.error(capsys)
 
 
 @pytest.mark.slow
