@@ -1,10 +1,8 @@
 """Counterfactual transition (COUT): how few changed pixels carry the decision over."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from core.config import group
 from core.datasets import BINARY, DATASETS
@@ -54,21 +52,6 @@ def load_classifier(flags: ClassifierConfig) -> classifiers.Classifier:
     return classifier
 
 
-@torch.no_grad()
-def all_areas(
-    classifier: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]], query: int, target: int
-) -> tuple[Tensor, float]:
-    """The area of every pair, and the total width that all of them have."""
-    found, width = [], 1.0
-    for image, counterfactual in batches:
-        logits, pixels = classifier(image), image[0, 0].numel()
-        classes = (torch.full((len(image),), label, device=image.device) for label in (query, target))
-        source, goal = cout.binary_pair(logits) if logits.ndim == 1 else classes
-        found.append(cout.areas(cout.insertion_scores(classifier, image, counterfactual, source, goal), pixels))
-        width = cout.total_width(pixels)
-    return torch.cat(found), width
-
-
 def main(argv=None) -> int:
     config = parse(Config, __doc__, argv, hyphens=True)
     flags = config.classifier
@@ -76,8 +59,12 @@ def main(argv=None) -> int:
     classifier = load_classifier(flags).to(reader.device)
     figures = dict.fromkeys(("cout", "cout_normalised"))
     if pairs:
-        areas, width = all_areas(classifier, reader.pairs(pairs), flags.query_label, flags.target_label)
-        figures = {"cout": areas.mean().item(), "cout_normalised": areas.mean().item() / width}
+        found = []
+        for image, counterfactual in reader.pairs(pairs):
+            found.append(cout.pair_areas(classifier, image, counterfactual, flags.query_label, flags.target_label))
+            width = cout.total_width(image[0, 0].numel())
+        value = torch.cat(found).mean().item()
+        figures = {"cout": value, "cout_normalised": value / width}
     print(f"EVAL [COUT: {shown(figures['cout'], '.6f')}]")
     print(f"EVAL [COUT normalised: {shown(figures['cout_normalised'], '.6f')}]")
     write_figures(

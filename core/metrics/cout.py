@@ -70,3 +70,14 @@ def total_width(pixels: int) -> float:
     """Divided by it, COUT lies in [-1, 1]: ``cout_normalised``."""
     step = step_size(pixels)
     return -(-pixels // step) * step / pixels
+
+
+@torch.no_grad()
+def pair_areas(
+    classifier: Callable[[Tensor], Tensor], image: Tensor, counterfactual: Tensor, query: int, target: int
+) -> Tensor:
+    """(N,) areas of a batch of pairs, on the CPU: from ``query`` to ``target``, or between a binary one's answers."""
+    logits, pixels = classifier(image), image[0, 0].numel()
+    classes = (torch.full((len(image),), label, device=image.device) for label in (query, target))
+    source, goal = binary_pair(logits) if logits.ndim == 1 else classes
+    return areas(insertion_scores(classifier, image, counterfactual, source, goal), pixels)

@@ -6,9 +6,12 @@ Population: counterfactuals of CC+IC, CCF, against all originals.  Features: pyt
 import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+PART = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +28,19 @@ class Gaussian:
 
 def fit(features: np.ndarray) -> Gaussian:
     """(N, D), N >= 2 -> the Gaussian of their mean and unbiased covariance."""
-    features = np.asarray(features, np.float64)
-    mean = features.mean(0)
-    root = (features - mean) / np.sqrt(len(features) - 1)
-    return Gaussian(mean, np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root)
+    mean, scale = features.mean(0, dtype=np.float64), np.sqrt(len(features) - 1)
+    root = np.zeros((0, len(mean)))
+    for part in parts(features):
+        root = np.concatenate([root, (part - mean) / scale])
+        if len(root) > len(mean):
+            root = np.linalg.qr(root, mode="r")
+    return Gaussian(mean, root)
+
+
+def parts(features: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows in float64, a part at a time: a copy of them all would take more memory than the features."""
+    for start in range(0, len(features), PART):
+        yield np.asarray(features[start : start + PART], np.float64)
 
 
 def from_covariance(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
@@ -56,9 +68,15 @@ def fid(originals: np.ndarray, counterfactuals: np.ndarray) -> float:
     """
     from pytorch_fid.fid_score import calculate_frechet_distance
 
-    sides = [np.asarray(side, np.float64) for side in (originals, counterfactuals)]
-    (mean_1, sigma_1), (mean_2, sigma_2) = ((side.mean(0), np.cov(side, rowvar=False)) for side in sides)
+    (mean_1, sigma_1), (mean_2, sigma_2) = map(moments, (originals, counterfactuals))
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.filterwarnings("ignore", ".*`?disp`?.*", DeprecationWarning)  # an argument that scipy retires
         warnings.filterwarnings("ignore", ".*singular.*")  # pytorch-fid looks for it itself
         return float(calculate_frechet_distance(mean_1, sigma_1, mean_2, sigma_2))
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and unbiased covariance in float64, as ``np.cov`` gives it."""
+    mean = features.mean(0, dtype=np.float64)
+    squares = sum((part - mean).T @ (part - mean) for part in parts(features))
+    return mean, squares / (len(features) - 1)
