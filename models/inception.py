@@ -24,13 +24,24 @@ class Inception(nn.Module):
         return self.network(images)[0].flatten(1)
 
 
-def load_inception(path="") -> Inception:
-    """The network of ``path``, or of the file that pytorch-fid keeps in torch.hub's cache, fetched on first use."""
+def pytorch_fid_inception():
+    """The module of pytorch-fid that knows the network."""
     try:
         from pytorch_fid import inception
     except ImportError:
         raise ValueError("FID needs pytorch-fid, which is not installed: pip install -e .[eval]") from None
-    path = path or fetched(inception.FID_WEIGHTS_URL, FLAG)
+    return inception
+
+
+def published_inception() -> Path:
+    """The file that pytorch-fid keeps in torch.hub's cache, fetched on first use."""
+    return fetched(pytorch_fid_inception().FID_WEIGHTS_URL, FLAG)
+
+
+def load_inception(path="") -> Inception:
+    """The network of ``path``, or else of the published file."""
+    inception = pytorch_fid_inception()
+    path = path or published_inception()
     name = f"{FLAG} {path}"
     state = state_dict(load_weights(path, flag=FLAG), name=name)
     empty = []

@@ -1,5 +1,6 @@
 """LPIPS (Zhang et al. 2018), from the package lpips: its own linear layers over a VGG-16 of torchvision."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -24,13 +25,18 @@ class Perceptual(nn.Module):
         return self.network(images, others, normalize=True).flatten()
 
 
+def published_vgg16() -> Path:
+    """torchvision's file in torch.hub's cache, fetched on first use."""
+    return fetched(VGG16_Weights.IMAGENET1K_V1.url, FLAG)
+
+
 def load_lpips(path="") -> Perceptual:
     """Over the VGG-16 of ``path``, a state dict as torchvision publishes it, or over torchvision's own."""
     try:
         import lpips
     except ImportError:
         raise ValueError("LPIPS needs lpips, which is not installed: pip install -e .[eval]") from None
-    path = path or fetched(VGG16_Weights.IMAGENET1K_V1.url, FLAG)
+    path = path or published_vgg16()
     name = f"{FLAG} {path}"
     state = state_dict(load_weights(path, flag=FLAG), name=name)
     backbone = nn.Module()

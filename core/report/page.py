@@ -15,7 +15,6 @@ from core.report.plots import BINS, CELLS, confidence_histogram, distance_scatte
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("tiles.js", "filters.js", "cards.js", "detail.js", "report.js")
 MATRIX = 12  # classes
-CHOSEN = ("flip_rate", "fid", "sfid", "fva", "s3", "mnac", "cout", "l1", "mask_area")  # to show first, four at most
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,6 @@ def figure_rows(evaluation: Evaluation) -> list[Row]:
     return [Row(keys[key], [figures.get(key) for figures in by_key]) for key in order]
 
 
-def chosen_figures(experiment: Experiment) -> list[Figure]:
-    known = {figure.key: figure for figure in experiment.figures if figure.value is not None}
-    return [known[key] for key in CHOSEN if key in known][:4]
-
-
 def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
     """The same evaluation gives the same text."""
     environment = jinja2.Environment(
@@ -84,7 +78,6 @@ def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
         {
             "of": experiment,
             "flips": sum(picture.flipped for picture in experiment.pictures),
-            "chosen": chosen_figures(experiment),
             "means": found,
             "matrix": transitions(experiment),
             "histogram": confidence_histogram(experiment),

@@ -23,45 +23,6 @@ ROOT = Path(__file__).parents[2]
 FACES = ROOT / "tests/golden/eval/celeba"
 
 
-def randomise(network: torch.nn.Module) -> None:
-    """Of a scale that keeps what distinguishes the pictures from layer to layer."""
-    for name, values in network.named_parameters():
-        if values.ndim > 1:
-            values.data = torch.randn(values.shape) * 1.6 / values[0].numel() ** 0.5
-        else:
-            values.data = torch.rand(values.shape) + 0.5 if name.endswith("weight") else torch.randn(values.shape) / 10
-
-
-@pytest.fixture(scope="module")
-def inception_file(tmp_path_factory):
-    """The published file's format and name, where torch.hub would keep it, with random weights."""
-    inception = pytest.importorskip("pytorch_fid.inception")
-    torch.manual_seed(0)
-    kept = []
-    with (
-        patch.object(inception, "load_state_dict_from_url", lambda *_, **__: {}),
-        patch.object(torchvision.models.Inception3, "load_state_dict", lambda network, _: kept.append(network)),
-    ):
-        inception.InceptionV3()
-    randomise(kept[0])
-    folder = tmp_path_factory.mktemp("hub") / "hub/checkpoints"
-    folder.mkdir(parents=True)
-    path = folder / inception.FID_WEIGHTS_URL.rsplit("/", 1)[1]
-    torch.save(kept[0].state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def backbone_file(tmp_path_factory):
-    """A VGG-16 without the classifier that lpips does not use."""
-    torch.manual_seed(0)
-    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=False)
-    randomise(features)
-    path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
-    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, path)
-    return path
-
-
 def program(*words, **environment) -> str:
     done = subprocess.run(
         [str(word) for word in words],

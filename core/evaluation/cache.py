@@ -1,0 +1,127 @@
+"""Rows of numbers by the content that they were computed from, in one file for each network, grown row by row.
+
+A file is a line of JSON, which says what the rows are, then rows of (key, values, checksum). What another version
+wrote, or what is damaged, is thrown away; of a file that is cut off the whole rows are kept.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from core.runtime import notice
+
+FORMAT, VERSION = "ace-cache", 1
+KEY, PART = 32, 2**24
+
+
+class Store:
+    """``what``: names of the network and all settings that its numbers depend on, written into the file's head."""
+
+    def __init__(self, folder: Path, role: str, what: dict, dtype: str = "<f4"):
+        self.head = {"format": FORMAT, "version": VERSION, "role": role, **what, "dtype": dtype}
+        name = hashlib.sha256(json.dumps(self.head).encode()).hexdigest()[:16]
+        self.path, self.dtype = folder / f"{role}-{name}.rows", dtype
+        self.places: dict[bytes, int] = {}
+        self.row: np.dtype | None = None
+        if self.path.exists():
+            with self._open() as file:
+                self._read(file)
+
+    @property
+    def width(self) -> int:
+        """Values of a row; 0 as long as there is none."""
+        return self.row["values"].shape[0] if self.row else 0
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.places
+
+    def add(self, keys: Sequence[bytes], values: np.ndarray) -> None:
+        """Keep a row of ``values`` (N, W) for each key."""
+        if self.row is None:
+            self.row = self._row(values.shape[1])
+        rows = np.zeros(len(keys), self.row)
+        rows["key"], rows["values"] = np.array(keys, f"V{KEY}"), values
+        rows["checksum"] = checksums(rows)
+        with self._open() as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                file.write(json.dumps({**self.head, "width": values.shape[1]}).encode() + b"\n")
+            start = file.tell()
+            file.write(rows.tobytes())
+        self.places |= {key: start + i * self.row.itemsize for i, key in enumerate(keys)}
+
+    def rows(self, keys: Sequence[bytes]) -> np.ndarray:
+        """(len(keys), W) in the order of the keys, each of which must be there; (0, 0) for none."""
+        if not keys:
+            return np.zeros((0, 0), self.dtype)
+        found = np.empty((len(keys), *self.row["values"].shape), self.dtype)
+        with open(self.path, "rb") as file:
+            for place, key in enumerate(keys):
+                file.seek(self.places[key] + KEY)
+                found[place] = np.fromfile(file, self.dtype, found[0].size)
+        return found
+
+    def _row(self, width: int) -> np.dtype:
+        return np.dtype([("key", f"V{KEY}"), ("values", self.dtype, (width,)), ("checksum", "<u4")])
+
+    @contextmanager
+    def _open(self) -> Iterator:
+        """The file for reading and appending, which no other evaluation writes to meanwhile."""
+        with open(self.path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    def _read(self, file) -> None:
+        width = self._width(file)
+        self.row = self._row(width) if width else None
+        start = file.tell()
+        if width is None or not all(self._keep(*part) for part in self._whole_rows(file, start)):
+            notice(f"{self.path}: of another version or damaged; it is written anew")
+            self.places, self.row = {}, None
+            file.truncate(0)
+            return
+        end = file.seek(0, os.SEEK_END)
+        if beyond := (end - start) % self.row.itemsize:
+            notice(f"{self.path}: cut off; its {len(self.places)} whole rows are kept")
+            file.truncate(end - beyond)
+
+    def _keep(self, rows: np.ndarray, place: int) -> bool:
+        """Remember where the rows are, if they are whole."""
+        keys = (bytes(key) for key in rows["key"])
+        self.places |= {key: place + i * self.row.itemsize for i, key in enumerate(keys)}
+        return bool((checksums(rows) == rows["checksum"]).all())
+
+    def _width(self, file) -> int | None:
+        """The values of a row, if the head is what it should be; the file is left at the first row."""
+        file.seek(0)
+        try:
+            head = json.loads(file.readline(2**16))
+            width = head.pop("width")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return None
+        return width if head == self.head and isinstance(width, int) and 0 < width < 2**20 else None
+
+    def _whole_rows(self, file, start: int) -> Iterator[tuple[np.ndarray, int]]:
+        """(rows, place of the first), a part of the file at a time."""
+        count = max(1, PART // self.row.itemsize)
+        while len(data := file.read(count * self.row.itemsize)) >= self.row.itemsize:
+            yield np.frombuffer(data, self.row, len(data) // self.row.itemsize), start
+            start += len(data)
+
+
+def checksums(rows: np.ndarray) -> np.ndarray:
+    """(N,) CRC-32 of key and values."""
+    size = rows.dtype.itemsize - 4
+    raw = np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1)[:, :size]
+    return np.array([zlib.crc32(row.tobytes()) for row in raw], "<u4")
+
+
+def joined(digests: Sequence[bytes]) -> bytes:
+    """The key of several pictures together."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()

@@ -1,0 +1,84 @@
+"""Several experiments beside each other: paired differences, and how diverse their counterfactuals are."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from core.evaluation.cache import Store, joined
+from core.evaluation.figures import Answers, mean_figure
+from core.evaluation.meanings import MEANINGS, key_of
+from core.evaluation.model import Difference, Figure
+from core.evaluation.passes import Job, Task
+from core.metrics import frechet, intervals
+from core.results import EVERY, FLIPPED, Pair
+
+
+def common(experiments: Sequence[Sequence[Pair]]) -> dict[str, tuple[Pair, ...]]:
+    """Name -> its pair in each experiment, of the pictures that lie in the same of the four folders in all."""
+    first, *others = [{pair.name: pair for pair in pairs} for pairs in experiments]
+    found = {name: (pair, *(other.get(name) for other in others)) for name, pair in first.items()}
+    return {name: pairs for name, pairs in found.items() if len({pair and pair.folder for pair in pairs}) == 1}
+
+
+def diversity_jobs(task: Task, pairs: Sequence[Pair]) -> Iterator[Job]:
+    for a, b in combinations(pairs, 2):
+        yield task, (a.counterfactual, b.counterfactual)
+
+
+def diversity_figure(task: Task, every: Sequence[Answers], seed: int) -> Figure:
+    """sigma_L of the experiments together; what it is of a picture is kept in each of them."""
+    shared, distances = common([answers.pairs for answers in every]), {}
+    for name, pairs in shared.items():
+        digests = [answers.digests[pair.counterfactual] for answers, pair in zip(every, pairs, strict=True)]
+        distances[name] = task.store.rows([joined(both) for both in combinations(digests, 2)]).mean()
+    for answers in every:
+        for name, value in distances.items():
+            answers.values.setdefault(name, {})["lpips"] = float(value)
+    population = f"{EVERY.name}, in the same folder in all {len(every)} experiments"
+    return mean_figure("lpips", np.array(list(distances.values())), population, seed)
+
+
+def differences(a: Answers, b: Answers, folder: Path) -> Iterator[Difference]:
+    """Figures of ``b`` minus those of ``a``, on the pictures that both explained."""
+    originals = [{pair.name: answers.digests[pair.original] for pair in answers.pairs} for answers in (a, b)]
+    shared = [name for name, digest in originals[0].items() if originals[1].get(name) == digest]
+    for key in MEANINGS:
+        both = [n for n in shared if key in a.values.get(n, {}) and key in b.values.get(n, {})]
+        change = np.array([b.values[name][key] - a.values[name][key] for name in both])
+        if key != "lpips" and (interval := intervals.mean_interval(change, a.seed)):
+            yield difference(a, b, key, float(change.mean()), interval, len(both))
+    for role in a.plan.frechet.keys() & b.plan.frechet.keys():
+        if found := frechet_difference(a, b, role, set(shared), folder):
+            value, error, n = found
+            key = "fid" if role == "inception" else key_of("frechet", role)
+            yield difference(a, b, key, value, intervals.around(value, error), n)
+
+
+def difference(a: Answers, b: Answers, key: str, value: float, interval: tuple[float, float], n: int) -> Difference:
+    first, second = (answers.plan.source.name for answers in (a, b))
+    return Difference(key=key, first=first, second=second, value=value, low=interval[0], high=interval[1], n=n)
+
+
+def frechet_difference(a: Answers, b: Answers, role: str, shared: set[str], folder: Path):
+    """(difference, its standard error, pictures) over the pictures that are flipped in both; None for too few."""
+    sides, n = [], 0
+    flipped = shared.intersection(*({pair.name for pair in answers.of(FLIPPED)} for answers in (a, b)))
+    keys = []
+    for answers in (a, b):
+        pairs = [pair for pair in answers.of(FLIPPED) if pair.name in flipped]
+        n = len(pairs)
+        if n < 2 * 2:
+            return None
+        task, names = answers.plan.frechet[role], [pair.name for pair in pairs]
+        rows = [answers.rows(task, [getattr(pair, side) for pair in pairs]) for side in ("original", "counterfactual")]
+        sides.append(frechet.Sides(rows[0], names, rows[1], names))
+        keys += [answers.digests[pair.counterfactual] for pair in pairs]
+    store = Store(folder, "difference", {"network": task.store.head, "seed": a.seed}, "<f8")
+    if (key := joined(keys)) not in store:
+        whole = [frechet.distance((side.originals, side.counterfactuals)) for side in sides]
+        first, second = (frechet.half_distances(side, a.seed) for side in sides)
+        store.add([key], np.array([[whole[1] - whole[0], (second - first).std(ddof=1)]]))
+    value, error = store.rows([key])[0].tolist()
+    return value, error, n

@@ -1,0 +1,205 @@
+"""The networks that an evaluation asks: from flags to tasks, which load a network when its first answer is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from core.datasets import BINARY
+from core.evaluation.cache import Store
+from core.evaluation.config import EvaluateConfig
+from core.evaluation.passes import Task
+from core.flags import UserError
+from core.metrics import cout, distances
+from core.metrics.unseen import Attacked, aligned, load
+from models import classifiers, inception, oracles, perceptual, simsiam, vggface2
+from models.features import architecture, load_features
+from models.loading import WeightsError, digest
+
+FACES = ("CelebA", "CelebAMV", "CelebAHQ")
+HUB = "hub"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Makes each task once, so that experiments share its answers.  files: flag -> what it names, with its digest."""
+
+    config: EvaluateConfig
+    cache: Path
+    device: torch.device
+    tasks: dict[tuple, Task] = field(default_factory=dict)
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def task(
+        self, role: str, load: Callable, ask: Callable | None = None, *, dtype="<f4", view="whole", **what
+    ) -> Task:
+        """what: all that the answers depend on."""
+        key = (role, *sorted(what.items()))
+        if key not in self.tasks:
+            store = Store(self.cache, role, what, dtype)
+            self.tasks[key] = Task(store, load, ask or (lambda network, *sides: network(*sides)), self.device, view)
+        return self.tasks[key]
+
+    def named(self, flag: str, path: str | Path) -> str:
+        """The digest of a flag's file, which is kept for the details."""
+        sha256 = digest_once(str(path))
+        self.files[flag] = {"file": str(path), "sha256": sha256}
+        return sha256
+
+    def on_device(self, load: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+        return lambda: load().to(self.device)
+
+    def distances(self) -> Task:
+        """l1, l2 and l_inf of a pair."""
+
+        def ask(_, image: Tensor, counterfactual: Tensor) -> Tensor:
+            measured = (distances.l1, distances.l2, distances.l_inf)
+            return torch.stack([measure(image.cpu(), counterfactual.cpu()) for measure in measured], 1)
+
+        return self.task("distances", lambda: None, ask, dtype="<f8")
+
+    def inception(self) -> Task | None:
+        path = self.config.networks.inception_weights
+        if not path:
+            return None
+        inception.pytorch_fid_inception()
+        path = inception.published_inception() if path == HUB else path
+        sha256 = self.named("inception_weights", path)
+        return self.task("inception", self.on_device(lambda: inception.load_inception(path)), sha256=sha256)
+
+    def simsiam(self) -> Task | None:
+        return self.plain("simsiam_weights", simsiam)
+
+    def vggface2(self) -> Task | None:
+        return self.plain("vggface2_weights", vggface2, view="face")
+
+    def plain(self, flag: str, module, view: str = "whole") -> Task | None:
+        """A network that takes nothing but its file; its module calls the flag --weights-path."""
+        path = getattr(self.config.networks, flag)
+        if not path:
+            return None
+        role = flag.removesuffix("_weights")
+        loader = renaming(getattr(module, f"load_{role}"), {module.FLAG: f"--{flag.replace('_', '-')}"})
+        return self.task(role, self.on_device(lambda: loader(path)), view=view, sha256=self.named(flag, path))
+
+    def oracle(self, dataset: str) -> Task | None:
+        path = self.config.networks.oracle_path
+        if not path:
+            return None
+        sha256 = self.named("oracle_path", path)
+        return self.task("oracle", self.on_device(lambda: load_oracle(path, dataset)), sha256=sha256, dataset=dataset)
+
+    def features(self, dataset: str) -> dict[str, Task]:
+        """By what to call them: small-32 features of classifier.pt."""
+        names = {classifiers.FLAG: "--features", "--classifier_arch": "--features-arch"}
+        what, found = {"dataset": dataset, "arch": self.config.networks.features_arch}, {}
+        for file in self.config.networks.features:
+            loader = renaming(partial(load_features, file, **what), names)
+            name = f"{renaming(architecture, names)(file, **what)} features of {Path(file).name}"
+            task = self.task("features", self.on_device(loader), sha256=self.named(name, file), **what)
+            if name in found or task in found.values():
+                raise UserError(f"--features {file}: is the same network as another of them, or has its name")
+            found[name] = task
+        return found
+
+    def unseen(self, attacked: Attacked) -> dict[str, Task]:
+        """By file name; the answers are in the attacked classifier's numbers of classes."""
+        arch, classes, found = self.config.networks.unseen_arch, attacked.classes, {}
+        query = attacked.query if attacked.dataset in BINARY else None
+        for file in self.config.networks.unseen:
+            sha256 = self.named(f"unseen {Path(file).name}", file)
+            if sha256 == attacked.sha256:
+                raise UserError(f"--unseen {file}: is the classifier that was attacked; transfer is asked of others")
+
+            def loader(file: str = file) -> Callable:
+                return aligned(load(file, attacked, arch, "--unseen").to(self.device), classes, f"--unseen {file}")
+
+            what = {"dataset": attacked.dataset, "query": query, "classes": classes, "arch": arch}
+            task = self.task("unseen", loader, sha256=sha256, **what)
+            if task in found.values():
+                raise UserError(f"--unseen {file}: is the same classifier as another of them")
+            found[Path(file).name] = task
+        return found
+
+    def lpips(self) -> Task | None:
+        path = self.config.networks.lpips_backbone
+        if not path:
+            return None
+        path = perceptual.published_vgg16() if path == HUB else path
+        sha256 = self.named("lpips_backbone", path)
+
+        def ask(network, a: Tensor, b: Tensor) -> Tensor:
+            return network(a, b).double()[:, None]
+
+        return self.task("lpips", self.on_device(lambda: perceptual.load_lpips(path)), ask, dtype="<f8", sha256=sha256)
+
+    def cout(self, explained: "Explained | None") -> Task | None:
+        """Area and total width of a pair."""
+        if explained is None:
+            return None
+        query, target = explained.query, explained.target
+        what = {"dataset": explained.dataset, "query": query, "arch": explained.arch or ""}
+        what |= {} if explained.dataset in BINARY else {"target": target}
+
+        def ask(network, image: Tensor, counterfactual: Tensor) -> Tensor:
+            areas = cout.pair_areas(network, image, counterfactual, query, target)
+            return torch.stack([areas, torch.full_like(areas, cout.total_width(image[0, 0].numel()))], 1)
+
+        load_it = self.on_device(lambda: load_explained(explained))
+        sha256 = self.named("classifier_path", explained.path)
+        return self.task("cout", load_it, ask, dtype="<f8", sha256=sha256, **what)
+
+
+@cache
+def digest_once(path: str) -> str:
+    return digest(path)
+
+
+def renaming(load: Callable, names: dict[str, str]) -> Callable:
+    """The loader, with its errors in evaluate.py's names of the flags."""
+
+    def renamed(*values, **named):
+        try:
+            return load(*values, **named)
+        except WeightsError as error:
+            message = str(error)
+            for old, new in names.items():
+                message = message.replace(old, new)
+            raise WeightsError(message) from None
+
+    return renamed
+
+
+def load_oracle(path: str, dataset: str) -> nn.Module:
+    oracle = oracles.load_oracle(path, dataset=dataset if dataset in FACES else None)
+    if oracle.class_names is None and dataset not in FACES:
+        raise UserError(
+            f"--oracle-path {path}: knows faces, but the data set is {dataset or 'not given'}; see --dataset"
+        )
+    return oracle
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The classifier that an experiment explains, and the question: leave ``query`` for ``target``."""
+
+    path: str
+    dataset: str
+    query: int
+    target: int
+    arch: str | None
+
+
+def load_explained(explained: Explained) -> nn.Module:
+    names = {classifiers.FLAG: "--classifier-path", "--label_query": "--query-label"}
+    loader = renaming(classifiers.load_classifier, names | {"--classifier_arch": "--classifier-arch"})
+    query = explained.query if explained.dataset in BINARY else None
+    classifier = loader(explained.path, dataset=explained.dataset, query=query, arch=explained.arch)
+    for name in () if classifier.binary else ("query", "target"):
+        if not 0 <= (label := getattr(explained, name)) < classifier.num_outputs:
+            said = f"--{name}-label {label}: wanted a class of {explained.path}"
+            raise UserError(f"{said}, 0 to {classifier.num_outputs - 1}")
+    return classifier

@@ -1,0 +1,110 @@
+"""What is asked of which pictures of an experiment, from the flags and from what its run recorded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.datasets import BINARY
+from core.evaluation.config import EvaluateConfig
+from core.evaluation.networks import Explained, Networks, digest_once
+from core.evaluation.passes import Job, Task
+from core.evaluation.read import Source
+from core.flags import UserError
+from core.metrics.unseen import Attacked
+from core.results import CORRECT, EVERY, FLIPPED, Pair
+from core.runtime import notice
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """tasks: by role, of what the flags give.  features, unseen: by the name of the network's file.
+
+    query: the attribute or class that was left, -1 if unknown.
+    """
+
+    source: Source
+    dataset: str
+    query: int
+    tasks: dict[str, Task]
+    features: dict[str, Task]
+    unseen: dict[str, Task]
+
+    @property
+    def frechet(self) -> dict[str, Task]:
+        """Networks that the originals of all pictures are shown to, flipped or not."""
+        own = {"inception": self.tasks["inception"]} if "inception" in self.tasks else {}
+        return own | self.features
+
+    def jobs(self, pair: Pair) -> Iterator[Job]:
+        both, sides = (pair.original, pair.counterfactual), ((pair.original,), (pair.counterfactual,))
+        for role, population in {"distances": EVERY, "cout": CORRECT}.items():
+            if role in self.tasks and pair.folder in population.folders:
+                yield self.tasks[role], both
+        for role, population in {"simsiam": CORRECT, "vggface2": FLIPPED, "oracle": FLIPPED}.items():
+            if role in self.tasks and pair.folder in population.folders:
+                yield from ((self.tasks[role], side) for side in sides)
+        if pair.folder in FLIPPED.folders:
+            yield from ((task, side) for task in self.unseen.values() for side in sides)
+            yield from ((task, sides[1]) for task in self.frechet.values())
+        yield from ((task, sides[0]) for task in self.frechet.values())
+
+
+def make_plan(source: Source, networks: Networks) -> Plan:
+    config = networks.config
+    dataset, query = dataset_of(source, config), label_of(source, config, "query")
+    explained = explained_classifier(source, config, dataset)
+    tasks = {
+        "distances": networks.distances(),
+        "inception": networks.inception(),
+        "simsiam": networks.simsiam(),
+        "vggface2": networks.vggface2(),
+        "oracle": networks.oracle(dataset),
+        "cout": networks.cout(explained),
+    }
+    unseen = {}
+    if config.networks.unseen:
+        if not dataset:
+            raise UserError(f"--unseen: no config.yaml tells the data set of {source.name}; give --dataset")
+        classes, weights = source.settings.get("classes"), source.settings.get("weights", {})
+        sha256 = weights.get("classifier_path", "").removeprefix("sha256:")
+        unseen = networks.unseen(Attacked(dataset, query, tuple(classes) if classes else None, sha256))
+    given = {role: task for role, task in tasks.items() if task}
+    return Plan(source, dataset, query, given, networks.features(dataset), unseen)
+
+
+def dataset_of(source: Source, config: EvaluateConfig) -> str:
+    stored, given = source.flags.get("dataset", ""), config.classifier.dataset
+    if stored and given and stored != given:
+        raise UserError(f"--dataset {given}: {source.name} explains pictures of {stored}")
+    return stored or given
+
+
+def label_of(source: Source, config: EvaluateConfig, name: str) -> int:
+    """The run's query or target, as a number of its classifier; from --query-label or --target-label without one."""
+    stored = source.flags.get(f"label_{name}", getattr(config.classifier, f"{name}_label"))
+    return stored if isinstance(stored, int) else -1
+
+
+def explained_classifier(source: Source, config: EvaluateConfig, dataset: str) -> Explained | None:
+    """For COUT; None, with a notice that says why, where it is not known what to ask whom."""
+    flags, stored = config.classifier, source.flags
+    path = flags.classifier_path or stored.get("classifier_path", "")
+    query, target = (label_of(source, config, name) for name in ("query", "target"))
+
+    def without(reason: str) -> None:
+        notice(f"{source.name}: no COUT, because {reason}")
+
+    if not path:
+        return without("the classifier is not known; give --classifier-path")
+    if not flags.classifier_path and not Path(path).is_file():
+        return without(f"the run's classifier {path} is not there; give --classifier-path")
+    if not dataset:
+        return without("the data set is not known; give --dataset")
+    if dataset not in BINARY and min(query, target) < 0:
+        return without("it goes from one class to another, and the run had no query or no target")
+    wanted = source.settings.get("weights", {}).get("classifier_path", "").removeprefix("sha256:")
+    if wanted and digest_once(path) != wanted:
+        raise UserError(
+            f"--classifier-path {path}: is not the file that {source.name} explains (its SHA-256 was {wanted[:12]}...)"
+        )
+    return Explained(path, dataset, query, target, flags.classifier_arch or stored.get("classifier_arch") or None)

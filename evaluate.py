@@ -1,0 +1,21 @@
+"""Every figure that the given weights allow, of one experiment or of several beside each other, and a page to look at.
+
+Without any weights: flip rate, distances, mask area, and COUT with the run's own classifier.
+"""
+
+from core.evaluation import tables
+from core.evaluation.config import EvaluateConfig
+from core.evaluation.run import evaluate
+from core.flags import parse, run_script
+
+
+def main(argv=None) -> int:
+    evaluation, page = evaluate(parse(EvaluateConfig, __doc__, argv, hyphens=True))
+    print(tables.text(evaluation))
+    print(f"\nwritten to {page.parent}: metrics.json, metrics.csv, table.md, table.tex")
+    print(f"open this: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,70 @@
+"""The cache of features: what is in it comes back, and what is broken is computed anew."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from core.evaluation.cache import Store, joined
+
+KEYS = [hashlib.sha256(bytes([i])).digest() for i in range(5)]
+ROWS = np.arange(15, dtype=np.float32).reshape(5, 3)
+
+
+@pytest.fixture
+def filled(tmp_path):
+    store = Store(tmp_path, "toy", {"sha256": "a"})
+    store.add(KEYS[:2], ROWS[:2])
+    store.add(KEYS[2:], ROWS[2:])
+    return store
+
+
+def again(store: Store, **what) -> Store:
+    return Store(store.path.parent, "toy", what or {"sha256": "a"})
+
+
+def test_rows_come_back_in_the_order_that_is_asked(filled):
+    for store in (filled, again(filled)):
+        assert store.rows(KEYS[::-1]).tolist() == ROWS[::-1].tolist() and store.width == 3
+
+
+def test_another_network_has_another_file(filled):
+    assert KEYS[0] in filled and KEYS[0] not in again(filled, sha256="b")
+
+
+def test_a_file_that_is_cut_off_keeps_its_whole_rows(filled, capsys):
+    data = filled.path.read_bytes()
+    filled.path.write_bytes(data[:-5])
+    store = again(filled)
+    assert [key in store for key in KEYS] == [True] * 4 + [False]
+    assert "cut off; its 4 whole rows are kept" in capsys.readouterr().err
+    store.add(KEYS[4:], ROWS[4:])
+    assert filled.path.read_bytes() == data
+
+
+@pytest.mark.parametrize("place", [3, 200])
+def test_a_damaged_file_is_written_anew(place, filled, capsys):
+    """Once in its head, once in a row."""
+    data = bytearray(filled.path.read_bytes())
+    data[place] ^= 255
+    filled.path.write_bytes(data)
+    store = again(filled)
+    assert not store.places and "of another version or damaged" in capsys.readouterr().err
+    store.add(KEYS[:1], ROWS[:1])
+    assert again(filled).rows(KEYS[:1]).tolist() == ROWS[:1].tolist()
+
+
+def test_a_file_of_another_version_is_written_anew(filled, capsys, monkeypatch):
+    data = filled.path.read_bytes()
+    filled.path.write_bytes(data.replace(b'"version": 1', b'"version": 0'))
+    assert KEYS[0] not in again(filled) and "another version" in capsys.readouterr().err
+
+
+def test_an_empty_file_is_written_anew(filled):
+    filled.path.write_bytes(b"")
+    assert not again(filled).places
+
+
+def test_the_key_of_a_pair_goes_by_both_pictures_and_their_order():
+    assert joined(KEYS[:1]) == KEYS[0]
+    assert len({joined(KEYS[:2]), joined(KEYS[1::-1]), KEYS[0], KEYS[1]}) == 4
