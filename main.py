@@ -1,30 +1,47 @@
-"""Explain a classifier: what would have to change in a picture for it to decide otherwise?"""
+"""Explain a classifier: what would have to change in a picture for it to decide otherwise?
+
+What imports torch is imported when it is needed: --status answers without it, and signals are answered before it.
+"""
+
+from pathlib import Path
 
 import yaml
 
-import core.interrupt  # noqa: F401 - first, before torch is imported
 from core.config import MainConfig
-from core.datasets import EmptySelection
-from core.experiment import chunk_name, summary_table
 from core.flags import UserError, parse, run_script
 from core.launchers import AUTO, place
+from core.layout import ResultFolder
 from core.notices import notice
-from core.preflight import preflight
-from core.preflight.report import render
-from core.runs import run
+from core.status import status
 
 
 def main(argv=None) -> int:
-    typed = parse(MainConfig, __doc__, argv)
+    typed = parse(MainConfig, __doc__.splitlines()[0], argv)
+    if typed.run.status:
+        print(status(ResultFolder(Path(typed.output.output_path), typed.output.exp_name)))
+        return 0
     config = place(typed)
-    if config.run.check:
-        report = preflight(config)
-        print(render(report))
-        return 1 if report.problems else 0
+    return check(config) if config.run.check else explain(config, automatic=typed.run.chunk == AUTO)
+
+
+def check(config: MainConfig) -> int:
+    from core.preflight import preflight
+    from core.preflight.report import render
+
+    report = preflight(config)
+    print(render(report))
+    return 1 if report.problems else 0
+
+
+def explain(config: MainConfig, *, automatic: bool) -> int:
+    from core.datasets import EmptySelection
+    from core.experiment import chunk_name, summary_table
+    from core.runs import run
+
     try:
         results = run(config)
     except EmptySelection as error:
-        if typed.run.chunk != AUTO or error.rule != "chunk":
+        if not automatic or error.rule != "chunk":
             raise
         notice(f"nothing to do: {error}")  # more tasks than pictures are no failure
         return 0

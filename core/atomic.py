@@ -28,14 +28,22 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_once(path: Path, data: bytes) -> bool:
     """Write a file that must not be there yet, whoever else tries at the same time; False if it is there."""
-    with _temporary(path, data) as temporary:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without hard links
-            os.replace(temporary, path)
-    return True
+    with _temporary(path, data) as temporary, suppress(FileExistsError):
+        place(temporary, path)
+        return True
+    return False
+
+
+def place(temporary: Path, path: Path) -> None:
+    """Give a file its name.  Raises FileExistsError if the name is taken, also by somebody who is just as fast."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(temporary, path)
 
 
 @contextmanager
@@ -101,7 +109,11 @@ def to_yaml(values: dict) -> str:
 
 
 def write_json(path: Path, values: dict) -> None:
-    write_text(path, json.dumps(values, indent=1) + "\n")
+    write_text(path, to_json(values))
+
+
+def to_json(values: dict) -> str:
+    return json.dumps(values, indent=1) + "\n"
 
 
 def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:

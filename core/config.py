@@ -1,11 +1,11 @@
-"""Every flag of main.py and the training scripts, declared once."""
+"""Every flag of main.py and the training scripts, declared once.  Imports no torch, which takes seconds."""
 
 from dataclasses import dataclass, field, fields, make_dataclass
 
-from core.datasets import DATASETS
 from core.flags import flag, label, part
 from core.regions import names_a_file
 
+DATASETS = ("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA", "ImageNet", "Folder", "CSV")
 ATTACKS = ("PGD", "GD", "C&W", "None")
 SCHEDULES = ("none", "step", "linear")
 
@@ -17,7 +17,7 @@ def group(config: type, title: str):
 
 @dataclass(frozen=True, kw_only=True)
 class PicturesConfig:
-    dataset: str = flag("ImageNet", "data set", choices=tuple(DATASETS))
+    dataset: str = flag("ImageNet", "data set", choices=DATASETS)
     data_dir: str = flag("", "folder of the data set", path=True, result=False)
     image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8)
 
@@ -98,6 +98,12 @@ class RunConfig(SeededConfig):
     )
     merge_chunks: bool = flag(
         False, "explain nothing; gather the finished chunks into one summary and table", result=False
+    )
+    overwrite: bool = flag(
+        False, "start anew: forget what is finished; with several chunks, what is of this one", result=False
+    )
+    status: bool = flag(
+        False, "explain and write nothing; tell what is done, missing and running in EXP_NAME", result=False
     )
     check: bool = flag(
         False, "explain and write nothing; report on pictures, networks, time, memory and disk", result=False

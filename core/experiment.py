@@ -1,5 +1,6 @@
 """An experiment's folder as a whole: what it was made with (config.yaml), its tables, and merging its chunks."""
 
+import os
 import sys
 from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,8 @@ from core import atomic
 from core.config import MainConfig
 from core.flags import UserError, flag_items, to_dict
 from core.layout import ResultFolder
+from core.locks import hold
+from core.notices import notice
 from core.records import KINDS, Record, summarise
 from core.regions import region_digest
 from core.sheet import draw_sheet
@@ -17,17 +20,42 @@ from models.loading import digest
 
 CONFIG = "config.yaml"
 WEIGHTS = ("model_path", "classifier_path")
+CLEARING = "log/clearing"  # there from the first to the last file that begin_anew removes
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
 
-def check_folder(results: ResultFolder, described: dict) -> None:
-    """Refuse a folder that was made with other settings, or by another program.  Changes nothing."""
+def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) -> None:
+    """Refuse a folder that was made by another program or, unless it begins ``anew``, with other settings.
+
+    Changes nothing.
+    """
+    if (results.root / CLEARING).exists():
+        return  # somebody began anew, and did not come to the end of what was there
     if (results.root / CONFIG).exists():
-        refuse_other_settings(results, read_config(results), described)
-    elif there := results.any_file():
+        if not anew:
+            refuse_other_settings(results, read_config(results), described)
+    elif there := next(results.own_files(), None):
         raise UserError(
             f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
             "is half deleted, and cannot be continued (evaluate.py reads it); choose another --exp_name"
         )
+
+
+def begin_anew(results: ResultFolder) -> None:
+    """Remove what the experiment holds, the log apart.  If this is cut short, the next run goes on with it."""
+    with hold(results.log):
+        atomic.write_bytes(results.root / CLEARING, b"")
+        for path in (*results.own_files(), *results.tables(), results.root / CONFIG):
+            path.unlink(missing_ok=True)
+        (results.root / CLEARING).unlink()
+
+
+def wants_anew(config: MainConfig) -> bool:
+    """--overwrite, which a restarted job must not obey: it would throw away what it did before."""
+    restarts = [name for name in RESTARTS if os.environ.get(name, "0") not in ("", "0")]
+    if config.run.overwrite and restarts:
+        notice(f"--overwrite True is ignored: this job was restarted ({restarts[0]}) and goes on with what it has")
+    return config.run.overwrite and not restarts
 
 
 def make_folder(results: ResultFolder, described: dict) -> None:
@@ -77,7 +105,7 @@ def refuse_other_flags(results: ResultFolder, stored: dict, flags: dict, others:
     if differences := [*differences, *others]:
         raise UserError(
             f"{results.root} was made with other settings: {'; '.join(differences)}; "
-            "choose another --exp_name, or delete the folder to start anew"
+            "choose another --exp_name, or --overwrite True to start anew"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
-from core.interrupt import INTERRUPTED
+from core import interrupt
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 Config = TypeVar("Config")
@@ -260,12 +260,14 @@ def flags_table(config: type) -> str:
 
 
 def run_script(main) -> NoReturn:
-    """Call ``main(argv)``; a user's mistake is one line on stderr and exit code 2, Ctrl-C is 130."""
+    """Call ``main(argv)``; a user's mistake is one line on stderr and exit code 2, a signal is 130 or 143."""
     try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        sys.exit(130)
+        with interrupt.handled():
+            code = main()
+        sys.exit(code)
+    except KeyboardInterrupt as error:
+        print(interrupt.INTERRUPTED, file=sys.stderr)
+        sys.exit(error.code if isinstance(error, interrupt.Stopped) else 130)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)

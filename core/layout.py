@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,8 @@ from core.notices import notice
 from core.records import KINDS, Record
 
 RECORD = re.compile(r"\d{7,}\.json")
+OWN = re.compile(r"\d{7,}\.(json|png|txt|npy)")
+TABLE = re.compile(r"(c-\d+_\d+-)?(summary\.yaml|results\.csv|sheet\.png)")
 CONTENTS = ("CF", "Noise", "Info", "SM")
 FOLDERS = tuple(f"{correct}/{flipped}" for correct in ("CC", "IC") for flipped in ("CCF", "ICF"))
 
@@ -65,25 +67,29 @@ class ResultFolder:
         return self.root / "log"
 
     def create(self) -> None:
-        """Make every folder of the layout, also those that stay empty; remove what a killed process left half."""
+        """Make every folder of the layout, also those that stay empty."""
         for folder in self.folders():
             folder.mkdir(parents=True, exist_ok=True)
-        atomic.remove_strays(self.folders())
 
     def folders(self) -> list[Path]:
         """Every folder that files are written to."""
-        leaves = {path.parent: None for path in self.places(0)}
         originals = [self.output / "Original" / correct for correct in ("Correct", "Incorrect")]
-        return [self.root, *leaves, *originals, self.records_folder, self.log]
+        return [self.root, *self.leaves(), *originals, self.records_folder, self.log]
 
-    def any_file(self) -> Path | None:
-        """A picture, text or record of the folder, if it holds any."""
-        for folder in self.folders():
-            if folder.is_relative_to(self.root) and folder not in (self.root, self.log) and folder.is_dir():
-                for path in folder.iterdir():
-                    if not path.name.startswith("."):
-                        return path
-        return None
+    def leaves(self) -> list[Path]:
+        """The folders of Info files and pictures: 32, or 16 of refined ones."""
+        return list({path.parent: None for path in self.places(0)})
+
+    def own_files(self) -> Iterator[Path]:
+        """Records first, then what belongs to them: Info files and pictures, also those that no record knows."""
+        for folder in (self.records_folder, *self.leaves()):
+            with suppress(FileNotFoundError):
+                yield from (folder / name for name in sorted(os.listdir(folder)) if OWN.fullmatch(name))
+
+    def tables(self) -> Iterator[Path]:
+        """Those of the whole and of the chunks."""
+        for name in ("summary.yaml", "results.csv", "sheet.png"):
+            yield from (path for path in self.root.glob(f"*{name}") if TABLE.fullmatch(path.name))
 
     def path(self, kind: str, folder: str, content: str, index: int) -> Path:
         suffix = "txt" if content == "Info" else "png"

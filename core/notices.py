@@ -4,11 +4,17 @@ import os
 import re
 import socket
 import sys
+from datetime import datetime, timezone
 
 
 def notice(message: str) -> None:
     """To stderr, so that tables can be piped."""
     print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def host_name() -> str:

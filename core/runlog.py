@@ -8,23 +8,17 @@ import itertools
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
 from core import atomic
-from core.notices import host_name, owner
+from core.notices import host_name, now, owner
 
 RUNNING = "running"
 
 
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 class RunLog:
-    """``START-HOST-PID.yaml`` and ``.csv`` in ``folder``, from entering to leaving the context.
+    """``START-HOST-PID.json`` and ``.csv`` in ``folder``, from entering to leaving the context.
 
     values: what to keep of the command.
     """
@@ -37,7 +31,7 @@ class RunLog:
         name = f"{self.values['start'].replace(':', '').replace('-', '')}-{owner()}"
         names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
         started = self._text(end=None, ended=RUNNING)
-        self.path = next(path for n in names if atomic.write_once(path := self.folder / f"{n}.yaml", started))
+        self.path = next(path for n in names if atomic.write_once(path := self.folder / f"{n}.json", started))
         self.file = open(self.path.with_suffix(".csv"), "a", newline="")  # noqa: SIM115 (closed on leaving)
         self.table = csv.writer(self.file, lineterminator="\n")
         self._rows([("index", "seconds")])
@@ -58,4 +52,4 @@ class RunLog:
             atomic.write_bytes(self.path, self._text(end=now(), ended=ended))
 
     def _text(self, **values) -> bytes:
-        return atomic.to_yaml({**self.values, **values}).encode()
+        return atomic.to_json({**self.values, **values}).encode()

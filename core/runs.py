@@ -11,20 +11,27 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from core import atomic
 from core.config import MainConfig
 from core.datasets import ImageSet, Sample, UnreadableImage, prefetch
 from core.experiment import (
+    CLEARING,
+    begin_anew,
+    check_folder,
     describe,
     make_folder,
     read_config,
     refuse_other_flags,
     stored_classes,
+    wants_anew,
     write_tables,
     write_tables_of,
 )
 from core.explain import Explanation, explain
 from core.flags import UserError, to_dict
+from core.interrupt import patient, stop_if_asked
 from core.layout import Pictures, ResultFolder, fingerprint
+from core.locks import Lock, hold
 from core.notices import notice
 from core.recording import draw_pictures, make_record, to_pil
 from core.records import Record
@@ -68,10 +75,24 @@ def run(config: MainConfig) -> ResultFolder:
     check_labels(config, images, networks.classifier.num_outputs)
     selected = select_images(images, config)
     region = load_region(config, selected)
-    make_folder(results, describe(config, images.class_names or classes))
+    begin(config, results, describe(config, images.class_names or classes))
     total = len(select_images(images, config, all_chunks=True))
     finish(config, results, selected, total, explaining(config, networks, region))
     return results
+
+
+def begin(config: MainConfig, results: ResultFolder, described: dict) -> None:
+    """Make the result folder, anew if the flags say so, or check that it was made as ``described``."""
+    anew, chunk, chunks = wants_anew(config), config.run.chunk, config.run.chunks
+    check_folder(results, described, anew=anew and chunks == 1)
+    if (anew and chunks == 1) or (results.root / CLEARING).exists():
+        begin_anew(results)
+    elif anew:
+        with hold(results.log, chunk, chunks):
+            for path in results.record_paths():
+                if int(path.stem) % chunks == chunk:
+                    results.forget(int(path.stem))
+    make_folder(results, described)
 
 
 def finish(config: MainConfig, results: ResultFolder, selected: ImageSet, total: int, method: Method) -> None:
@@ -79,14 +100,17 @@ def finish(config: MainConfig, results: ResultFolder, selected: ImageSet, total:
 
     total: pictures of all chunks.
     """
-    finished, _ = results.read()
-    refuse_other_pictures(results, config, selected, finished)
-    positions = [i for i, entry in enumerate(selected.records) if entry.index not in finished]
-    if len(positions) < len(selected):
-        notice(f"{len(selected) - len(positions)} of {len(selected)} pictures are finished already; continuing")
-    with RunLog(results.log, {"pictures": len(selected), "selected": total, "flags": to_dict(config)}) as log:
+    told = {"pictures": len(selected), "selected": total, "flags": to_dict(config)}
+    with hold(results.log, config.run.chunk, config.run.chunks) as lock, RunLog(results.log, told) as log:
+        atomic.remove_strays(results.folders())
+        finished, _ = results.read()
+        refuse_other_pictures(results, config, selected, finished)
+        positions = [i for i, entry in enumerate(selected.records) if entry.index not in finished]
+        if len(positions) < len(selected):
+            notice(f"{len(selected) - len(positions)} of {len(selected)} pictures are finished already; continuing")
         try:
-            explain_all(config, results, selected, positions, method, log)
+            with patient():
+                explain_all(config, results, selected, positions, method, lock, log)
         finally:
             write_tables(config, results, {entry.index for entry in selected.records})
 
@@ -193,6 +217,7 @@ def explain_all(
     images: Sequence[Sample],
     positions: list[int],
     method: Method,
+    lock: Lock,
     log: RunLog,
 ) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
@@ -200,11 +225,12 @@ def explain_all(
     with Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress:
         for batch in batches(config, results, images, positions):
             started = time.perf_counter()
-            for record in explain_batch(config, results, batch, method):
+            for record in explain_batch(config, results, batch, method, lock):
                 done, flips = done + 1, flips + record.outcomes["explanation"].success
             log.timed([sample.index for sample in batch], (time.perf_counter() - started) / len(batch))
             progress.set_postfix_str(f"{flips} of {done} flipped", refresh=False)
             progress.update(len(batch))
+            stop_if_asked()
 
 
 class Progress(tqdm):
@@ -239,7 +265,9 @@ def batches(
         yield batch
 
 
-def explain_batch(config: MainConfig, results: ResultFolder, batch: list[Sample], method: Method) -> list[Record]:
+def explain_batch(
+    config: MainConfig, results: ResultFolder, batch: list[Sample], method: Method, lock: Lock
+) -> list[Record]:
     """Explain and write one batch. With ``--cudnn_deterministic`` it is padded, since kernels may go by its size."""
     count = len(batch)
     padded = batch + [batch[-1]] * (config.run.batch_size - count if config.run.cudnn_deterministic else 0)
@@ -248,6 +276,7 @@ def explain_batch(config: MainConfig, results: ResultFolder, batch: list[Sample]
     except torch.OutOfMemoryError:
         advice = "choose a smaller --batch_size, or --attack_joint_checkpoint True"
         raise UserError(f"the device has too little memory for {len(padded)} pictures: {advice}") from None
+    lock.check()
     records = []
     for i, sample in enumerate(batch):
         file = file_name(config, sample.path)

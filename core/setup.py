@@ -22,6 +22,8 @@ def check(config: MainConfig) -> None:
     run, attack, sampling, data = config.run, config.attack, config.sampling, config.data
     if run.chunk >= run.chunks:
         raise UserError(f"--chunk {run.chunk}: wanted 0 to {run.chunks - 1}, since --chunks is {run.chunks}")
+    if run.overwrite and run.merge_chunks:
+        raise UserError("--overwrite True forgets what --merge_chunks True gathers; give one of them")
     if sampling.sampling_dilation % 2 == 0:
         raise UserError(f"--sampling_dilation {sampling.sampling_dilation} is even; choose an odd size")
     for name in ("attack_joint_shortcut", "attack_joint_checkpoint"):

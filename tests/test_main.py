@@ -34,7 +34,7 @@ def test_mpi_lpips_and_fid_are_not_needed():
     script = (
         "import sys\n"
         "for name in ('mpi4py', 'lpips', 'pytorch_fid', 'h5py', 'pandas', 'blobfile'): sys.modules[name] = None\n"
-        "import main"
+        "import main, core.runs, core.preflight"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=MAIN.parent, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -80,7 +80,8 @@ def attempt(faults: list[str], function, *arguments):
 
 def check_folder(results: ResultFolder, config: MainConfig) -> None:
     """Refuse a result folder that a run would refuse."""
-    experiment.check_folder(results, experiment.describe(config, None))
+    anew = config.run.overwrite and config.run.chunks == 1
+    experiment.check_folder(results, experiment.describe(config, None), anew=anew)
 
 
 def remember(report: Report, unreadable: list[UnreadableImage]) -> None:

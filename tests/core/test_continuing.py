@@ -11,6 +11,7 @@ from toys import Workshop, tree
 from core import atomic
 from core.flags import UserError
 from core.layout import ResultFolder, read_record
+from core.locks import hold
 from core.notices import owner
 
 
@@ -166,3 +167,84 @@ def test_the_summary_is_yaml_that_says_what_it_means(whole):
     text = (whole.results() / "summary.yaml").read_text()
     summary = yaml.safe_load(text)
     assert isinstance(summary["explanation"]["cf"], float) and summary["n"] == 6 and "(" not in text
+
+
+def test_overwriting_begins_anew_with_whatever_settings(copy):
+    copy.run(overwrite=True, attack_step=4, batch_size=1)
+    anew = tree(copy.results())
+    assert b"attack_step: 4.0" in anew["config.yaml"]
+    copy.run(exp_name="other", attack_step=4, batch_size=1)
+    other = tree(copy.results("other"))
+    assert {name for name in anew if anew[name] != other.get(name)} == {"sheet.png"}  # it shows the name
+
+
+def test_overwriting_leaves_nothing_of_a_larger_run_and_keeps_the_log(copy):
+    copy.run(overwrite=True, num_samples=2)
+    assert {name.rpartition("/")[2].partition(".")[0] for name in tree(copy.results()) if "/00" in name} == {
+        "0000000",
+        "0000001",
+    }
+    assert len(list((copy.results() / "log").glob("*.json"))) == 2
+
+
+def test_overwriting_one_chunk_forgets_that_chunk_alone(copy, capsys):
+    copy.run(overwrite=True, chunk=1, chunks=3, batch_size=1)
+    assert "finished already" not in capsys.readouterr().err
+    copy.run(overwrite=True, chunk=1, chunks=2, num_samples=2, batch_size=1)
+    assert sorted(int(path.stem) for path in (copy.results() / "records").iterdir()) == [0, 1, 2, 4]
+
+
+def test_overwriting_one_chunk_with_other_settings_is_refused(copy):
+    before = tree(copy.output, without=())
+    with pytest.raises(UserError, match="made with other settings: --attack_step 4.0"):
+        copy.run(overwrite=True, chunk=1, chunks=3, attack_step=4)
+    assert tree(copy.output, without=()) == before
+
+
+def test_overwriting_that_was_cut_short_is_gone_on_with(copy, monkeypatch):
+    """By whatever command comes next: nothing of the old settings is left by then."""
+    removed = []
+
+    def unlink(path, **_):
+        if len(removed) == 20:
+            raise KeyboardInterrupt
+        removed.append(os.unlink(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", unlink)
+        with pytest.raises(KeyboardInterrupt):
+            copy.run(overwrite=True, attack_step=4, batch_size=1)
+    copy.run(attack_step=4, batch_size=1)
+    assert b"attack_step: 4.0" in tree(copy.results())["config.yaml"] and len(removed) == 20
+    copy.run(exp_name="other", attack_step=4, batch_size=1)
+    assert tree(copy.results(), without=("log", "sheet.png")) == tree(
+        copy.results("other"), without=("log", "sheet.png")
+    )
+
+
+def test_a_restarted_job_does_not_throw_its_own_work_away(copy, capsys, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    copy.run(overwrite=True)
+    printed = capsys.readouterr().err
+    assert (
+        "--overwrite True is ignored: this job was restarted" in printed and "6 of 6 pictures are finished" in printed
+    )
+
+
+def test_a_folder_of_another_program_is_not_overwritten(copy):
+    (copy.results() / "config.yaml").unlink()
+    before = tree(copy.output, without=())
+    with pytest.raises(UserError, match="was not made by main.py"):
+        copy.run(overwrite=True)
+    assert tree(copy.output, without=()) == before
+
+
+def test_overwriting_and_merging_contradict_each_other(copy):
+    with pytest.raises(UserError, match="--overwrite True forgets what --merge_chunks True gathers"):
+        copy.run(overwrite=True, merge_chunks=True)
+
+
+def test_a_second_process_on_an_overlapping_chunk_is_refused(copy):
+    results = ResultFolder(copy.output, "exp")
+    with hold(results.log, 1, 2), pytest.raises(UserError, match="overlaps with what process .* is working on"):
+        copy.run(chunk=3, chunks=4)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from core import config
 from core.datasets import BINARY, DATASETS, celeba_attributes, imagenet_classes, open_dataset, prefetch, select
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -226,3 +227,4 @@ def test_prefetching_looks_only_a_little_ahead():
 
 def test_every_data_set_of_the_flag_can_be_opened():
     assert set(DATASETS) == BINARY | {"ImageNet", "Folder", "CSV"}
+    assert tuple(DATASETS) == config.DATASETS

@@ -44,8 +44,8 @@ def read_csv(path):
 
 def logs(workshop):
     """What each process logged: its command, and its rows of seconds."""
-    paths = sorted((workshop.results() / "log").glob("*.yaml"))
-    return [(read_yaml(path), read_csv(path.with_suffix(".csv"))) for path in paths]
+    paths = sorted((workshop.results() / "log").glob("*.json"))
+    return [(json.loads(path.read_text()), read_csv(path.with_suffix(".csv"))) for path in paths]
 
 
 def test_every_picture_has_a_row_in_the_order_of_their_indices(finished):
@@ -147,7 +147,7 @@ def test_going_on_with_other_settings_is_refused_by_name(finished, changes, name
     before = tree(finished.output, without=())
     with pytest.raises(UserError) as caught:
         finished.run(**changes)
-    assert named in str(caught.value) and "choose another --exp_name" in str(caught.value)
+    assert named in str(caught.value) and "choose another --exp_name, or --overwrite True" in str(caught.value)
     assert tree(finished.output, without=()) == before
 
 

@@ -75,6 +75,8 @@ OURS = {
     "num_workers": 2,
     "classifier_arch": "",
     "check": False,
+    "overwrite": False,
+    "status": False,
     "save_float": False,
     "region": "",
     "region_invert": False,
