@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field, fields, make_dataclass
 
-from core.flags import flag, label, part
-from core.regions import names_a_file
+from core.flags import flag, label, names_a_file, part
 
 DATASETS = ("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA", "ImageNet", "Folder", "CSV")
 ATTACKS = ("PGD", "GD", "C&W", "None")

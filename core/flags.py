@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, fields
@@ -82,6 +83,11 @@ def part(text: str) -> int | str:
 
 
 part.__name__ = "number or auto"
+
+
+def names_a_file(text: str) -> bool:
+    """Or a folder; otherwise --region is a rectangle."""
+    return re.fullmatch(r"[\s\d+-]*(,[\s\d+-]*)+", text) is None
 
 
 def describe_range(metadata: dict) -> str:

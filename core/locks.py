@@ -210,9 +210,9 @@ class Lock:
 
     def release(self) -> None:
         self.stopped.set()
-        if self.holds():
-            self.path.unlink(missing_ok=True)
-        self.file.close()
+        with self.file:
+            if self.holds():
+                self.path.unlink(missing_ok=True)
 
 
 @contextmanager

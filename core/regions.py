@@ -1,7 +1,6 @@
 """``--region``: where pictures may change, from a rectangle, a picture that is white there, or a folder of these."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,17 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.flags import UserError
+from core.flags import UserError, names_a_file
 from core.notices import notice
 from core.pictures import UnreadableImage, decode, is_picture, resize_crop, resize_wide
 from models.loading import digest
 
 FLAG = "--region"
-
-
-def names_a_file(text: str) -> bool:
-    """Or a folder; otherwise the text is a rectangle."""
-    return re.fullmatch(r"[\s\d+-]*(,[\s\d+-]*)+", text) is None
 
 
 def read_rectangle(text: str) -> tuple[int, int, int, int]:
