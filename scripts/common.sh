@@ -5,6 +5,7 @@
 # shellcheck shell=bash
 
 set -euo pipefail
+trap 'exit 143' TERM USR1 # once main.py has ended, which gets the signal too
 
 about=                 # for --help
 preset=                # of main.py
@@ -126,10 +127,15 @@ explain() {
         local place=(--output_path "$output/$query" --exp_name "$distance")
         run "$python" "$root/main.py" --preset "$preset" --data_dir "$data" "${chosen[@]}" "${place[@]}" "$@" \
             "${weights[@]}" "${extra[@]}"
-        if [[ -f $root/evaluate.py && " ${extra[*]} " != *" --check "* ]]; then
+        if [[ -f $root/evaluate.py && " ${extra[*]} " != *" --check "* ]] && ! is_part; then
             run "$python" "$root/evaluate.py" "${place[@]}"
         fi
     done
+}
+
+# One of several chunks was asked for, which is not evaluated by itself.
+is_part() {
+    [[ " ${extra[*]}" == *" --chunk"* && " ${extra[*]} " != *" --merge_chunks "* ]]
 }
 
 run() {

@@ -168,6 +168,17 @@ def test_what_is_typed_wins_over_preset_and_query(folders):
         assert (config.data.image_size, config.attack.dist_l1, config.model.channel_mult) == (64, 0.5, "")
 
 
+@pytest.mark.parametrize(
+    ("words", "evaluated"),
+    [("", True), ("--chunk auto", False), ("--chunks 3 --chunk=0", False), ("--chunks 3 --merge_chunks True", True)],
+)
+def test_one_of_several_chunks_is_passed_on_and_not_evaluated(words, evaluated, folders):
+    process = run("celeba", *folders("celeba"), "--only", "age-l1", "--dry-run", *words.split())
+    (argv,) = commands(process)
+    assert argv[len(argv) - len(words.split()) :] == words.split()
+    assert ("evaluate.py" in process.stdout) == evaluated
+
+
 def test_folders_can_come_from_the_environment(folders):
     arguments = folders("celeba")
     environment = dict(zip(("ACE_DATA", "ACE_MODELS", "ACE_OUTPUT"), map(str, arguments[1::2]), strict=True))

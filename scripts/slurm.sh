@@ -1,0 +1,88 @@
+# What the SLURM scripts share; sourced by them in the folder that they were submitted from.
+# shellcheck shell=bash
+set -euo pipefail
+set -m # each command in the background is a process group, which one signal reaches whole
+
+python=${PYTHON:-python}
+program=main.py # what is run
+command=()      # and how, with its flags
+evaluation=()   # flags of evaluate.py
+scratch=${ACE_SCRATCH:-}
+
+refuse() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+# Read [PROGRAM] FLAG... [-- FLAG-OF-EVALUATE...].
+read_words() {
+    [[ -n ${SLURM_JOB_ID:-} ]] || refuse "this runs in a job: sbatch scripts/slurm-array.sh ... or slurm-node.sh"
+    if [[ ${1:-} == *.py || ${1:-} == *.sh ]]; then
+        program=$1
+        shift
+    fi
+    [[ -f $program ]] || refuse "$program: not in $PWD; submit from the root of the repository"
+    command=("$python" "$program")
+    [[ $program == *.py ]] || command=(bash "$program")
+    while (($#)) && [[ $1 != -- ]]; do
+        command+=("$1")
+        shift
+    done
+    evaluation=("${@:2}")
+}
+
+# value_of FLAG DEFAULT: what is typed after the flag.
+value_of() {
+    local i value=$2
+    for ((i = 0; i < ${#command[@]}; i++)); do
+        [[ ${command[i]} != "$1" ]] || value=${command[i + 1]:-}
+        [[ ${command[i]} != "$1="* ]] || value=${command[i]#*=}
+    done
+    echo "$value"
+}
+
+# until_limit COMMAND...: run it. Ahead of the time limit SLURM sends SIGUSR1: stop the command, which ends with the
+# picture in hand, and queue the job again. SIGTERM stops it too, and leaves the rest to whoever sent it.
+until_limit() {
+    local code=0 limit='' group
+    "$@" &
+    group=$!
+    trap 'limit=1; kill -TERM -- "-$group" || true' USR1
+    trap 'kill -TERM -- "-$group" || true' TERM
+    while kill -0 "$group" 2>/dev/null; do # a signal ends the wait, not the command
+        wait "$group" && code=0 || code=$?
+    done
+    trap - USR1 TERM
+    if [[ -n $limit ]] && ((code)); then
+        echo "note: stopped ahead of the time limit; queued again as job $SLURM_JOB_ID" >&2
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    return "$code"
+}
+
+# With ACE_SCRATCH: copy the data set to that folder of the node's own disk, once a node, and read it there.
+use_scratch() {
+    local flag=--data_dir data place
+    [[ $program == *.py ]] || flag=--data
+    data=$(value_of "$flag" '')
+    [[ -n $scratch && -n $data ]] || return 0
+    place=$scratch/$(basename "$data")-$(realpath "$data" | cksum | cut -d' ' -f1)
+    mkdir -p "$scratch"
+    (
+        flock 9
+        if [[ ! -e $place ]]; then
+            rm -rf "$place.part"
+            cp -rL "$data" "$place.part"
+            mv "$place.part" "$place"
+        fi
+    ) 9>"$place.lock"
+    command+=("$flag" "$place")
+}
+
+# One table of all chunks, and their evaluation; the script of a data set evaluates by itself.
+merge() {
+    "${command[@]}" --merge_chunks True
+    [[ $program == main.py ]] || return 0
+    "$python" evaluate.py --output_path "$(value_of --output_path results)" --exp_name "$(value_of --exp_name exp)" \
+        "${evaluation[@]}"
+}
