@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import yaml
 
@@ -33,7 +34,7 @@ def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) 
         return  # somebody began anew, and did not come to the end of what was there
     if (results.root / CONFIG).exists():
         if not anew:
-            refuse_other_settings(results, read_config(results), described)
+            refuse_other_settings(results, read_config(results.root), described)
     elif there := next(results.own_files(), None):
         raise UserError(
             f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
@@ -63,12 +64,12 @@ def make_folder(results: ResultFolder, described: dict) -> None:
     check_folder(results, described)
     results.create()
     if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
-        refuse_other_settings(results, read_config(results), described)  # another process may have been first
+        refuse_other_settings(results, read_config(results.root), described)  # another process may have been first
 
 
-def read_config(results: ResultFolder) -> dict:
-    """What config.yaml holds.  Raises UserError if it is not there or not ours."""
-    path = results.root / CONFIG
+def read_config(root: Path) -> dict:
+    """What config.yaml of an experiment's folder holds.  Raises UserError if it is not there or not ours."""
+    path = root / CONFIG
     try:
         stored = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -82,7 +83,7 @@ def read_config(results: ResultFolder) -> dict:
 
 def stored_classes(results: ResultFolder) -> tuple[str, ...] | None:
     """The names of the classifier's outputs that the experiment was made with, if they are known."""
-    classes = read_config(results).get("classes")
+    classes = read_config(results.root).get("classes")
     return tuple(classes) if classes else None
 
 

@@ -153,7 +153,7 @@ def load_region(config: MainConfig, images: ImageSet) -> Region | None:
 
 def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
     """Write the tables of the whole experiment from what its chunks finished; refuse if pictures are missing."""
-    stored = read_config(results)
+    stored = read_config(results.root)
     config, images = align_classes(config, images, stored_classes(results))
     refuse_other_flags(results, stored, to_dict(config))
     selected = select_images(images, config, all_chunks=True)

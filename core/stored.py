@@ -98,7 +98,7 @@ def open_source(output: Path, exp_name: str, data_dir: str | None) -> Source:
         there = ", ".join(folders) or "none"
         raise UserError(f"--exp_name {exp_name}: no such experiment in {output / 'Results'}; there are: {there}")
     ours = (results.root / CONFIG).exists() or results.records_folder.exists()
-    described = read_config(results) if ours else None
+    described = read_config(results.root) if ours else None
     data = Path(data_dir or (described["flags"].get("data_dir", "") if ours else "")).expanduser()
     entries = entries_of_records(results, data) if ours else entries_of_infos(results, data)
     if not entries:

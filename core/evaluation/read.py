@@ -86,7 +86,7 @@ def read_settings(run: Path) -> dict:
     """config.yaml of the run, or, for what was refined again, of the run above it."""
     for folder in (run, run.parent):
         if (folder / CONFIG).exists():
-            return read_config(ResultFolder(folder.parents[1], folder.name))
+            return read_config(folder)
     return {}
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from core.datasets import BINARY
 from core.experiment import CONFIG, read_config
 from core.flags import UserError
-from core.layout import ResultFolder
 from core.metrics.transfer import NO_VERDICTS, Verdicts, judge
 from core.results import Pair, Reader
 from models import classifiers
@@ -37,7 +36,7 @@ def attacked_classifier(root: Path) -> Attacked | None:
     """As config.yaml beside or above ``root``, the folder that holds CC and IC, tells; None without such a file."""
     for folder in (root, root.parent):
         if (folder / CONFIG).exists():
-            stored = read_config(ResultFolder(folder.parents[1], folder.name))
+            stored = read_config(folder)
             flags, classes = stored["flags"], stored.get("classes")
             sha256 = stored["weights"].get("classifier_path", "").removeprefix("sha256:")
             return Attacked(flags["dataset"], flags["label_query"], tuple(classes) if classes else None, sha256)

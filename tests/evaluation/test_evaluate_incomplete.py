@@ -169,18 +169,16 @@ def test_a_read_only_output_folder_is_evaluated_elsewhere(output, tmp_path_facto
     assert f"features are cached in {elsewhere / '.cache'}" in capsys.readouterr().err
 
 
-def test_what_was_refined_again_is_evaluated_with_the_settings_of_its_run(output):
+@pytest.mark.parametrize("own", [True, False])
+def test_what_was_refined_again_is_evaluated_with_its_own_settings_or_else_those_of_its_run(own, output, capsys):
     again = "exp/all_filtered_r-10_i-0.2_d-5_f-0.5"
     write_experiment(output, WHOLE, again, seed=3000)
-    settings = {
-        "flags": {"dataset": "CelebA", "label_query": 31, "classifier_path": ""},
-        "weights": {},
-        "classes": None,
-    }
-    atomic.write_yaml(output / "Results/exp/config.yaml", settings)
+    settings = {"flags": {"dataset": "CelebA", "label_query": 31}, "weights": {}, "classes": None}
+    atomic.write_yaml(output / "Results" / (again if own else "exp") / "config.yaml", settings)
     evaluate("--output-path", output, "--exp-name", "exp", again)
     written = metrics(output / "Results/evaluation" / f"exp+{again.replace('/', '.')}")
     assert [e["pictures"] for e in written["experiments"]] == [5, 5] and len(written["differences"]) == 4
+    assert "--dataset BDDOIA" in failure(capsys, "--output-path", output, "--exp-name", again, "--dataset", "BDDOIA")
 
 
 def test_the_data_set_of_the_run_cannot_be_another(output, capsys):
