@@ -6,7 +6,7 @@ from core import atomic
 from core.evaluation.model import Evaluation
 from core.report.data import write_data
 from core.report.masks import draw_mean_masks
-from core.report.page import ASSETS, SCRIPTS, render
+from core.report.page import ASSETS, SCRIPTS, STYLES, render
 from core.report.sheets import write_all_sheets
 
 
@@ -22,7 +22,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     sheets = write_all_sheets(evaluation, parts / "sheets")
     means = [draw_mean_masks(e, sheets, parts / "masks", f"{i}") for i, e in enumerate(evaluation.experiments)]
     data = write_data(evaluation, sheets, parts / "data", folder)
-    for asset in ("report.css", *SCRIPTS):
+    for asset in (*STYLES, *SCRIPTS):
         atomic.write_bytes(parts / asset, (ASSETS / asset).read_bytes())
     page = folder / "report.html"
     atomic.write_text(page, render(evaluation, means))

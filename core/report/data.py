@@ -109,8 +109,8 @@ def confidence_after(picture: Picture) -> float | None:
 
 
 def value_keys(experiment: Experiment) -> list[str]:
-    """Known ones first, then as the pictures bring them."""
-    found = {key: None for picture in experiment.pictures for key in picture.values}
+    """Known ones first, then as the pictures bring them; whether it flipped is shown otherwise."""
+    found = {key: None for picture in experiment.pictures for key in picture.values if key != "flip_rate"}
     return [key for key in LABELS if key in found] + [key for key in found if key not in LABELS]
 
 

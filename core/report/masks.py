@@ -13,7 +13,8 @@ from core.evaluation.model import Experiment, Picture
 from core.report.sheets import Sheets, heat_palette
 
 PAIRS = 12
-FADE = 0.45  # of the mean original behind the mask
+FADE = 0.55  # of the mean original behind the mask
+EMPHASIS = 1.5  # of the places that change most
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Sum:
 def overlay(original: np.ndarray, mask: np.ndarray) -> Image.Image:
     """original: (H, W, 3) in 0..255, shown faded and grey; mask: (h, w) in [0, 1], shown as heat up to its maximum."""
     grey = original.mean(axis=2, keepdims=True).repeat(3, axis=2) * FADE
-    levels = (mask / max(mask.max(), 1e-9) * 255).round().astype(np.uint8)
+    levels = ((mask / max(mask.max(), 1e-9)) ** EMPHASIS * 255).round().astype(np.uint8)
     if levels.shape != grey.shape[:2]:
         levels = np.asarray(Image.fromarray(levels).resize(grey.shape[1::-1], Image.Resampling.BILINEAR))
     heat = heat_palette()[levels].astype(np.float64)

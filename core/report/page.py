@@ -1,5 +1,6 @@
 """The page itself: what it says of each experiment, filled into report.html.j2."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ import jinja2
 from core.evaluation.model import Evaluation, Experiment, Figure
 from core.report.data import plain
 from core.report.masks import MeanMask, frequent_pairs
-from core.report.plots import BINS, CELLS, confidence_histogram, distance_scatter
+from core.report.plots import confidence_histogram, distance_scatter
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("tiles.js", "filters.js", "cards.js", "detail.js", "report.js")
+STYLES = ("report.css", "pictures.css")
+SCRIPTS = ("tiles.js", "words.js", "filters.js", "cards.js", "detail.js", "report.js")
 MATRIX = 12  # classes
+CHOSEN = ("flip_rate", "fid", "sfid", "fva", "s3", "mnac", "cout", "l1", "mask_area")  # to show first, four at most
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ def figure_rows(evaluation: Evaluation) -> list[Row]:
     return [Row(keys[key], [figures.get(key) for figures in by_key]) for key in order]
 
 
+def chosen_figures(experiment: Experiment) -> list[Figure]:
+    known = {figure.key: figure for figure in experiment.figures if figure.value is not None}
+    return [known[key] for key in CHOSEN if key in known][:4]
+
+
 def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
     """The same evaluation gives the same text."""
     environment = jinja2.Environment(
@@ -73,11 +81,12 @@ def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    environment.filters["figure"] = figure_text
+    environment.filters |= {"figure": figure_text, "numeral": "{:,}".format}
     experiments = [
         {
             "of": experiment,
             "flips": sum(picture.flipped for picture in experiment.pictures),
+            "chosen": chosen_figures(experiment),
             "means": found,
             "matrix": transitions(experiment),
             "histogram": confidence_histogram(experiment),
@@ -93,8 +102,7 @@ def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
         experiments=experiments,
         rows=rows,
         names={row.first.key: row.first.name for row in rows},
-        bins=BINS,
-        cells=CELLS,
+        styles=STYLES,
         scripts=SCRIPTS,
     )
 
@@ -112,10 +120,7 @@ def class_name(label: int, classes: tuple[str, ...] | None) -> str:
 
 
 def figure_text(value: float | None) -> str:
-    """Four decimals, two from 100 on; very small and very large ones as powers of ten."""
-    if value is None:
+    """Four decimals; very small and very large ones as powers of ten."""
+    if value is None or not math.isfinite(value):
         return "n/a"
-    size = abs(value)
-    if size and (size < 1e-3 or size >= 1e6):
-        return f"{value:.3e}"
-    return f"{value:.2f}" if size >= 100 else f"{value:.4f}"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4e}"

@@ -27,13 +27,14 @@ class Scatter:
     """Distance (x) against confidence (y), of those pictures that have both.
 
     points: (x, y, flipped, name), x and y in [0, 1]; cells: (column, row, share of the fullest), instead of many
-    points; limit: the distance at x = 1.
+    points, of a ``grid`` of columns and rows; limit: the distance at x = 1.
     """
 
     n: int
     limit: float
     points: list[tuple[float, float, bool, str]]
     cells: list[tuple[int, int, float]]
+    grid: tuple[int, int] = CELLS
 
 
 def confidence_histogram(experiment: Experiment) -> Histogram:

@@ -14,7 +14,7 @@ from core.evaluation.model import Evaluation
 from core.pictures import UnreadableImage
 from core.report import write_report
 from core.report.masks import draw_mean_masks
-from core.report.page import figure_text, transitions
+from core.report.page import chosen_figures, figure_text, transitions
 from core.report.plots import BINS, confidence_histogram, distance_scatter, round_up
 from core.report.sheets import write_all_sheets
 
@@ -36,7 +36,7 @@ def sheets_of(evaluation, folder):
 
 def test_a_report_shows_figures_with_interval_population_and_number(tmp_path):
     html = html_of(make_evaluation(tmp_path), tmp_path / "page")
-    for text in ("0.7500", "0.6000 to 0.9000", "CC+IC, CCF+ICF, n = 6", "higher is better", "Share that flips."):
+    for text in ("0.7500", "0.6000 to 0.9000", "CC+IC, CCF+ICF,\nn = 6", "higher is better", "Share that flips."):
         assert text in html
     assert "incomplete" not in html
 
@@ -48,6 +48,14 @@ def test_a_report_marks_incomplete_figures_and_shows_notes_beside_them(tmp_path)
     html = html_of(evaluation, tmp_path / "page")
     assert "incomplete" in html and "few pictures" in html
     assert "n/a" in html and "n = 0 (0 images)" in html
+
+
+def test_a_report_shows_four_known_figures_first(tmp_path):
+    experiment = make_evaluation(tmp_path).experiments[0]
+    keys = ("l1", "cd", "mask_area", "cout", "fid", "flip_rate")
+    figures = tuple(figure(key=key, value=None if key == "fid" else 1.0) for key in keys)
+    chosen = chosen_figures(replace(experiment, figures=figures))
+    assert [figure.key for figure in chosen] == ["flip_rate", "cout", "l1", "mask_area"]
 
 
 def test_a_report_of_hostile_names_holds_them_as_text_alone(tmp_path):
@@ -104,7 +112,7 @@ def test_a_report_of_pictures_without_mask_or_probabilities_has_what_is_left(tmp
 
 def test_a_report_of_two_experiments_sets_figures_side_by_side_with_their_difference(tmp_path):
     html = html_of(make_comparison(tmp_path), tmp_path / "page")
-    assert html.count("0.6000 to 0.9000") == 2
+    assert html.count('<span class="interval">0.6000 to 0.9000') == 2
     assert "-0.2500" in html and "the interval does not hold 0" in html
 
 
@@ -202,7 +210,7 @@ def test_report_axes_end_at_round_numbers(value, axis):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "n/a"), (0, "0.0000"), (0.97603, "0.9760"), (123.456, "123.46"), (2e-5, "2.000e-05")]
+    ("value", "text"), [(None, "n/a"), (0, "0.0000"), (0.97603, "0.9760"), (123.456, "123.4560"), (2e-5, "2.0000e-05")]
 )
 def test_report_figures_have_four_decimals_where_that_says_something(value, text):
     assert figure_text(value) == text

@@ -189,6 +189,7 @@ def test_the_report_goes_from_picture_to_picture_by_keyboard(browser, page):
     browser.press(Keys.ESCAPE)
     browser.wait(lambda: not browser.find("#detail").is_displayed())
     assert browser.address == "flipped=no" and browser.errors == []
+    assert browser.run("return document.activeElement.textContent") == "0000003.png"
 
 
 def test_a_link_to_a_picture_of_the_report_opens_it(browser, page):
@@ -247,7 +248,8 @@ def test_the_report_tells_a_reader_what_changed(browser, page):
 
 def test_the_report_compares_experiments_on_the_same_picture(browser, tmp_path):
     page = write_report(make_comparison(tmp_path / "out"), tmp_path / "page")
-    browser.open(page, "#compare=yes")
+    browser.open(page, width=360)
+    assert not browser.scrolls_sideways
     assert [len(card.find_elements(By.CSS_SELECTOR, ".tile")) for card in browser.all("#cards > li")] == [
         3, 3, 3, 2, 3, 3, 3, 3,
     ]  # fmt: skip
@@ -297,6 +299,11 @@ def test_a_report_without_masks_and_probabilities_opens(browser, tmp_path):
     browser.click("#cards a.title")
     browser.wait(lambda: browser.find("#detail").is_displayed())
     assert browser.errors == []
+
+
+def test_a_report_of_no_picture_opens(browser, tmp_path):
+    browser.open(write_report(make_evaluation(tmp_path / "out", 0), tmp_path / "page"))
+    assert browser.count == "No picture was explained" and browser.errors == []
 
 
 def test_a_report_of_30000_pictures_is_a_small_page_that_filters(browser, tmp_path):

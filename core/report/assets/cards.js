@@ -3,9 +3,9 @@
 
 const PER_PAGE = 48;
 const STRENGTH = {
-  slider: ["Position", 50, (value) => ["--cut", `${value}%`]],
-  mask: ["Opacity", 80, (value) => ["--opacity", value / 100]],
-  difference: ["Gain", 30, (value) => ["--gain", 1 + value / 10]],
+  slider: { text: "Position", usual: 50, rule: (value) => ["--cut", `${value}%`] },
+  mask: { text: "Opacity", usual: 80, rule: (value) => ["--opacity", value / 100] },
+  difference: { text: "Gain", usual: 30, rule: (value) => ["--gain", 1 + value / 10] },
 };
 
 function drawCards(all, experiment, found, state) {
@@ -18,10 +18,13 @@ function drawCards(all, experiment, found, state) {
   list.style.setProperty("--tiles", all.length + 1);
   list.replaceChildren(...shown.map((i) => card(all, experiment, i, state)));
   drawPages(page, pages);
-  const total = experiment.name.length.toLocaleString("en");
-  const count = found.length.toLocaleString("en");
-  const text = found.length === experiment.name.length ? `${total} pictures` : `${count} of ${total} pictures`;
-  document.getElementById("count").textContent = found.length ? text : `No picture of ${total} passes these filters`;
+  document.getElementById("count").textContent = countText(found.length, experiment.name.length);
+}
+
+function countText(count, total) {
+  if (total === 0) return "No picture was explained";
+  if (count === 0) return `No picture of ${numeral(total)} passes these filters`;
+  return count === total ? `${numeral(total)} pictures` : `${numeral(count)} of ${numeral(total)} pictures`;
 }
 
 function drawPages(page, pages) {
@@ -33,30 +36,29 @@ function drawPages(page, pages) {
   const field = nav.querySelector("input");
   field.max = pages;
   field.value = page;
-  nav.querySelector("label + span").textContent = `of ${pages.toLocaleString("en")}`;
+  nav.querySelector("label + span").textContent = `of ${numeral(pages)}`;
 }
 
 function card(all, experiment, i, state) {
-  const success = flipped(experiment, i);
-  const link = el("a", { class: "title", href: fragment(state, { picture: experiment.name[i] }) }, el("bdi", {}, experiment.name[i]));
-  const item = el("li", { class: success ? "card" : "card missed" }, pictures(all, experiment, i, state), el("div", { class: "caption" },
-    verdict(experiment, i), el("p", { class: "file" }, link, success ? "" : el("span", { class: "badge" }, "not flipped"))));
-  if (state.likeliest === "yes") {
-    const place = item.appendChild(el("div", { class: "likeliest" }));
-    likeliest(experiment, i).then((tables) => place.replaceChildren(...tables));
-  }
+  const title = el("a.title", { href: fragment(state, { picture: experiment.name[i] }) }, named(experiment.name[i]));
+  const failed = flipped(experiment, i) ? "" : outcome(experiment, i);
+  const caption = el("div.caption", verdict(experiment, i), el("p.file", title, failed));
+  const item = el(failed ? "li.card.missed" : "li.card", pictures(all, experiment, i, state), caption);
+  if (state.likeliest === "yes") item.append(likeliest(experiment, i));
   return item;
 }
 
-function pictures(all, experiment, i, state) {
-  if (state.view !== "pair") return layers(experiment, i, state.view in STRENGTH ? state.view : "slider");
+function pictures(all, experiment, i, { view, compare }) {
+  if (view in LAYERS) return LAYERS[view](experiment, i, tile);
   const [before, after] = captions(experiment, i);
   const original = tile(experiment, "original", i, before);
-  if (state.compare !== "yes") return el("div", { class: "pair" }, original, tile(experiment, "counterfactual", i, after));
-  const named = (picture, text) => el("figure", {}, picture, el("figcaption", {}, el("bdi", {}, text)));
-  return el("div", { class: "pair" }, named(original, "original"), ...everywhere(all, experiment, i).map(([other, j]) =>
-    named(tile(other, "counterfactual", j, captions(other, j)[1]),
-      `${about.experiments[other.number].name}${flipped(other, j) ? "" : " (not flipped)"}`)));
+  if (compare !== "yes") return el("div.pair", original, tile(experiment, "counterfactual", i, after));
+  const titled = (picture, text) => el("figure", picture, el("figcaption", named(text)));
+  const changed = everywhere(all, experiment, i).map(([other, j]) => {
+    const failed = flipped(other, j) ? "" : " (not flipped)";
+    return titled(tile(other, "counterfactual", j, captions(other, j)[1]), experimentName(other) + failed);
+  });
+  return el("div.pair", titled(original, "original"), ...changed);
 }
 
 /** The same picture in all experiments that have it: [experiment, index]. */
@@ -65,25 +67,8 @@ function everywhere(all, experiment, i) {
   return all.filter((other) => other.index.has(name)).map((other) => [other, other.index.get(name)]);
 }
 
-/** "pullover 98 % → coat 91 %" */
-function verdict(experiment, i) {
-  const side = (label, confidence, ...lead) => el("span", { class: "side" }, ...lead,
-    el("bdi", { title: className(experiment, label) }, className(experiment, label)), el("b", {}, percentage(confidence)));
-  return el("p", { class: "verdict" }, side(experiment.prediction[i], experiment.before[i]),
-    side(experiment.cf_prediction[i], experiment.after[i], el("span", { class: "arrow", role: "img", "aria-label": "becomes" }, "→")));
-}
-
-/** Tables of the five likeliest classes before and after. */
-async function likeliest(experiment, i) {
-  const chunk = await load(`likeliest-${experiment.number}-${Math.floor(i / about.chunk)}`);
-  const [before, after] = chunk[i % about.chunk];
-  return [["Before", before], ["After", after]].filter(([, rows]) => rows.length).map(([title, rows]) =>
-    el("table", { class: "bars" }, el("caption", {}, title), el("tbody", {}, ...rows.map(([label, probability]) => {
-      const bar = el("span", { class: "bar" });
-      bar.style.width = `${100 * probability}%`;
-      return el("tr", {}, el("th", { scope: "row" }, el("bdi", { title: className(experiment, label) }, className(experiment, label))),
-        el("td", { class: "length" }, bar), el("td", {}, percentage(probability)));
-    }))));
+function experimentName(experiment) {
+  return about.experiments[experiment.number].name;
 }
 
 /** The one range that goes with a view: position, opacity or gain. */
@@ -91,17 +76,21 @@ function showStrength(view) {
   const label = document.getElementById("strength");
   label.hidden = !(view in STRENGTH);
   if (label.hidden) return;
-  const [text, usual, rule] = STRENGTH[view];
+  const { text, usual, rule } = STRENGTH[view];
   const range = label.querySelector("input");
   label.querySelector("span").textContent = text;
   range.value = usual;
   range.oninput = () => {
     document.getElementById("cards").style.setProperty(...rule(Number(range.value)));
-    if (view !== "slider") return;
-    for (const frame of document.querySelectorAll("#cards .frame")) {
-      frame.style.removeProperty("--cut");
-      frame.querySelector("input").value = range.value;
-    }
+    if (view === "slider") moveAll(range.value);
   };
   range.oninput();
+}
+
+/** All sliders of the list to one place. */
+function moveAll(value) {
+  for (const slider of document.querySelectorAll("#cards .slider")) {
+    slider.style.removeProperty("--cut");
+    slider.querySelector("input").value = value;
+  }
 }

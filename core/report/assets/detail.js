@@ -4,15 +4,15 @@
 function drawDetail(all, experiment, found, state) {
   const dialog = document.getElementById("detail");
   const i = experiment.index.get(state.picture);
-  if (state.picture === "" || i === undefined) {
-    if (dialog.open) dialog.close();
+  if (i === undefined) {
+    dialog.close();
     return;
   }
   const at = found.indexOf(i);
-  document.getElementById("detail-title").replaceChildren(el("bdi", {}, experiment.name[i]));
-  document.getElementById("place").textContent = at < 0 ? "" : `${(at + 1).toLocaleString("en")} of ${found.length.toLocaleString("en")}`;
-  for (const button of dialog.querySelectorAll("[data-go]")) {
-    if (button.dataset.go !== "close") button.disabled = neighbour(found, at, Number(button.dataset.go)) === undefined;
+  document.getElementById("detail-title").replaceChildren(named(experiment.name[i]));
+  document.getElementById("place").textContent = at < 0 ? "" : `${numeral(at + 1)} of ${numeral(found.length)}`;
+  for (const button of dialog.querySelectorAll("[data-step]")) {
+    button.disabled = neighbour(found, at, Number(button.dataset.step)) === undefined;
   }
   document.getElementById("stage").replaceChildren(stage(experiment, i), facts(all, experiment, i, state));
   if (!dialog.open) {
@@ -27,58 +27,55 @@ function neighbour(found, at, step) {
 
 function stage(experiment, i) {
   const [before, after] = captions(experiment, i);
-  const large = layers(experiment, i, "slider", whole);
-  const mask = adjustable(layers(experiment, i, "mask", whole), "mask");
-  const difference = adjustable(layers(experiment, i, "difference", whole), "difference");
-  const plain = (kind, label) => {
-    const frame = el("div", { class: "frame" }, whole(experiment, kind, i, label));
-    frame.style.aspectRatio = about.sheets.original.ratio;
-    return el("figure", {}, frame, el("figcaption", {}, kind));
-  };
-  const made = el("div", { class: "stage" }, large, el("div", { class: "small-frames" },
-    plain("original", before), plain("counterfactual", after), mask, difference));
+  const plain = (kind, text) =>
+    el("figure", frame("div.frame", whole(experiment, kind, i, text)), el("figcaption", kind));
+  const small = el("div.small-frames", plain("original", before), plain("counterfactual", after),
+    adjustable(experiment, i, "mask"), adjustable(experiment, i, "difference"));
+  const made = el("div.stage", LAYERS.slider(experiment, i, whole), small);
   made.style.setProperty("--ratio", about.sheets.original.ratio);
   return made;
 }
 
-/** A frame with its opacity or gain below. */
-function adjustable(frame, view) {
-  const [text, usual, rule] = STRENGTH[view];
-  const range = el("input", { type: "range", min: 0, max: 100, value: usual, "aria-label": `${view}: ${text.toLowerCase()}` });
-  range.oninput = () => frame.style.setProperty(...rule(Number(range.value)));
+/** A view with its opacity or gain below. */
+function adjustable(experiment, i, view) {
+  const { text, usual, rule } = STRENGTH[view];
+  const made = LAYERS[view](experiment, i, whole);
+  const name = `${view}: ${text.toLowerCase()}`;
+  const range = el("input", { type: "range", min: 0, max: 100, value: usual, "aria-label": name });
+  range.oninput = () => made.style.setProperty(...rule(Number(range.value)));
   range.oninput();
-  return el("figure", {}, frame, el("figcaption", {}, view, range));
+  return el("figure", made, el("figcaption", view, range));
 }
 
 function facts(all, experiment, i, state) {
-  const { labels } = about.experiments[experiment.number];
-  const success = flipped(experiment, i);
-  const target = experiment.target[i] < 0 ? "any other class" : className(experiment, experiment.target[i]);
-  const tables = el("div", { class: "likeliest" });
-  likeliest(experiment, i).then((made) => tables.replaceChildren(...made));
-  const rows = [["Target", target], ["True class", className(experiment, experiment.label[i])]];
-  for (const [key, text] of Object.entries(labels)) {
-    const value = experiment.values[key][i];
-    if (value !== null) rows.push([text, /prob$|area$/.test(key) ? percentage(value) : String(Number(value.toPrecision(4)))]);
-  }
-  if (experiment.file[i]) rows.push(["File", experiment.file[i]]);
-  const list = el("dl", {}, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, el("bdi", {}, value))]));
-  const link = el("a", { href: fragment({ ...DEFAULTS, experiment: state.experiment }, { picture: state.picture }) }, "Link to this picture");
-  return el("div", { class: "facts" }, verdict(experiment, i),
-    el("p", {}, el("span", { class: success ? "badge good" : "badge" }, success ? "flipped" : "not flipped")),
-    tables, list, comparison(all, experiment, i, state), el("p", {}, link));
+  const alone = fragment({ ...DEFAULTS, experiment: state.experiment }, { picture: state.picture });
+  const rows = factRows(experiment, i).flatMap(([name, value]) => [el("dt", name), el("dd", el("bdi", value))]);
+  return el("div.facts", verdict(experiment, i), el("p", outcome(experiment, i)), likeliest(experiment, i),
+    el("dl", ...rows), comparison(all, experiment, i, state),
+    el("p", el("a", { href: alone }, "Link to this picture")));
 }
 
-/** The counterfactuals of the other experiments; each leads to its own. */
+function factRows(experiment, i) {
+  const target = experiment.target[i] < 0 ? "any other class" : className(experiment, experiment.target[i]);
+  const rows = [["Target", target], ["True class", className(experiment, experiment.label[i])]];
+  for (const [key, text] of Object.entries(about.experiments[experiment.number].labels)) {
+    const value = experiment.values[key][i];
+    const shown = /(prob|area)$/.test(key) ? percentage(value) : String(Number(value?.toPrecision(4)));
+    if (value !== null) rows.push([text, shown]);
+  }
+  return experiment.file[i] ? [...rows, ["File", experiment.file[i]]] : rows;
+}
+
+/** The counterfactuals of every experiment; each leads to its own. */
 function comparison(all, experiment, i, state) {
-  const shown = everywhere(all, experiment, i);
-  if (shown.length < 2) return "";
-  return el("section", { class: "comparison", "aria-label": "The same picture in every experiment" }, el("h3", {}, "In every experiment"),
-    el("ul", {}, ...shown.map(([other, j]) => {
-      const { name } = about.experiments[other.number];
-      const frame = el("div", { class: "frame" }, whole(other, "counterfactual", j, captions(other, j)[1]));
-      frame.style.aspectRatio = about.sheets.original.ratio;
-      const title = el("a", { href: fragment(state, { experiment: name, picture: state.picture }), "aria-current": other === experiment && "true" }, el("bdi", {}, name));
-      return el("li", {}, frame, title, verdict(other, j), flipped(other, j) ? "" : el("span", { class: "badge" }, "not flipped"));
-    })));
+  const there = everywhere(all, experiment, i);
+  if (there.length < 2) return "";
+  const items = there.map(([other, j]) => {
+    const href = fragment(state, { experiment: experimentName(other), picture: state.picture });
+    const title = el("a", { href, "aria-current": other === experiment }, named(experimentName(other)));
+    const picture = frame("div.frame", whole(other, "counterfactual", j, captions(other, j)[1]));
+    return el("li", picture, title, verdict(other, j), flipped(other, j) ? "" : outcome(other, j));
+  });
+  const name = "The same picture in every experiment";
+  return el("section.comparison", { "aria-label": name }, el("h3", "In every experiment"), el("ul", ...items));
 }
