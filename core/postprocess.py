@@ -8,14 +8,14 @@ import torch
 
 from core.config import MainConfig, PostConfig
 from core.datasets import BINARY, EmptySelection
-from core.experiment import describe, make_folder
+from core.experiment import describe
 from core.explain import Explanation, explain_again
 from core.flags import UserError
 from core.layout import ResultFolder
 from core.notices import notice
 from core.recording import draw_refined
 from core.regions import Region
-from core.runs import Method, file_name, finish, load_region, merge_tables
+from core.runs import Method, begin, file_name, finish, load_region, merge_tables
 from core.settings import Setting, make_settings
 from core.setup import Networks, check, diffusion_of, load_denoiser, load_explained, prepare_device
 from core.stored import Source, StoredSample, StoredSet, check_size, open_source, stack_targets
@@ -74,7 +74,7 @@ def refine_all(settings: list[Setting], folders: list[ResultFolder], source: Sou
     for setting, folder, networks in zip(settings, folders, load_each(settings), strict=True):
         notice(f"refining into {folder.root}")
         classes = source.described["classes"] if source.described else networks.classifier.class_names
-        make_folder(folder, describe(setting.config, classes, setting.digests))
+        begin(setting.config, folder, describe(setting.config, classes, setting.digests))
         method = Method(refining(setting.config, networks, region, moved), draw_refined)
         finish(setting.config, folder, selected, len(everything), method)
     if moved:
