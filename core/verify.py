@@ -39,7 +39,7 @@ def verify(results: ResultFolder) -> list[Finding]:
     """
     if not results.records_folder.is_dir():
         raise UserError(f"{results.root}: has no records; it is not a folder of main.py")
-    read_config(results)
+    read_config(results.root)
     with hold(results.log):
         finished, skipped, findings = check_records(results)
         damaged = {finding.damaged for finding in findings}
