@@ -14,6 +14,7 @@ from core.report.sheets import Sheets, heat_palette
 
 PAIRS = 12
 FADE = 0.55  # of the mean original behind the mask
+UNKNOWN_PAIR = (-1, -1)
 EMPHASIS = 1.5  # of the places that change most
 
 
@@ -39,7 +40,8 @@ def draw_mean_masks(experiment: Experiment, sheets: dict[str, Sheets], folder: P
     """Write the mean mask over the mean original, of all pictures and of each frequent pair; [] without masks."""
     masked = [picture for picture in experiment.pictures if picture.mask]
     pairs = frequent_pairs(masked)
-    sums = {pair: Sum() for pair in ([None, *pairs] if len(pairs) > 1 else pairs)}
+    keys = pairs if len(pairs) == 1 and pairs != [UNKNOWN_PAIR] else [None, *pairs]
+    sums = {key: Sum() for key in keys if masked and key != UNKNOWN_PAIR}
     for picture in masked:  # in the order of the sheets, which are then read once
         mask, original = sheets["mask"].pixels(picture.mask), sheets["original"].pixels(picture.original)
         for key in {None, (picture.prediction, picture.cf_prediction)} & sums.keys():

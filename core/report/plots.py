@@ -15,11 +15,18 @@ CELLS = (48, 24)
 
 @dataclass(frozen=True)
 class Histogram:
-    """before, after: pictures in each of BINS equal parts of [0, 1]; top: the largest."""
+    """before, after: pictures in each of BINS equal parts of [0, 1]."""
 
     before: list[int]
     after: list[int]
-    top: int
+
+    @property
+    def n(self) -> int:
+        return sum(self.before) + sum(self.after)
+
+    @property
+    def top(self) -> int:
+        return max(self.before + self.after)
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Scatter:
 def confidence_histogram(experiment: Experiment) -> Histogram:
     before = count([confidence_before(picture) for picture in experiment.pictures])
     after = count([confidence_after(picture) for picture in experiment.pictures])
-    return Histogram(before, after, max([1, *before, *after]))
+    return Histogram(before, after)
 
 
 def count(values: Sequence[float | None]) -> list[int]:

@@ -110,6 +110,14 @@ def test_a_report_of_pictures_without_mask_or_probabilities_has_what_is_left(tmp
     assert "class 1" in html
 
 
+def test_a_report_of_unknown_decisions_leaves_out_what_would_show_them(tmp_path):
+    experiment = make_evaluation(tmp_path).experiments[0]
+    unknown = [replace(p, prediction=-1, cf_prediction=-1, before=(), after=(), values={}) for p in experiment.pictures]
+    html = html_of(Evaluation(experiments=(replace(experiment, pictures=tuple(unknown)),)), tmp_path / "page")
+    assert "From class to class" not in html and "<svg" not in html
+    assert "All pictures" in html and "5</strong> of 6 change the classifier" in html
+
+
 def test_a_report_of_two_experiments_sets_figures_side_by_side_with_their_difference(tmp_path):
     html = html_of(make_comparison(tmp_path), tmp_path / "page")
     assert html.count('<span class="interval">0.6000 to 0.9000') == 2

@@ -296,6 +296,7 @@ def test_a_report_without_masks_and_probabilities_opens(browser, tmp_path):
     experiment = replace(experiment, pictures=tuple(bare), classes=None)
     browser.open(write_report(Evaluation(experiments=(experiment,)), tmp_path / "page"), "#view=mask")
     assert browser.count == "4 pictures" and len(browser.all("#cards .mask .tile")) == 4
+    assert not browser.find("[name=view][value=mask] + span").is_displayed()
     browser.click("#cards a.title")
     browser.wait(lambda: browser.find("#detail").is_displayed())
     assert browser.errors == []

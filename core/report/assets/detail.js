@@ -30,7 +30,7 @@ function stage(experiment, i) {
   const plain = (kind, text) =>
     el("figure", frame("div.frame", whole(experiment, kind, i, text)), el("figcaption", kind));
   const small = el("div.small-frames", plain("original", before), plain("counterfactual", after),
-    adjustable(experiment, i, "mask"), adjustable(experiment, i, "difference"));
+    about.sheets.mask ? adjustable(experiment, i, "mask") : "", adjustable(experiment, i, "difference"));
   const made = el("div.stage", LAYERS.slider(experiment, i, whole), small);
   made.style.setProperty("--ratio", about.sheets.original.ratio);
   return made;
@@ -56,7 +56,8 @@ function facts(all, experiment, i, state) {
 }
 
 function factRows(experiment, i) {
-  const target = experiment.target[i] < 0 ? "any other class" : className(experiment, experiment.target[i]);
+  const free = experiment.target[i] < 0 && experiment.prediction[i] >= 0;
+  const target = free ? "any other class" : className(experiment, experiment.target[i]);
   const rows = [["Target", target], ["True class", className(experiment, experiment.label[i])]];
   for (const [key, text] of Object.entries(about.experiments[experiment.number].labels)) {
     const value = experiment.values[key][i];

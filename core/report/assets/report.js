@@ -128,6 +128,7 @@ async function start() {
   if (storage.get()) setTheme(storage.get());
   about = await load("about");
   if (about.experiments.length > 1) DEFAULTS.compare = "yes";
+  document.querySelector("[name=view][value=mask]").parentElement.hidden = !about.sheets.mask;
   all = await Promise.all(about.experiments.map((_, number) => load(`experiment-${number}`)));
   for (const [number, columns] of all.entries()) {
     Object.assign(columns, { number, index: new Map(columns.name.map((name, i) => [name, i])) });

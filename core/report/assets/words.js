@@ -40,8 +40,9 @@ function captions(experiment, i) {
   ];
 }
 
-/** pullover 98 % → coat 91 % */
+/** pullover 98 % → coat 91 %; nothing where neither is known. */
 function verdict(experiment, i) {
+  if (experiment.prediction[i] < 0 && experiment.cf_prediction[i] < 0) return "";
   const says = (label, confidence) => [named(className(experiment, label)), el("b", percentage(confidence))];
   const arrow = el("span.arrow", { role: "img", "aria-label": "becomes" }, "→");
   return el("p.verdict", el("span.side", ...says(experiment.prediction[i], experiment.before[i])),
