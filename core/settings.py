@@ -98,9 +98,9 @@ def within(setting: Setting, name: str) -> Setting:
 def refuse_other_run(source: Source, run: Baseline, given: Mapping[str, Any]) -> None:
     """Flags of data, classifier and attack may be repeated but not differ."""
     number = {name: i for i, name in enumerate(source.described.get("classes") or ())}
-    differences = []
+    stored, differences = {**to_dict(MainConfig()), **run.flags}, []
     for name in OF_THE_RUN:
-        value, there = given.get(name), run.flags.get(name)
+        value, there = given.get(name), stored[name]
         attribute = name == "label_query" and run.flags["dataset"] in BINARY and isinstance(value, str)
         if value is not None and not attribute and number.get(value, value) != there:  # an attribute's name is unknown
             differences.append(f"--{name} {value} (there: {there!r})")

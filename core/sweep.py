@@ -68,8 +68,8 @@ def draw(rows: Sequence[dict], title: str) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylabel("flip rate, with 95 % interval")
     counts = sorted({row["n"] for row in rows})
-    of = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}: not one set of pictures"
-    figure.suptitle(f"{title}: {len(rows)} settings of the refinement, {of}\nnumbers at the points: --{along}")
+    of = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}, so not of one set of pictures"
+    figure.suptitle(f"{title}, {of}\nsettings of the refinement; at the points: --{along}")
     if len(lines) > 1:
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(lines)))
     return figure

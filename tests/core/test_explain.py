@@ -350,6 +350,23 @@ def test_a_stored_pre_explanation_gives_the_same_explanation_again(class_cond, s
         assert torch.equal(getattr(again, name), value), name
 
 
+@pytest.mark.parametrize("fraction", [0, 0.3])
+def test_a_picture_all_of_which_is_kept_comes_back_to_the_bit(fraction):
+    found = run(attack_method="GD", attack_step=100.0)
+    again = explain_again(
+        found.image,
+        found.pre_explanation,
+        CLASSIFIERS["multi-class"],
+        DENOISER,
+        DIFFUSION,
+        sampling=sampling_config(sampling_time_fraction=fraction),
+        target=None,
+        region=torch.zeros(1, 1, 8, 8, dtype=torch.bool),
+    )
+    assert again.keep.all() and not torch.equal(found.pre_explanation, found.image)
+    assert torch.equal(again.counterfactual, found.image)
+
+
 def test_a_pre_explanation_of_another_size_is_refused():
     image = pictures(2)
     with pytest.raises(ValueError, match=r"pictures \(2, 3, 8, 8\), but pre-explanations \(2, 3, 8, 4\)"):

@@ -3,10 +3,13 @@
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+import postprocessing
 from core.config import MainConfig
 from core.flags import parse, to_dict
 from main import main
@@ -68,15 +71,19 @@ def restore_kernels(monkeypatch):
 def type_command(golden_weights, tmp_path):
     """Function: a command, more flags -> the folder of its results."""
 
-    def run(command: str, more: str = "", exp_name: str = "exp") -> Path:
+    def run(command: str, more: str = "", exp_name: str = "exp", program=main) -> Path:
         words = shlex.split(command.replace("DATA", str(DATA))) + shlex.split(more)
         for flag in ("--model_path", "--classifier_path"):
             place = words.index(flag) + 1
             words[place] = str(golden_weights(words[place]))
-        assert main([*words, "--output_path", str(tmp_path), "--exp_name", exp_name]) == 0
+        assert program([*words, "--output_path", str(tmp_path), "--exp_name", exp_name]) == 0
         return tmp_path / "Results" / exp_name
 
     return run
+
+
+def levels(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: np.asarray(Image.open(path)).astype(int) for path in folder.glob("*/*/CF/*.png")}
 
 
 def pictures(results: Path, kind: str) -> list[str]:
@@ -92,6 +99,16 @@ def test_the_command_of_a_data_set_runs_unchanged(dataset, type_command):
     results = type_command(COMMANDS[dataset])
     assert len(pictures(results, "explanation")) == len(set(pictures(results, "pre-explanation"))) == 2
     assert summary(results)["n"] == 2
+
+
+@pytest.mark.parametrize("dataset", ["celeba", "bdd100k"])
+def test_postprocessing_takes_the_command_of_a_data_set_unchanged(dataset, type_command):
+    results = type_command(COMMANDS[dataset], "--save_float True")
+    type_command(COMMANDS[dataset], program=postprocessing.main)
+    (setting,) = results.glob("all_filtered_r-*")
+    refined, run = levels(setting), levels(results / "explanation")
+    assert len(refined) == len(run) == 2
+    assert max(np.abs(refined[name] - run[name]).max() for name in run) <= 1
 
 
 @pytest.mark.slow
