@@ -22,6 +22,7 @@ RECORD = re.compile(r"\d{7,}\.json")
 OWN = re.compile(r"\d{7,}\.(json|png|txt|npy)")
 TABLE = re.compile(r"(c-\d+_\d+-)?(summary\.yaml|results\.csv|sheet\.png)")
 CONTENTS = ("CF", "Noise", "Info", "SM")
+REFINED = "all_filtered_"  # how the names of postprocessing's folders begin
 FOLDERS = tuple(f"{correct}/{flipped}" for correct in ("CC", "IC") for flipped in ("CCF", "ICF"))
 
 

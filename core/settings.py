@@ -30,9 +30,8 @@ from core.config import (
 from core.datasets import BINARY
 from core.experiment import CONFIG, WEIGHTS, weight_digests
 from core.flags import UserError, flag_items, from_dict, to_dict
+from core.layout import REFINED
 from core.stored import Source
-
-PREFIX = "all_filtered_"
 
 
 def result_flags(*configs: type) -> list[str]:
@@ -124,7 +123,7 @@ def refuse_other_weights(source: Source, run: Baseline, setting: Setting, typed:
 
 def first_setting(source: Source) -> Baseline | None:
     """Of a folder of the original program, whose own model is not known: the one that it was first refined with."""
-    for path in sorted(source.results.root.glob(f"{PREFIX}*/{CONFIG}")):
+    for path in sorted(source.results.root.glob(f"{REFINED}*/{CONFIG}")):
         if "_s-" not in path.parent.name and "_m-" not in path.parent.name:
             stored = yaml.safe_load(path.read_text())
             return Baseline(stored["flags"], stored["weights"])
@@ -133,7 +132,7 @@ def first_setting(source: Source) -> Baseline | None:
 
 def folder_name(setting: Setting, own: Baseline) -> str:
     sampling, seed = setting.config.sampling, setting.config.run.seed
-    name = f"{PREFIX}r-{sampling.timestep_respacing}_i-{sampling.sampling_inpaint}_d-{sampling.sampling_dilation}"
+    name = f"{REFINED}r-{sampling.timestep_respacing}_i-{sampling.sampling_inpaint}_d-{sampling.sampling_dilation}"
     name += f"_f-{sampling.sampling_time_fraction}"
     if seed != own.flags["seed"]:
         name += f"_s-{seed}"

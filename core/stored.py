@@ -140,6 +140,8 @@ def entries_of_infos(results: ResultFolder, data_dir: Path) -> list[Entry]:
 
 def entry_of_pair(results: ResultFolder, pair: Pair, data_dir: Path) -> Entry:
     info = pair.read_info()
+    if not pair.original.stem.isdecimal():
+        raise UserError(f"{pair.original}: wanted a picture named by its index, such as 0000012.png")
     return Entry(
         index=int(pair.original.stem),
         path=data_dir / pair.original.relative_to(results.output),

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from core import atomic
 from core.config import SWEPT
 from core.experiment import CONFIG
+from core.layout import REFINED
 from core.metrics.intervals import wilson
-from core.settings import PREFIX
 
 # Okabe and Ito's palette, which the colour-blind tell apart; the markers tell the lines apart without it.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -22,7 +22,7 @@ INK = "#1a1a1a"
 def read_sweep(root: Path) -> list[dict]:
     """A row for each setting in the experiment's folder that has its tables."""
     rows = []
-    for folder in sorted(root.glob(f"{PREFIX}*")):
+    for folder in sorted(root.glob(f"{REFINED}*")):
         if (folder / "summary.yaml").exists():
             flags = yaml.safe_load((folder / CONFIG).read_text())["flags"]
             summary = yaml.safe_load((folder / "summary.yaml").read_text())

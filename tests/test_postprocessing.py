@@ -17,6 +17,7 @@ from toys import Workshop, exit_code, toy_unet, tree
 import core.postprocess
 import postprocessing
 from core.config import PostConfig
+from core.evaluation.read import companions, open_source, outcome_kind
 from core.flags import flag_items
 from core.layout import FOLDERS
 from core.results import read_pairs
@@ -257,6 +258,10 @@ def test_evaluation_reads_a_setting_by_its_name(refinery):
     pairs = read_pairs(refinery.output, f"exp/{OWN}")
     assert len(pairs) == 6 and pairs[0].counterfactual.is_relative_to(refinery.results() / OWN)
     assert pairs[0].read_info()["label"] == 0
+    source = open_source(refinery.output, f"exp/{OWN}", allow_partial=False)
+    assert source.problems == () and outcome_kind(source.records["0000000.png"], source.kind) == "explanation"
+    before, masks = companions(source)
+    assert len(before) == 6 and masks == {}
 
 
 def test_the_whole_command_line_of_the_run_is_understood(refinery):

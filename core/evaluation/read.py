@@ -10,7 +10,7 @@ import yaml
 
 from core.experiment import CONFIG, read_config
 from core.flags import UserError
-from core.layout import FOLDERS, ResultFolder
+from core.layout import FOLDERS, REFINED, ResultFolder
 from core.pictures import picture_names
 from core.records import KINDS, Record
 from core.results import Pair, find_experiment, picture_size, read_pairs, stored_originals
@@ -91,8 +91,8 @@ def read_settings(run: Path) -> dict:
 
 
 def outcome_kind(record: Record, kind: str) -> str:
-    """What was refined again has one outcome, whatever its folder is called."""
-    return kind if kind in record.outcomes else next(iter(record.outcomes))
+    """What was refined again is an explanation, whatever its folder is called."""
+    return kind if kind in record.outcomes else "explanation"
 
 
 def lacking_records(records: dict[str, Record], root: Path, pairs: list[Pair]) -> Iterator[str]:
@@ -165,7 +165,8 @@ def companions(source: Source) -> tuple[dict[str, Path], dict[str, Path]]:
     """File name -> pre-explanation, and -> mask, of the pictures that have one."""
     pre = source.root.parent / "pre-explanation"
     before = files_of(pre, "CF") if source.root.name != "pre-explanation" else {}
-    return before, files_of(source.root, "SM")
+    kept = source.root.name.startswith(REFINED)  # there, masks are white where nothing changes
+    return before, {} if kept else files_of(source.root, "SM")
 
 
 def files_of(root: Path, content: str) -> dict[str, Path]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from core import flags
-from core.config import ClassifierTrainingConfig, MainConfig, TrainClassifierConfig, TrainDiffusionConfig
+from core.config import ClassifierTrainingConfig, MainConfig, PostConfig, TrainClassifierConfig, TrainDiffusionConfig
 from core.flags import UserError, flag, flag_items, flags_table, from_dict, make_parser, parse, read_preset, to_dict
 
 ORIGINAL = {
@@ -263,6 +263,22 @@ def test_a_list_of_numbers_in_a_preset_stays_a_text(preset):
     found = parsed("--preset", str(path))
     assert (found["timestep_respacing"], found["channel_mult"]) == ("25", "1,2,3")
     assert (found["attention_resolutions"], found["model_path"]) == ("8", "")
+
+
+def test_a_flag_that_takes_several_values_takes_one_or_a_list_from_a_preset(preset):
+    found = read_preset(PostConfig, str(preset("sampling_inpaint: [0.05, 0.15]\nseed: 7\n")))
+    assert found == {"sampling_inpaint": (0.05, 0.15), "seed": (7,)}
+    with pytest.raises(UserError, match="sampling_inpaint: wanted one value, found 2"):
+        read_preset(MainConfig, str(preset("sampling_inpaint: [0.05, 0.15]\n")))
+
+
+def test_postprocessing_leaves_to_the_run_what_is_not_given():
+    found = to_dict(parse(PostConfig, "", ["--sampling_inpaint", "0.05", "0.15", "--num_channels", "32"]))
+    assert (found["sampling_inpaint"], found["num_channels"]) == ((0.05, 0.15), 32)
+    assert found["sampling_dilation"] is found["model_path"] is found["attack_step"] is None
+    assert (found["batch_size"], found["chunks"], found["output_path"]) == (16, 1, "results")
+    missing = set(ORIGINAL) - set(found)
+    assert missing == set()
 
 
 def test_a_preset_gives_back_what_config_yaml_holds(preset):
