@@ -1,26 +1,45 @@
 """Refine stored pre-explanations again: other masks, other steps of the diffusion, another seed or diffusion model."""
 
-import core.interrupt  # noqa: F401 - first, before torch is imported
+from pathlib import Path
+
 from core.config import PostConfig
-from core.datasets import EmptySelection
-from core.flags import parse, run_script
+from core.flags import UserError, parse, run_script
 from core.launchers import AUTO, place
+from core.layout import REFINED, ResultFolder
 from core.notices import notice
-from core.postprocess import postprocess
-from core.sweep import read_sweep, sweep_table
+from core.status import status
 
 
 def main(argv=None) -> int:
     typed = parse(PostConfig, __doc__, argv)
-    try:
-        refined = postprocess(place(typed))
-    except EmptySelection as error:
-        if typed.run.chunk != AUTO or error.rule != "chunk":
-            raise
-        notice(f"nothing to do: {error}")
+    if typed.run.status:
+        print(status_of_all(ResultFolder(Path(typed.output.output_path), typed.output.exp_name)))
         return 0
-    print(sweep_table(read_sweep(refined.folders[0].root.parent)))
+    return refine(place(typed), automatic=typed.run.chunk == AUTO)
+
+
+def status_of_all(results: ResultFolder) -> str:
+    """Of every setting in the experiment's folder."""
+    names = sorted(path.name for path in results.root.glob(f"{REFINED}*"))
+    if not names:
+        raise UserError(f"{results.root}: nothing was refined there")
+    return "\n".join(status(ResultFolder(results.output, f"{results.exp_name}/{name}", refined=True)) for name in names)
+
+
+def refine(config: PostConfig, *, automatic: bool) -> int:
+    from core.datasets import EmptySelection
+    from core.postprocess import postprocess
+    from core.sweep import read_sweep, sweep_table
+
+    try:
+        refined = postprocess(config)
+    except EmptySelection as error:
+        if not automatic or error.rule != "chunk":
+            raise
+        notice(f"nothing to do: {error}")  # more tasks than pictures are no failure
+        return 0
     if refined.sweep:
+        print(sweep_table(read_sweep(refined.sweep.parent)))
         print(f"look at {refined.sweep}")
     return 0
 

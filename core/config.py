@@ -101,9 +101,7 @@ class RunConfig(SeededConfig):
     overwrite: bool = flag(
         False, "start anew: forget what is finished; with several chunks, what is of this one", result=False
     )
-    status: bool = flag(
-        False, "explain and write nothing; tell what is done, missing and running in EXP_NAME", result=False
-    )
+    status: bool = flag(False, "explain and write nothing; tell what is done, missing and running", result=False)
     check: bool = flag(
         False, "explain and write nothing; report on pictures, networks, time, memory and disk", result=False
     )

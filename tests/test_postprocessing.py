@@ -20,6 +20,7 @@ from core.config import PostConfig
 from core.evaluation.read import companions, open_source, outcome_kind
 from core.flags import flag_items
 from core.layout import FOLDERS
+from core.locks import hold
 from core.results import read_pairs
 
 ROOT = Path(__file__).parents[1]
@@ -219,6 +220,29 @@ def test_it_goes_on_where_it_was_killed(refinery):
     (refinery.results() / OWN / "summary.yaml").unlink()
     refinery.refine()
     assert tree(refinery.output) == whole
+
+
+def test_it_begins_anew_if_it_is_asked_to(refinery):
+    refinery.refine()
+    whole = tree(refinery.output)
+    picture = next((refinery.results() / OWN).glob("*/*/CF/*.png"))
+    picture.write_bytes(b"spoilt")
+    refinery.refine(overwrite=True)
+    assert tree(refinery.output) == whole
+
+
+def test_a_second_process_on_the_same_setting_is_refused(refinery, capsys):
+    refinery.refine()
+    with hold(refinery.results() / OWN / "log"):
+        assert f"process {os.getpid()} on" in refinery.error(capsys)
+
+
+def test_the_status_tells_of_every_setting(refinery, capsys):
+    assert "nothing was refined" in refinery.error(capsys, status=True)
+    refinery.refine("--sampling_inpaint", 0.2, 0.5)
+    capsys.readouterr()
+    refinery.refine(status=True)
+    assert capsys.readouterr().out.count("6 of 6 pictures done, 0 skipped, 0 missing") == 2
 
 
 def test_chunks_merge_into_the_whole(refinery, finished, tmp_path):
