@@ -23,7 +23,7 @@ def status_of_all(results: ResultFolder) -> str:
     names = sorted(path.name for path in results.root.glob(f"{REFINED}*"))
     if not names:
         raise UserError(f"{results.root}: nothing was refined there")
-    return "\n".join(status(ResultFolder(results.output, f"{results.exp_name}/{name}", refined=True)) for name in names)
+    return "\n".join(status(ResultFolder(results.output, f"{results.exp_name}/{name}")) for name in names)
 
 
 def refine(config: PostConfig, *, automatic: bool) -> int:

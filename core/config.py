@@ -229,7 +229,7 @@ def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
 PostSampling, PostWeights, PostData = (of_the_run(config) for config in (SamplingConfig, WeightsConfig, DataConfig))
 PostModel, PostDiffusion, PostAttack = (of_the_run(config) for config in (ModelConfig, DiffusionConfig, AttackConfig))
 PostRegion = of_the_run(RegionConfig)
-PostRun = of_the_run(RunConfig, without=("check", "status"))
+PostRun = of_the_run(RunConfig, without=("check",))
 
 
 @dataclass(frozen=True, kw_only=True)

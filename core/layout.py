@@ -40,14 +40,16 @@ class Pictures:
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """``Original`` and ``Results/EXP`` below an output folder.
-
-    refined: postprocessing's folder in an experiment's, which holds explanations alone, without a folder of that name.
-    """
+    """``Original`` and ``Results/EXP`` below an output folder."""
 
     output: Path
     exp_name: str
-    refined: bool = False
+
+    @property
+    def refined(self) -> bool:
+        """Whether this is ``EXP/all_filtered_...``, postprocessing's, which holds explanations without a folder of that
+        name."""
+        return "/" in self.exp_name and Path(self.exp_name).name.startswith(REFINED)
 
     @property
     def kinds(self) -> tuple[str, ...]:

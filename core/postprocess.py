@@ -42,7 +42,7 @@ def postprocess(post: PostConfig) -> Refined:
         check(setting.config)
     check_size(source.entries[0], settings[0].config.data.image_size)
     everything = StoredSet(source.entries[: post.data.num_samples])
-    folders = [ResultFolder(output, setting.config.output.exp_name, refined=True) for setting in settings]
+    folders = [ResultFolder(output, setting.config.output.exp_name) for setting in settings]
     if post.run.merge_chunks:
         for setting, folder in zip(settings, folders, strict=True):
             merge_tables(setting.config, folder, *folder.read(), [entry.index for entry in everything.records])

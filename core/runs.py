@@ -66,6 +66,10 @@ def run(config: MainConfig) -> ResultFolder:
     """
     check(config)
     results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
+    if results.refined:
+        raise UserError(
+            f"--exp_name {config.output.exp_name}: is a name of postprocessing.py's folders; choose another"
+        )
     images = open_images(config)
     if config.run.merge_chunks:
         return merge(config, results, images)

@@ -18,10 +18,11 @@ import core.postprocess
 import postprocessing
 from core.config import PostConfig
 from core.evaluation.read import companions, open_source, outcome_kind
-from core.flags import flag_items
-from core.layout import FOLDERS
+from core.flags import UserError, flag_items
+from core.layout import FOLDERS, ResultFolder
 from core.locks import hold
 from core.results import read_pairs
+from core.verify import verify
 
 ROOT = Path(__file__).parents[1]
 OWN = "all_filtered_r-10_i-0.5_d-1_f-0.2"
@@ -229,6 +230,24 @@ def test_it_begins_anew_if_it_is_asked_to(refinery):
     picture.write_bytes(b"spoilt")
     refinery.refine(overwrite=True)
     assert tree(refinery.output) == whole
+
+
+def test_what_is_damaged_is_found_and_done_again(refinery, capsys):
+    refinery.refine()
+    whole = tree(refinery.output)
+    results = ResultFolder(refinery.output, f"exp/{OWN}")
+    assert verify(results) == []
+    picture = next(results.root.glob("*/*/CF/0000004.png"))
+    picture.write_bytes(picture.read_bytes()[:-20])
+    assert [finding.damaged for finding in verify(results)] == [4]
+    refinery.refine()
+    assert tree(refinery.output) == whole
+
+
+def test_a_run_of_main_does_not_take_the_name_of_a_setting(refinery):
+    refinery.refine()
+    with pytest.raises(UserError, match="is a name of postprocessing.py's folders"):
+        refinery.run(exp_name=f"exp/{OWN}")
 
 
 def test_a_second_process_on_the_same_setting_is_refused(refinery, capsys):
