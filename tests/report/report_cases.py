@@ -24,22 +24,24 @@ def write_level(path: Path, levels: np.ndarray) -> Path:
     return path
 
 
-def make_picture(output: Path, root: Path, i: int, file: str, size: tuple[int, int], classes: int) -> Picture:
-    """Flipped, but for each fourth; changed in its upper left quarter. Files are written once."""
+def write_pair(original: Path, changed: Path, mask: Path, size: tuple[int, int]) -> None:
+    """Random levels, lighter in the upper left quarter after the change; what is there stays."""
     width, height = size
-    rng = np.random.default_rng(int(Path(file).stem))
+    levels = np.random.default_rng(int(original.stem)).integers(0, 200, (height, width, 3), dtype=np.uint8)
+    quarter = np.zeros((height, width), np.uint8)
+    quarter[: height // 2, : width // 2] = 200
+    for path, pixels in ((original, levels), (changed, levels + (quarter // 4)[..., None]), (mask, quarter)):
+        if not path.exists():
+            write_level(path, pixels)
+
+
+def make_picture(output: Path, root: Path, i: int, file: str, size: tuple[int, int], classes: int) -> Picture:
+    """Flipped, but for each fourth."""
     folder = FOLDERS[int(i % 4 == 3)]
     original = output / "Original/Correct" / file
     changed, mask = root / folder / "CF" / file, root / folder / "SM" / file
-    levels = rng.integers(0, 200, (height, width, 3), dtype=np.uint8)
-    if not original.exists():
-        write_level(original, levels)
     if not changed.exists():
-        levels[: height // 2, : width // 2] += 50
-        write_level(changed, levels)
-        write_level(
-            mask, np.pad(np.full((height // 2, width // 2), 200, np.uint8), ((0, -(-height // 2)), (0, -(-width // 2))))
-        )
+        write_pair(original, changed, mask, size)
     source, confidence = i % classes, 0.5 + (i % 50) / 100
     target = (source + 1) % classes
     now = source if i % 4 == 3 else target
