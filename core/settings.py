@@ -38,9 +38,8 @@ def result_flags(*configs: type) -> list[str]:
     return [item.name for config in configs for item in fields(config) if item.metadata["result"]]
 
 
-OF_THE_RUN = result_flags(
-    DataConfig, WeightsConfig, AttackConfig, RegionConfig
-)  # what the pre-explanations were made with
+# What pre-explanations depend on, and what tells one diffusion model from another.
+OF_THE_RUN = result_flags(DataConfig, WeightsConfig, AttackConfig, RegionConfig)
 OF_THE_MODEL = [name for name in result_flags(SamplingConfig, ModelConfig, DiffusionConfig) if name not in SWEPT]
 
 
@@ -100,8 +99,9 @@ def refuse_other_run(source: Source, run: Baseline, given: Mapping[str, Any]) ->
     stored, differences = {**to_dict(MainConfig()), **run.flags}, []
     for name in OF_THE_RUN:
         value, there = given.get(name), stored[name]
+        # An attribute's name is known to its data set alone, which is not opened.
         attribute = name == "label_query" and run.flags["dataset"] in BINARY and isinstance(value, str)
-        if value is not None and not attribute and number.get(value, value) != there:  # an attribute's name is unknown
+        if value is not None and not attribute and number.get(value, value) != there:
             differences.append(f"--{name} {value} (there: {there!r})")
     if differences:
         raise UserError(
@@ -111,8 +111,7 @@ def refuse_other_run(source: Source, run: Baseline, given: Mapping[str, Any]) ->
 
 
 def refuse_other_weights(source: Source, run: Baseline, setting: Setting, typed: Mapping[str, Any]) -> None:
-    """Another classifier would judge by other rules, another region is another question; another model must be asked
-    for."""
+    """Another classifier or region would make another question of it; another model must be asked for."""
     flags = to_dict(setting.config)
     for name in (*WEIGHTS, "region"):
         asked = name == "model_path" and name in typed
@@ -131,6 +130,7 @@ def first_setting(source: Source) -> Baseline | None:
 
 
 def folder_name(setting: Setting, own: Baseline) -> str:
+    """As the head of this file says."""
     sampling, seed = setting.config.sampling, setting.config.run.seed
     name = f"{REFINED}r-{sampling.timestep_respacing}_i-{sampling.sampling_inpaint}_d-{sampling.sampling_dilation}"
     name += f"_f-{sampling.sampling_time_fraction}"

@@ -1,7 +1,7 @@
 """What postprocessing starts from: stored originals and pre-explanations, of a run of main.py or the original's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -74,12 +74,12 @@ def read_picture(path: Path) -> Tensor:
 class Source:
     """An experiment with stored pre-explanations.
 
-    flags, weights, classes: what its config.yaml says of it; None for a folder of the original program.
+    described: what its config.yaml holds; None for a folder of the original program.
     """
 
     results: ResultFolder
     entries: list[Entry]
-    described: dict | None = field(repr=False)
+    described: dict | None
 
     @property
     def rounded(self) -> int:
