@@ -14,8 +14,9 @@ function drawCards(all, experiment, found, state) {
   const shown = found.slice((page - 1) * PER_PAGE, page * PER_PAGE);
   const list = document.getElementById("cards");
   list.className = `view-${state.view}`;
-  list.classList.toggle("compared", state.view === "pair" && state.compare === "yes");
-  list.style.setProperty("--tiles", all.length + 1);
+  const most = Math.max(1, ...shown.map((i) => everywhere(all, experiment, i).length));
+  list.classList.toggle("compared", state.view === "pair" && state.compare === "yes" && most > 1);
+  list.style.setProperty("--tiles", most + 1);
   list.replaceChildren(...shown.map((i) => card(all, experiment, i, state)));
   drawPages(page, pages);
   document.getElementById("count").textContent = countText(found.length, experiment.name.length);
@@ -52,9 +53,12 @@ function pictures(all, experiment, i, { view, compare }) {
   if (view in LAYERS) return LAYERS[view](experiment, i, tile);
   const [before, after] = captions(experiment, i);
   const original = tile(experiment, "original", i, before);
-  if (compare !== "yes") return el("div.pair", original, tile(experiment, "counterfactual", i, after));
+  const there = everywhere(all, experiment, i);
+  if (compare !== "yes" || there.length < 2) {
+    return el("div.pair", original, tile(experiment, "counterfactual", i, after));
+  }
   const titled = (picture, text) => el("figure", picture, el("figcaption", named(text)));
-  const changed = everywhere(all, experiment, i).map(([other, j]) => {
+  const changed = there.map(([other, j]) => {
     const failed = flipped(other, j) ? "" : " (not flipped)";
     return titled(tile(other, "counterfactual", j, captions(other, j)[1]), experimentName(other) + failed);
   });
