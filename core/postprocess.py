@@ -18,6 +18,7 @@ from core.regions import Region
 from core.runs import Method, begin, file_name, finish, load_region, merge_tables
 from core.settings import Setting, make_settings
 from core.setup import Networks, check, diffusion_of, load_denoiser, load_explained, prepare_device
+from core.status import read_logs
 from core.stored import Source, StoredSample, StoredSet, check_size, open_source, stack_targets
 from core.sweep import write_sweep
 
@@ -57,6 +58,12 @@ def tell_source(source: Source) -> None:
         notice(
             f"{source.results.root} has no config.yaml: it is read as a folder of the original program, and "
             "flags that are not given have the defaults of main.py"
+        )
+    selected = max((values["selected"] for _, values in read_logs(source.results.log)), default=0)
+    if selected > len(source.entries):
+        notice(
+            f"{len(source.entries)} of the {selected} pictures of {source.results.root} have pre-explanations; the "
+            "same command refines the others once main.py has finished them"
         )
     if source.rounded:
         notice(

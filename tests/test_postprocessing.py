@@ -3,8 +3,10 @@
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -397,6 +399,17 @@ def test_a_run_without_stored_pictures_cannot_be_refined(tmp_path, capsys):
     assert "2 of 2 finished pictures have no stored original or pre-explanation" in workshop.error(capsys)
 
 
+def test_a_run_that_is_not_finished_is_refined_as_far_as_it_is(tmp_path, capsys):
+    workshop = Refinery(tmp_path)
+    workshop.run(chunks=3, chunk=1, **RUN)
+    workshop.refine()
+    assert "2 of the 6 pictures" in capsys.readouterr().err
+    workshop.run(**RUN)
+    workshop.refine()
+    assert "of the 6 pictures" not in capsys.readouterr().err
+    assert yaml.safe_load((workshop.results() / OWN / "summary.yaml").read_text())["n"] == 6
+
+
 def test_an_experiment_that_is_not_there_names_those_that_are(refinery, capsys):
     assert "--exp_name typo: no such experiment" in (error := refinery.error(capsys, exp_name="typo"))
     assert error.endswith("there are: exp")
@@ -458,3 +471,23 @@ def test_postprocessing_as_it_is_typed(tmp_path):
         assert name in printed and len(workshop.levels("CF", f"exp/{name}")) == 6
     assert "sweep.png" in printed
     assert "--sampling_inpaint FLOAT [FLOAT ...]" in typed("postprocessing.py", "--help")
+
+
+@pytest.mark.slow
+def test_postprocessing_that_is_killed_between_two_settings_ends_with_the_same_tree(refinery):
+    sweep = ("--sampling_inpaint", "0.2", "0.5", "--sampling_dilation", "1", "3")
+    refinery.refine(*sweep)
+    whole = tree(refinery.output)
+    for path in refinery.results().glob("all_filtered_*"):
+        shutil.rmtree(path)
+    where = ("--output_path", str(refinery.output), "--device", "cpu", "--batch_size", "1", "--num_workers", "0")
+    command = [sys.executable, str(ROOT / "postprocessing.py"), *where, *sweep]
+    for number, records in ((signal.SIGKILL, 2), (signal.SIGTERM, 9), (signal.SIGKILL, 15)):
+        running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while running.poll() is None and len(list(refinery.results().glob("all_filtered_*/records/*.json"))) < records:
+            time.sleep(0.02)
+        running.send_signal(number)
+        assert running.wait() in (-9, 143)
+    assert len(list(refinery.results().glob("all_filtered_*/records/*.json"))) < 24
+    refinery.refine(*sweep)
+    assert tree(refinery.output) == whole

@@ -270,14 +270,16 @@ def test_a_full_disk_is_a_problem(scene, monkeypatch):
     assert "will be written, but only 1000 B are free" in scene.problem()
 
 
-def test_what_will_be_written_is_about_what_is_written(tmp_path):
+@pytest.mark.parametrize("save_float", [False, True])
+def test_what_will_be_written_is_about_what_is_written(tmp_path, save_float):
     workshop = Workshop(tmp_path)
-    estimate = preflight(parse(MainConfig, "", workshop.arguments())).disk.per_picture
+    estimate = preflight(parse(MainConfig, "", workshop.arguments(save_float=save_float))).disk.per_picture
     before = len(tree(workshop.output)) if workshop.output.exists() else 0
-    workshop.run(num_samples=1)
+    workshop.run(num_samples=1, save_float=save_float)
     files = [path for path in workshop.output.rglob("*0000000*") if path.is_file()]
     written = sum(math.ceil(path.stat().st_size / 4096) * 4096 for path in files)
     assert before == 0 and estimate == pytest.approx(written, rel=0.3)
+    assert len(files) == 10 + save_float
 
 
 def test_finished_pictures_and_other_settings_are_recognised(tmp_path):
