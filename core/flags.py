@@ -161,7 +161,9 @@ def make_parser(config: type, description: str, *, hyphens: bool = False) -> Par
 
 
 def shown_default(default: Any) -> Any:
-    return "''" if default in ("", ()) else "as in the run" if default is None else default
+    if isinstance(default, tuple):
+        default = " ".join(map(str, default))
+    return "''" if default == "" else "as in the run" if default is None else default
 
 
 def hyphenated(name: str) -> str:

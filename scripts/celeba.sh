@@ -7,6 +7,7 @@ about="CelebA as in the paper: the queries smile and age, each with the l1 and t
 preset=celeba
 model_names=(celeba-diffusion.pt unet_celeba.pt)
 classifier_names=(celeba-classifier.pth dive.pth)
+oracle_names=(celeba-oracle.pth oracle_celeba.pth)
 
 queries() {
     explain smile --label_query 31

@@ -7,6 +7,7 @@ about="CelebA-HQ as in the paper: the queries smile and age, each with the l1 an
 preset=celebahq
 model_names=(celebahq-diffusion.pt unet_celebahq.pt)
 classifier_names=(celebahq-classifier.tar celebamaskhq/checkpoint.tar steex_hq.tar)
+oracle_names=(celebahq-oracle.tar oracle_hq.tar)
 
 queries() {
     explain smile --label_query 31

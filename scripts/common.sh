@@ -11,6 +11,7 @@ about=                 # for --help
 preset=                # of main.py
 model_names=()         # files to look for in --models; the first that is there is taken
 classifier_names=()    #
+oracle_names=()        # of faces: with one, MNAC and CD are computed, and with VGGFace2, FVA
 declare -A optional=() # flag of main.py -> 1, where it can do without the file
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -25,6 +26,7 @@ l2=${ACE_L2:-0.1} # a choice of this project: the paper's weight is not recorded
 dry_run=
 extra=()  # flags for main.py, as typed
 chosen=() # weights found in --models
+judges=() # of them, those of evaluate.py
 ran=0
 
 usage() {
@@ -73,6 +75,7 @@ main() {
     [[ $distances =~ ^(l1|l2)( (l1|l2))*$ ]] || refuse "--distances '$distances': wanted l1, l2 or 'l1 l2'"
     find_weights --model_path "${model_names[@]}"
     find_weights --classifier_path "${classifier_names[@]}"
+    find_judges
     [[ -n $dry_run ]] || find_packages
     queries
     ((ran)) || refuse "--only '$only': no such query or run; see --help"
@@ -94,6 +97,32 @@ find_weights() {
     done
     [[ -z ${optional[$flag]:-} ]] || return 0
     refuse "--models $models: wanted $(either "$@") there; see scripts/download-weights.sh, or give $flag FILE"
+}
+
+# find_judges: the networks of the metrics that are in --models, and where to compute them.
+find_judges() {
+    local i
+    judge --inception_weights pt_inception-2015-12-05-6726825d.pth
+    judge --simsiam_weights simsiam.pth.tar
+    if ((${#oracle_names[@]})); then
+        judge --vggface2_weights resnet50_ft_weight.pkl
+        judge --oracle_path "${oracle_names[@]}"
+        judges+=(--celeba_path "$data")
+    fi
+    for ((i = 0; i < ${#extra[@]}; i++)); do
+        case ${extra[i]} in
+            --device | --gpu | --num_workers) judges+=("${extra[i]}" "${extra[i + 1]:-}") ;;
+            --device=* | --gpu=* | --num_workers=*) judges+=("${extra[i]}") ;;
+        esac
+    done
+}
+
+# judge FLAG NAME...: hand the first file that is in --models to evaluate.py.
+judge() {
+    local name
+    for name in "${@:2}"; do
+        [[ -z $models || ! -f $models/$name ]] || { judges+=("$1" "$models/$name") && return; }
+    done
 }
 
 # Without an interpreter that has the packages, make one as the demo does.
@@ -127,8 +156,8 @@ explain() {
         local place=(--output_path "$output/$query" --exp_name "$distance")
         run "$python" "$root/main.py" --preset "$preset" --data_dir "$data" "${chosen[@]}" "${place[@]}" "$@" \
             "${weights[@]}" "${extra[@]}"
-        if [[ -f $root/evaluate.py && " ${extra[*]} " != *" --check "* ]] && ! is_part; then
-            run "$python" "$root/evaluate.py" "${place[@]}"
+        if [[ " ${extra[*]} " != *" --check "* ]] && ! is_part; then
+            run "$python" "$root/evaluate.py" "${place[@]}" "${judges[@]}"
         fi
     done
 }

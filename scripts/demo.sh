@@ -6,8 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 use_environment .
 
 output=${1:-results/demo}
+pairs=(ankle_boot-sneaker pullover-coat t-shirt-dress)
 sheets=()
-for pair in ankle_boot-sneaker pullover-coat t-shirt-dress; do
+for pair in "${pairs[@]}"; do
     target=${pair##*-}
     query=${pair%-*}
     echo
@@ -16,5 +17,8 @@ for pair in ankle_boot-sneaker pullover-coat t-shirt-dress; do
         --output_path "$output" --exp_name "$pair"
     sheets+=("$output/Results/$pair/sheet.png")
 done
-printf '\nopen these:\n'
+echo
+echo "== How good are they?"
+python evaluate.py --output_path "$output" --exp_name "${pairs[@]}"
+printf 'and these:\n'
 printf '  %s\n' "${sheets[@]}"

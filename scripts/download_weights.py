@@ -230,11 +230,13 @@ def keep_or_remove(part: Path, target: Path, entry: Weights) -> str:
 def verify(path: Path, entry: Weights) -> str:
     """Load the file as the network that it should be.  Raises ValueError if it is another or none."""
     from models.classifiers import LOGITS, load_classifier
+    from models.inception import load_inception
     from models.loading import describe, digest, load_weights, state_dict
     from models.oracles import load_oracle
     from models.simsiam import load_simsiam
     from models.vggface2 import load_vggface2
 
+    loaders = {"vggface2": load_vggface2, "simsiam": load_simsiam, "inception": load_inception}
     state = state_dict(load_weights(path), name=str(path))
     if entry.network == "unet":
         check_unet(state, entry.preset, str(path))
@@ -242,10 +244,8 @@ def verify(path: Path, entry: Weights) -> str:
         load_classifier(path, dataset=entry.dataset, query=next(iter(LOGITS.get(entry.dataset, ())), None))
     elif entry.network == "oracle":
         load_oracle(path, dataset=entry.dataset)
-    elif entry.network == "vggface2":
-        load_vggface2(path)
-    elif entry.network == "simsiam":
-        load_simsiam(path)
+    elif entry.network in loaders:
+        loaders[entry.network](path)
     else:
         raise UserError(f"{entry.name}: network {entry.network} is not known to this script")
     return f"loads as {describe(state)}, SHA-256 {digest(path)}"

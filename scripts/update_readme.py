@@ -1,4 +1,4 @@
-"""Write the flags of main.py and postprocessing.py into the pages that list them, from their declarations."""
+"""Write the flags of main.py, postprocessing.py and evaluate.py into the pages that list them, from their declarations."""
 
 import sys
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from core.config import MainConfig, PostConfig
+from core.evaluation.config import EvaluateConfig
 from core.flags import flags_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"README.md": MainConfig, "docs/postprocessing.md": PostConfig}
+PAGES = {"README.md": MainConfig, "docs/postprocessing.md": PostConfig, "docs/metrics.md": EvaluateConfig}
 START, END = "<!-- flags: written by scripts/update_readme.py -->\n", "<!-- end of flags -->"
 
 

@@ -15,7 +15,9 @@ from result_folders import evaluate, figures, metrics, write_experiment
 from toys import SIDE, Workshop, write_classifier
 
 from core.evaluation import passes
+from core.evaluation.config import EvaluateConfig
 from core.experiment import package_version
+from core.flags import to_dict
 from core.metrics import flips
 from core.results import read_pairs
 from models import oracles, vggface2
@@ -244,3 +246,33 @@ def test_the_diversity_of_several_experiments_is_that_of_the_script(tmp_path, ba
     runs = ["--exp-pattern", "run-*/explanation", "--exp-values", 1, 2, 3, "--lpips-backbone", backbone_file]
     assert found["value"] == pytest.approx(script("compute_LPIPS", tmp_path, *runs)["lpips"], rel=1e-5)
     assert found["n"] == 3 and "in all 3 experiments" in found["population"]
+
+
+def test_the_flags_of_evaluate_are_these():
+    assert to_dict(EvaluateConfig()) == {
+        "output_path": "results",
+        "exp_name": ("exp",),
+        "allow_partial": False,
+        "evaluation_path": "",
+        "cache_path": "",
+        "inception_weights": "",
+        "vggface2_weights": "",
+        "simsiam_weights": "",
+        "oracle_path": "",
+        "celeba_path": "",
+        "lpips_backbone": "",
+        "features": (),
+        "features_arch": "",
+        "unseen": (),
+        "unseen_arch": "",
+        "classifier_path": "",
+        "classifier_arch": "",
+        "dataset": "",
+        "query_label": -1,
+        "target_label": -1,
+        "device": "auto",
+        "gpu": 0,
+        "num_workers": 2,
+        "batch_size": 32,
+        "seed": 4,
+    }

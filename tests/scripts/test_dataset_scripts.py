@@ -11,7 +11,8 @@ import pytest
 
 import main
 from core.config import MainConfig
-from core.flags import parse
+from core.evaluation.config import EvaluateConfig
+from core.flags import parse, to_dict
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests/golden/data"
@@ -177,6 +178,30 @@ def test_one_of_several_chunks_is_passed_on_and_not_evaluated(words, evaluated, 
     (argv,) = commands(process)
     assert argv[len(argv) - len(words.split()) :] == words.split()
     assert ("evaluate.py" in process.stdout) == evaluated
+
+
+def test_networks_of_the_metrics_are_found_by_their_names_and_handed_to_evaluate(folders, tmp_path):
+    arguments, models = folders("celebahq"), tmp_path / "models of others"
+    names = {
+        "inception_weights": "pt_inception-2015-12-05-6726825d.pth",
+        "simsiam_weights": "simsiam.pth.tar",
+        "vggface2_weights": "resnet50_ft_weight.pkl",
+        "oracle_path": "celebahq-oracle.tar",
+    }
+    for name in names.values():
+        (models / name).touch()
+    process = run("celebahq", *arguments, "--only", "age-l1", "--dry-run", "--device", "cpu")
+    words = shlex.split(process.stdout.splitlines()[-1])
+    assert words[1].endswith("evaluate.py")
+    found = to_dict(parse(EvaluateConfig, "", words[2:], hyphens=True))
+    assert {flag: found[flag] for flag in names} == {flag: str(models / name) for flag, name in names.items()}
+    assert (found["celeba_path"], found["device"]) == (str(tmp_path / "data"), "cpu")
+
+
+def test_pictures_other_than_faces_are_not_judged_as_faces(folders, tmp_path):
+    arguments = folders("bdd100k")
+    (tmp_path / "models of others/resnet50_ft_weight.pkl").touch()
+    assert "vggface2" not in run("bdd100k", *arguments, "--dry-run").stdout
 
 
 def test_folders_can_come_from_the_environment(folders):

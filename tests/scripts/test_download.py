@@ -308,7 +308,7 @@ def test_without_a_name_the_table_is_printed(program, capsys):
 
 def test_the_table_says_why_where_it_has_no_address(program):
     table = program.read_table(program.TABLE)
-    assert len(table) == 12
+    assert len(table) == 13
     for entry in table.values():
         assert entry.url or entry.why, entry.name
         assert (entry.network == "unet") == bool(entry.preset), entry.name
