@@ -126,11 +126,16 @@ def load_classifier(path, *, dataset: str, query: int | None = None, arch: str |
     return classifier.eval().requires_grad_(False)
 
 
+def cached_resnet50() -> Path:
+    """Where torch.hub keeps torchvision's ResNet-50."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / RESNET50_URL.rsplit("/", 1)[1]
+
+
 def _imagenet_weights(dataset: str, arch: str | None) -> Path:
     """torchvision's ResNet-50 in torch.hub's cache, fetched on first use."""
     if dataset != "ImageNet" or arch not in (None, "resnet50"):
         raise WeightsError(f"{FLAG}: not given; --dataset {dataset} needs the file of the classifier to explain")
-    target = Path(torch.hub.get_dir()) / "checkpoints" / RESNET50_URL.rsplit("/", 1)[1]
+    target = cached_resnet50()
     try:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -132,7 +132,7 @@ class Networks:
         sha256 = self.named("lpips_backbone", path)
 
         def ask(network, a: Tensor, b: Tensor) -> Tensor:
-            return network(a, b).double()[:, None]
+            return network(a, b).cpu().double()[:, None]  # in this order: MPS has no float64
 
         return self.task("lpips", self.on_device(lambda: perceptual.load_lpips(path)), ask, dtype="<f8", sha256=sha256)
 

@@ -13,6 +13,8 @@ from core.flags import UserError
 from core.metrics.unseen import Attacked
 from core.results import CORRECT, EVERY, FLIPPED, Pair
 from core.runtime import notice
+from models.classifiers import cached_resnet50
+from models.loading import is_url
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,8 @@ def explained_classifier(source: Source, config: EvaluateConfig, dataset: str) -
     """For COUT; None, with a notice that says why, where it is not known what to ask whom."""
     flags, stored = config.classifier, source.flags
     path = flags.classifier_path or stored.get("classifier_path", "")
+    if dataset == "ImageNet" and not path and cached_resnet50().is_file():
+        path = str(cached_resnet50())
     query, target = (label_of(source, config, name) for name in ("query", "target"))
 
     def without(reason: str) -> None:
@@ -96,7 +100,7 @@ def explained_classifier(source: Source, config: EvaluateConfig, dataset: str) -
 
     if not path:
         return without("the classifier is not known; give --classifier-path")
-    if not flags.classifier_path and not Path(path).is_file():
+    if not flags.classifier_path and not is_url(path) and not Path(path).is_file():
         return without(f"the run's classifier {path} is not there; give --classifier-path")
     if not dataset:
         return without("the data set is not known; give --dataset")

@@ -14,6 +14,7 @@ from core.layout import FOLDERS, REFINED, ResultFolder
 from core.pictures import picture_names
 from core.records import KINDS, Record
 from core.results import Pair, find_experiment, picture_size, read_pairs, stored_originals
+from core.status import read_logs
 
 LISTED = 5
 CHUNK = re.compile(r"c-(\d+)_(\d+)-summary\.yaml")
@@ -123,10 +124,8 @@ def unfinished(run: Path, done: int) -> Iterator[str]:
 
 def selected_pictures(run: Path) -> int:
     """How many pictures the latest process of the run was to explain, all chunks together; 0 if unknown."""
-    counted = 0
-    for path in sorted((run / "log").glob("*.yaml")):
-        counted = int((read_yaml(path)).get("selected", counted))
-    return counted or int(read_yaml(run / "summary.yaml").get("n", 0))
+    counts = [values["selected"] for _, values in read_logs(run / "log") if "selected" in values]
+    return counts[-1] if counts else int(read_yaml(run / "summary.yaml").get("n", 0))
 
 
 def read_yaml(path: Path) -> dict:
@@ -150,8 +149,9 @@ def odd_sizes(pairs: list[Pair]) -> dict[str, str]:
     for pair in pairs:
         try:
             sizes = [picture_size(path) for path in (pair.original, pair.counterfactual)]
-        except OSError:
-            odd[pair.name] = f"{pair.counterfactual} or its original is not a picture that can be read"
+        except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
+            what = " ".join(str(error).split()) or type(error).__name__
+            odd[pair.name] = f"{pair.counterfactual} or its original cannot be read: {what}"
             continue
         wanted = wanted or sizes[0]
         for path, size in zip((pair.original, pair.counterfactual), sizes, strict=True):

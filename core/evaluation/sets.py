@@ -37,6 +37,8 @@ def frechet_figures(answers: Answers, role: str, task: Task, folder: Path) -> It
         shown = None if np.isnan(value) else float(value)
         interval = None if np.isnan(error) else intervals.around(shown, float(error))
         few = () if shown is not None else ("too few pictures to split",)
+        if key == "sfid" and ENOUGH <= len(pairs) < 2 * ENOUGH:
+            few += (f"its halves are of fewer than {ENOUGH} pictures: more biased than FID",)
         yield make_figure(key, shown, interval, interval=how if interval else "", notes=notes + few, **about)
 
 

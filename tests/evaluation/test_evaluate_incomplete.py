@@ -16,6 +16,7 @@ from result_folders import (
     write_experiment,
     write_record,
 )
+from toys import Workshop
 
 from core import atomic
 from core.evaluation import run
@@ -41,7 +42,7 @@ def recorded(output):
 
 def log(output: Path, selected: int) -> None:
     (output / "Results/exp/log").mkdir(exist_ok=True)
-    atomic.write_yaml(output / "Results/exp/log/20260101T000000Z-host-1.yaml", {"selected": selected})
+    atomic.write_json(output / "Results/exp/log/20260101T000000Z-host-1.json", {"selected": selected})
 
 
 def refused_and_marked(output: Path, capsys, *, n: int) -> str:
@@ -91,6 +92,17 @@ def test_evaluate_refuses_other_numbers_of_pictures_than_were_selected(recorded,
     assert "7 pictures were selected, and 5 are finished" in refused_and_marked(recorded, capsys, n=5)
 
 
+def test_evaluate_refuses_a_run_whose_chunks_are_not_all_there(tmp_path, capsys):
+    workshop = Workshop(tmp_path)
+    workshop.run(chunks=3, chunk=1)
+    message = failure(capsys, "--output-path", workshop.output)
+    assert "of its 3 chunks, 0, 2 did not run" in message and "6 pictures were selected, and 2 are finished" in message
+    for chunk in (0, 2):
+        workshop.run(chunks=3, chunk=chunk)
+    evaluate("--output-path", workshop.output)
+    assert figures(workshop.results() / "evaluation")["l1"]["n"] == 6
+
+
 def test_evaluate_names_the_chunks_that_did_not_run(recorded, capsys):
     atomic.write_yaml(recorded / "Results/exp/c-1_3-summary.yaml", {"n": 5})
     assert "of its 3 chunks, 0, 2 did not run" in refused_and_marked(recorded, capsys, n=5)
@@ -112,7 +124,7 @@ def test_evaluate_names_a_corrupt_picture_and_leaves_it_out_if_asked(output, cap
 
 def test_evaluate_names_a_picture_that_is_none(output, capsys):
     counterfactual(output, 2, "CC/CCF").write_bytes(b"")
-    assert "0000002.png or its original is not a picture" in refused_and_marked(output, capsys, n=4)
+    assert "0000002.png or its original cannot be read: " in refused_and_marked(output, capsys, n=4)
 
 
 def test_a_long_list_is_shortened(output, capsys):
