@@ -1,4 +1,4 @@
-"""Write the flags of main.py, postprocessing.py and evaluate.py into the pages that list them, from their declarations."""
+"""Write the flags of main.py, postprocessing.py and evaluate.py into the pages that list them, as declared."""
 
 import sys
 from pathlib import Path
