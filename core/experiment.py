@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -123,6 +124,7 @@ def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping
         "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
         "weights": weight_digests(config) if digests is None else dict(digests),
         "classes": list(classes) if classes else None,
+        **({"batch_size": config.run.batch_size} if config.run.cudnn_deterministic else {}),
     }
 
 
@@ -131,6 +133,17 @@ def weight_digests(config: MainConfig) -> dict[str, str]:
     digests = {name: digest(path) for name in WEIGHTS if (path := getattr(config.weights, name))}
     digests["region"] = region_digest(config.region.region)
     return {name: f"sha256:{sha}" for name, sha in digests.items() if sha}
+
+
+def first_batch_size(config: MainConfig, results: ResultFolder) -> MainConfig:
+    """With --cudnn_deterministic True bytes go by the shape of a batch, so that the experiment's first one is kept."""
+    first = read_config(results.root).get("batch_size", config.run.batch_size)
+    if not config.run.cudnn_deterministic or first == config.run.batch_size:
+        return config
+    notice(
+        f"--batch_size {config.run.batch_size} is taken as {first}, with which {results.root} began, for equal bytes"
+    )
+    return replace(config, run=replace(config.run, batch_size=first))
 
 
 def package_version(name: str) -> str:

@@ -19,6 +19,7 @@ from core.experiment import (
     begin_anew,
     check_folder,
     describe,
+    first_batch_size,
     make_folder,
     read_config,
     refuse_other_flags,
@@ -104,6 +105,7 @@ def finish(config: MainConfig, results: ResultFolder, selected: ImageSet, total:
 
     total: pictures of all chunks.
     """
+    config = first_batch_size(config, results)
     told = {"pictures": len(selected), "selected": total, "flags": to_dict(config)}
     with hold(results.log, config.run.chunk, config.run.chunks) as lock, RunLog(results.log, told) as log:
         atomic.remove_strays(results.folders())

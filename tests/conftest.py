@@ -23,6 +23,8 @@ SHARED = Path(__file__).parents[2] / "shared" / "golden"  # the ImageNet head is
 def pytest_addoption(parser):
     parser.addoption("--fuzz-runs", type=int, default=int(os.environ.get("FUZZ_RUNS", 400)), metavar="N",
                      help="mutated files that the fuzzers try (10000 for the long run)")  # fmt: skip
+    parser.addoption("--kill-runs", type=int, default=200, metavar="N",
+                     help="moments at which a run is killed and continued (1000 for the long run)")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

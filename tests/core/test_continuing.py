@@ -4,7 +4,6 @@ import os
 import shutil
 
 import pytest
-import yaml
 from PIL import Image
 from toys import Workshop, tree
 
@@ -140,7 +139,7 @@ def test_folders_that_are_empty_may_be_filled(workshop):
 
 
 def test_a_picture_that_is_explained_again_leaves_nothing_behind_even_if_it_fails(copy, monkeypatch):
-    """defect 14: the old record goes first, so that no record ever has another's files."""
+    """The old record goes first, so that no record ever has another's files."""
     results = ResultFolder(copy.output, "exp")
     record = read_record(results.record(2))
     seen = []
@@ -160,13 +159,6 @@ def test_two_processes_that_begin_one_folder_with_other_settings_do_not_mix(tmp_
     assert atomic.write_once(tmp_path / "config.yaml", b"first")
     assert not atomic.write_once(tmp_path / "config.yaml", b"second")
     assert tree(tmp_path) == {"config.yaml": b"first"}
-
-
-def test_the_summary_is_yaml_that_says_what_it_means(whole):
-    """defect 13: the original wrote a Python repr."""
-    text = (whole.results() / "summary.yaml").read_text()
-    summary = yaml.safe_load(text)
-    assert isinstance(summary["explanation"]["cf"], float) and summary["n"] == 6 and "(" not in text
 
 
 def test_overwriting_begins_anew_with_whatever_settings(copy):

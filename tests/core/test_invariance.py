@@ -108,6 +108,14 @@ def test_with_deterministic_kernels_the_chunks_give_the_bytes_of_the_whole(works
     assert pictures_and_records(workshop, "chunks") == pictures_and_records(workshop, "whole")
 
 
+def test_with_deterministic_kernels_the_first_batch_size_of_an_experiment_is_kept(workshop, torch_flags, capsys):
+    workshop.run(exp_name="whole", batch_size=2, cudnn_deterministic=True)
+    workshop.run(exp_name="parts", batch_size=2, cudnn_deterministic=True, num_samples=3)
+    workshop.run(exp_name="parts", batch_size=3, cudnn_deterministic=True)
+    assert "note: --batch_size 3 is taken as 2, with which" in capsys.readouterr().err
+    assert pictures_and_records(workshop, "parts") == pictures_and_records(workshop, "whole")
+
+
 @pytest.mark.parametrize("changes", [{"num_workers": 3}, {"attack_joint_checkpoint": True, "batch_size": 1}])
 def test_reading_ahead_and_checkpointing_leave_no_trace(workshop, changes):
     settings = {"batch_size": 1, "num_samples": 3}

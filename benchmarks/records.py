@@ -1,0 +1,114 @@
+"""What a result folder of many finished pictures costs: going on, looking on, merging, and writing one more.
+
+    python benchmarks/records.py --count 30000
+
+The folder is made of one real picture of the demo, under many names. Going on is timed from the start of the command to
+the start of the first picture's attack, loading of the demo's small networks included.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from core.config import AttackConfig, SamplingConfig
+from core.explain import explain
+from core.layout import ResultFolder
+from core.recording import draw_pictures, make_record
+from guided_diffusion.gaussian_diffusion import make_diffusion
+
+ROOT = Path(__file__).resolve().parent.parent
+UNTIL_FIRST = """
+import sys, time, os
+import main, core.runs
+def first(*_, **__):
+    print("first", time.time() - float(sys.argv[1]), flush=True)
+    os._exit(0)
+core.runs.explain = first
+main.main(sys.argv[2:])
+"""
+
+
+def command(folder: Path, **changes) -> list[str]:
+    flags = {"preset": "fashion", "data_dir": folder / "data", "output_path": folder, "attack_iterations": 1}
+    flags |= {"device": "cpu", "batch_size": 1, **changes}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def timed(*words: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def make_folder(folder: Path, count: int) -> None:
+    """``count`` finished pictures, and one more that is not."""
+    (folder / "data/pullover").mkdir(parents=True)
+    picture = sorted((ROOT / "demo/pictures/pullover").glob("*.png"))[0].read_bytes()
+    (folder / "data/pullover/0000000.png").write_bytes(picture)
+    for i in range(1, count + 1):
+        os.link(folder / "data/pullover/0000000.png", folder / f"data/pullover/{i:07d}.png")
+    timed("main.py", *command(folder, num_samples=1))
+    results = ResultFolder(folder, "exp")
+    record = json.loads(results.record(0).read_text())
+    files = [path for path in (*results.places(0), *folder.glob("Original/*/0000000.png")) if path.exists()]
+    for i in range(1, count):
+        for path in files:
+            os.link(path, path.with_stem(f"{i:07d}"))
+        results.record(i).write_text(
+            json.dumps({**record, "index": i, "file": f"pullover/{i:07d}.png"}, indent=1) + "\n"
+        )
+
+
+def writing(folder: Path, size: int, count: int = 100) -> float:
+    """Seconds to write a picture of this size, flushed to the disk, in a folder of many."""
+    results = ResultFolder(folder, "exp")
+    torch.manual_seed(0)
+    found = explain(
+        torch.rand(1, 3, size, size).mul(255).round().div(255),
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * size * size, 3)),
+        lambda x, t, y=None: x,
+        make_diffusion(diffusion_steps=50),
+        attack=AttackConfig(attack_method="None"),
+        sampling=SamplingConfig(),
+    )
+    started = time.perf_counter()
+    for i in range(10**6, 10**6 + count):
+        results.write(make_record(found, 0, index=i, file="a.png", label=0), draw_pictures(found, 0))
+    return (time.perf_counter() - started) / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=30000, help="finished pictures")
+    parser.add_argument("--folder", default=None, help="where to work; the file system is what is measured")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[128, 256], help="sides of the pictures that are written"
+    )
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as place:
+        folder = Path(place)
+        make_folder(folder, given.count)
+        print(f"{given.count} finished pictures")
+        print(f"--status True: {timed('main.py', *command(folder, status=True)):.1f} s")
+        first = subprocess.run([sys.executable, "-c", UNTIL_FIRST, str(time.time()), *command(folder)],
+                               check=True, cwd=ROOT, capture_output=True, text=True).stdout  # fmt: skip
+        print(f"first new picture after {float(first.split()[-1]):.1f} s")
+        seconds = timed("main.py", *command(folder, num_samples=given.count, merge_chunks=True))
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(f"--merge_chunks True: {seconds:.1f} s; largest process {memory:.0f} MiB")
+        for size in given.sizes:
+            print(f"writing a picture of {size} x {size}: {1000 * writing(folder, size):.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
