@@ -28,13 +28,10 @@ from guided_diffusion.gaussian_diffusion import make_diffusion
 
 ROOT = Path(__file__).resolve().parent.parent
 UNTIL_FIRST = """
-import sys, time, os
+import os, sys
 import main, core.runs
-def first(*_, **__):
-    print("first", time.time() - float(sys.argv[1]), flush=True)
-    os._exit(0)
-core.runs.explain = first
-main.main(sys.argv[2:])
+core.runs.explain = lambda *_, **__: os._exit(0)
+main.main(sys.argv[1:])
 """
 
 
@@ -44,10 +41,17 @@ def command(folder: Path, **changes) -> list[str]:
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
-def timed(*words: str) -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+def timed(*words: str) -> tuple[str, str]:
+    """What a Python program prints, and the seconds that it took: by the clock, and of the processor."""
+    started, used = time.perf_counter(), processor()
+    printed = subprocess.run([sys.executable, *words], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
+    return printed, f"{time.perf_counter() - started:.1f} s, {processor() - used:.1f} s of the processor"
+
+
+def processor() -> float:
+    """Seconds of all children so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def make_folder(folder: Path, count: int) -> None:
@@ -82,7 +86,7 @@ def writing(folder: Path, size: int, count: int = 100) -> float:
         sampling=SamplingConfig(),
     )
     started = time.perf_counter()
-    for i in range(10**6, 10**6 + count):
+    for i in range(size * 10**6, size * 10**6 + count):
         results.write(make_record(found, 0, index=i, file="a.png", label=0), draw_pictures(found, 0))
     return (time.perf_counter() - started) / count
 
@@ -99,13 +103,11 @@ def main() -> None:
         folder = Path(place)
         make_folder(folder, given.count)
         print(f"{given.count} finished pictures")
-        print(f"--status True: {timed('main.py', *command(folder, status=True)):.1f} s")
-        first = subprocess.run([sys.executable, "-c", UNTIL_FIRST, str(time.time()), *command(folder)],
-                               check=True, cwd=ROOT, capture_output=True, text=True).stdout  # fmt: skip
-        print(f"first new picture after {float(first.split()[-1]):.1f} s")
-        seconds = timed("main.py", *command(folder, num_samples=given.count, merge_chunks=True))
+        print("--status True:", timed("main.py", *command(folder, status=True))[1])
+        print("first new picture after", timed("-c", UNTIL_FIRST, *command(folder))[1])
+        merged = timed("main.py", *command(folder, num_samples=given.count, merge_chunks=True))[1]
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"--merge_chunks True: {seconds:.1f} s; largest process {memory:.0f} MiB")
+        print(f"--merge_chunks True: {merged}; largest process so far {memory:.0f} MiB")
         for size in given.sizes:
             print(f"writing a picture of {size} x {size}: {1000 * writing(folder, size):.1f} ms")
 

@@ -128,18 +128,22 @@ class ResultFolder:
         files = {path: text.encode() for path, text in infos.items()}
         if pictures:
             drawn = {path: pictures.contents[kind][content] for (kind, content), path in self.pictures(record).items()}
-            files |= {path: atomic.png(picture) for path, picture in drawn.items()}
+            files |= atomic.pngs(drawn)
         if pictures and pictures.pre_explanation:
             files[self.floats(record.folder("pre-explanation"), record.index)] = pictures.pre_explanation
+        original = pictures.original if pictures else None
+        shared = self.new_original(record, original) if original else {}
         self.forget(record.index, but=files)
-        if pictures and pictures.original:
-            self.write_original(record, pictures.original)
-        for path, data in files.items():
-            atomic.write_bytes(path, data)
+        atomic.write_files({**shared, **files})
+        if original:
+            self.original(record.index, not record.correct).unlink(missing_ok=True)
         atomic.write_json(self.record(record.index), replace(record, saved=pictures is not None).to_dict())
 
-    def write_original(self, record: Record, picture: Image.Image) -> None:
-        """Store the original once for all experiments of an output folder, which must explain the same pictures."""
+    def new_original(self, record: Record, picture: Image.Image) -> dict[Path, bytes]:
+        """What to store of the original, which all experiments of an output folder share; nothing if it is there.
+
+        Raises ValueError for another picture: the experiments must explain the same ones.
+        """
         path, twin = (self.original(record.index, correct) for correct in (record.correct, not record.correct))
         known = {stored: fingerprint_of(stored) for stored in (path, twin) if stored.exists()}
         for stored, pixels in known.items():
@@ -148,9 +152,7 @@ class ResultFolder:
                     f"--output_path {self.output}: {stored.relative_to(self.output)} is another picture than "
                     f"{record.file}; experiments on other data or of another size need another output folder"
                 )
-        if known.get(path) is None:
-            atomic.write_png(path, picture)
-        twin.unlink(missing_ok=True)
+        return {path: atomic.png(picture)} if known.get(path) is None else {}
 
     def forget(self, index: int, but: Container[Path] = ()) -> None:
         """Let a picture count as unfinished, for good, and remove its files, ``but`` those that are written next."""

@@ -72,8 +72,8 @@ def test_a_picture_is_nine_files_and_a_record(results, explanation):
 
 def test_the_record_is_written_last(results, explanation, monkeypatch):
     written = []
-    write = atomic.write_bytes
-    monkeypatch.setattr(atomic, "write_bytes", lambda path, data: (written.append(path), write(path, data)))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (written.append(new), replace(old, new)))
     results.write(a_record(explanation), draw_pictures(explanation, 0))
     assert [path.parent.name == "records" for path in written] == [False] * (len(written) - 1) + [True]
 
