@@ -92,7 +92,7 @@ def run_child(
     """
     shared = mmap.mmap(-1, 5)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads; the child has a pool of its own
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads; a child has its own
         pid = os.fork()
     if pid == 0:
         try:

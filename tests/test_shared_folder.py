@@ -50,7 +50,7 @@ def in_children(work, count: int) -> list[int]:
     pids = []
     for i in range(count):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads; the child has a pool of its own
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads; a child has its own
             pid = os.fork()
         if pid == 0:
             try:
