@@ -21,5 +21,7 @@ read_words "$@"
 use_scratch
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun does not take it from the job
 read -ra launch <<<"${ACE_LAUNCH:-srun --kill-on-bad-exit=0}"
+[[ ${launch[0]} != srun ]] || ending=USR1 # at SIGTERM srun kills its tasks
 until_limit "${launch[@]}" "${command[@]}" --chunk auto
+ending=TERM
 until_limit merge

@@ -7,6 +7,7 @@ python=${PYTHON:-python}
 program=main.py # what is run
 command=()      # and how, with its flags
 evaluation=()   # flags of evaluate.py
+ending=TERM     # the signal that ends it after the picture in hand
 scratch=${ACE_SCRATCH:-}
 
 refuse() {
@@ -47,8 +48,8 @@ until_limit() {
     local code=0 limit='' group
     "$@" &
     group=$!
-    trap 'limit=1; kill -TERM -- "-$group" || true' USR1
-    trap 'kill -TERM -- "-$group" || true' TERM
+    trap 'limit=1; kill "-$ending" -- "-$group" || true' USR1
+    trap 'kill "-$ending" -- "-$group" || true' TERM
     while kill -0 "$group" 2>/dev/null; do # a signal ends the wait, not the command
         wait "$group" && code=0 || code=$?
     done

@@ -16,6 +16,7 @@ import pytest
 from tests.cluster.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
+LOCAL = ROOT / "tests/cluster/slurm-local.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 
 
@@ -29,7 +30,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_for(condition: Callable, what: str, seconds: float = 120, log: Callable[[], str] = str):
+def wait_for(condition: Callable, what: str, seconds: float = 300, log: Callable[[], str] = str):
     """The first true value of ``condition()``; a test that waits too long says for what, with the log of then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -86,7 +87,7 @@ class Cluster:
         find = lambda: self.call("squeue", "--noheader", "--states=all", "--format=%i", name).strip()  # noqa: E731
         return wait_for(find, f"the merge of job {job}")
 
-    def end(self, job: str, seconds: float = 240) -> list[str]:
+    def end(self, job: str, seconds: float = 600) -> list[str]:
         """The states of a job's tasks once all have ended."""
         active = {"PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING", "SUSPENDED"}
         wait_for(lambda: not active & set(self.states(job)), f"the end of job {job}", seconds, lambda: self.log(job))
@@ -103,17 +104,21 @@ def slurm():
         pytest.skip(f"{', '.join(missing)}: not installed; apt-get install slurmctld slurmd slurm-client munge")
     if os.geteuid() != 0:
         pytest.skip("slurm-local.sh starts its daemons as root")
-    with tempfile.TemporaryDirectory(prefix="ace-slurm-") as folder:  # munged wants no folder of pytest's
-        cluster = Cluster(Path(folder))
-        controller, node = free_ports(2)
-        ports = {"SLURM_LOCAL_CTLD_PORT": str(controller), "SLURM_LOCAL_SLURMD_PORT": str(node)}
-        environment = cluster.environment | ports | {"SLURM_LOCAL_DIR": folder}
-        local = ["bash", str(ROOT / "tests/cluster/slurm-local.sh")]
-        try:
-            subprocess.run([*local, "start"], env=environment, check=True)
-            yield cluster
-        finally:
-            subprocess.run([*local, "stop"], env=environment, check=True)
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="ace-slurm-")))  # munged wants no folder of pytest's
+    controller, node = free_ports(2)
+    ports = {"SLURM_LOCAL_CTLD_PORT": str(controller), "SLURM_LOCAL_SLURMD_PORT": str(node)}
+    environment = cluster.environment | ports | {"SLURM_LOCAL_DIR": str(cluster.folder)}
+    # It reads until pytest closes its end, or dies.
+    stop = 'read -r _; bash "$0" stop; rm -rf "$SLURM_LOCAL_DIR"'
+    keeper = subprocess.Popen(
+        ["bash", "-c", stop, str(LOCAL)], env=environment, stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        subprocess.run(["bash", str(LOCAL), "start"], env=environment, check=True)
+        yield cluster
+    finally:
+        keeper.stdin.close()
+        keeper.wait()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 def launch(*command):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": PATH}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done
 

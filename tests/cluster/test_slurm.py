@@ -78,9 +78,13 @@ def test_slurm_time_limit_stops_what_runs_and_queues_the_task_again(slurm, tmp_p
     assert slurm.end(slurm.merge_of(job)) == ["COMPLETED"]
 
 
-def test_slurm_node_splits_the_pictures_over_its_tasks_and_merges(slurm, experiment):
+def test_slurm_node_job_is_queued_again_and_merges_what_its_tasks_did(slurm, experiment):
     arguments = experiment.flags_of("node", 9)
     job = slurm.submit("slurm-node.sh", *arguments, options=("--ntasks-per-node=2", "--gres=gpu:2"))
+    wait_for_pictures(slurm, experiment, "node", 0, job)
+    slurm.call("scancel", "--batch", "--signal=USR1", job)
     assert slurm.end(job) == ["COMPLETED"], slurm.log(job)
+    assert slurm.shown(job)[0]["Restarts"] == "1"
+    assert "SIGUSR1: stopping after the pictures in hand" in slurm.log(job)
     assert experiment.tree("node") == experiment.undisturbed(9)
     assert (experiment.root("node") / "c-1_2-summary.yaml").exists()
