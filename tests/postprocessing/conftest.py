@@ -1,0 +1,28 @@
+"""A finished run, made once, and copies of it."""
+
+import os
+import shutil
+
+import pytest
+from refinery import RUN, Refinery
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    refinery = Refinery(tmp_path_factory.mktemp("finished"))
+    refinery.run(save_float=True, **RUN)
+    return refinery
+
+
+@pytest.fixture
+def refinery(finished, tmp_path):
+    """A finished run in a folder of its own."""
+    copy = Refinery.__new__(Refinery)
+    copy.__dict__.update(finished.__dict__, output=tmp_path / "out")
+    shutil.copytree(finished.output, copy.output)
+    return copy
