@@ -5,11 +5,13 @@ import sys
 import types
 
 import pytest
+import torch
 
 from core import launchers
 from core.config import MainConfig
 from core.flags import UserError, parse
 from core.launchers import local_rank, part, place
+from core.runtime import choose_device
 from tests.toys import Workshop
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
@@ -62,6 +64,18 @@ def test_a_batch_script_is_no_rank(started_by):
 
 
 @pytest.mark.parametrize("inner", [TORCHRUN, OPEN_MPI, MPICH])
+@pytest.mark.parametrize(
+    ("variables", "visible", "index"),
+    [(SRUN, 4, 1), (SRUN | {"SLURM_LOCALID": "5"}, 4, 1), (SRUN, 1, 0), (BATCH, 4, 3)],
+    ids=["one each", "more ranks than GPUs", "one visible to each", "batch script"],
+)
+def test_the_rank_on_the_node_picks_the_gpu_where_there_is_one(variables, visible, index, started_by, monkeypatch):
+    started_by(variables)
+    for name, value in {"is_available": True, "device_count": visible, "set_device": None}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    assert choose_device("cuda", gpu=3 if variables is BATCH else 0) == torch.device("cuda", index)
+
+
 def test_a_launcher_that_srun_started_goes_before_srun(inner):
     proxy = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0"}
     assert part(1, proxy | inner) == (5, 8)
