@@ -63,7 +63,6 @@ def test_a_batch_script_is_no_rank(started_by):
     assert part(1, os.environ) == (0, 1)
 
 
-@pytest.mark.parametrize("inner", [TORCHRUN, OPEN_MPI, MPICH])
 @pytest.mark.parametrize(
     ("variables", "visible", "index"),
     [(SRUN, 4, 1), (SRUN | {"SLURM_LOCALID": "5"}, 4, 1), (SRUN, 1, 0), (BATCH, 4, 3)],
@@ -76,6 +75,7 @@ def test_the_rank_on_the_node_picks_the_gpu_where_there_is_one(variables, visibl
     assert choose_device("cuda", gpu=3 if variables is BATCH else 0) == torch.device("cuda", index)
 
 
+@pytest.mark.parametrize("inner", [TORCHRUN, OPEN_MPI, MPICH])
 def test_a_launcher_that_srun_started_goes_before_srun(inner):
     proxy = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0"}
     assert part(1, proxy | inner) == (5, 8)
