@@ -7,6 +7,7 @@ import torch
 import yaml
 
 import main
+from benchmarks.sweep_demo import SETTINGS
 from core.config import MainConfig
 from core.datasets import open_dataset
 from core.flags import from_dict, read_preset, to_dict
@@ -24,6 +25,24 @@ def test_the_classifier_is_right_on_nine_of_ten_photographs():
     predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
     labels = torch.tensor([entry.label for entry in images.records])
     assert (predictions == labels).double().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "file, arch", [("unseen_a.pt", "plain-24"), ("unseen_b.pt", "mixer-64"), ("tuning.pt", "small-12")]
+)
+def test_the_judging_classifiers_are_small_right_and_of_their_cards_architecture(file, arch):
+    images = open_dataset("Folder", DEMO / "pictures", image_size=32)
+    assert (DEMO / file).stat().st_size < 1e6 and load_weights(DEMO / file)["arch"] == arch
+    classifier = load_classifier(DEMO / file, dataset="Folder")
+    assert classifier.class_names == images.class_names
+    predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
+    labels = torch.tensor([entry.label for entry in images.records])
+    assert (predictions == labels).double().mean() > 0.88
+
+
+def test_the_presets_settings_are_those_of_the_sweeps_last_setting():
+    given, last = read_preset(MainConfig, "fashion"), SETTINGS[-1].flags
+    assert {name: given[name] for name in last} == last
 
 
 def test_the_diffusion_model_is_small_and_fits_the_preset():

@@ -1,0 +1,212 @@
+"""Does an explanation find a shortcut that is known to be there?
+
+    python benchmarks/shortcut.py
+
+A small mark was planted into 95 % of the coats and 5 % of the pullovers that demo/shortcut/tainted.pt was trained on;
+of the control's, half of each class had it. Both are asked the same of the same demo photographs: coats with the mark,
+which are to become pullovers, and pullovers without it, which are to become coats. Writes shortcut.csv, shortcut.md and
+shortcut.png into --output.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from benchmarks.mark import CARRIER, CLASSES, has_mark, level, plant, ratio_interval, share_of_change
+from benchmarks.trial import RESULTS, ROOT, demo_config, interval, write_rows
+from core import atomic
+from core.config import MainConfig
+from core.datasets import ImageSet, open_dataset
+from core.explain import explain
+from core.metrics import distances
+from core.metrics.intervals import wilson
+from core.objectives import predict
+from core.recording import to_pil
+from core.setup import Networks, load_networks
+from models.classifiers import Classifier
+
+NETWORKS = ROOT / "demo/shortcut"
+CLASSIFIERS = ("tainted", "control")
+BATCH = 16
+SHOWN, SCALE = 3, 3  # pictures of each kind in the figure, and their enlargement
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Photographs of one class, all with the mark or all without it, that both classifiers get right.
+
+    image: (N, 3, H, W) in [0, 1].  indices: (N).  label, target: numbers of the classifiers' classes.
+    """
+
+    marked: bool
+    image: Tensor
+    indices: list[int]
+    label: int
+    target: int
+
+
+@torch.no_grad()
+def choose(images: ImageSet, classifiers: Sequence[Classifier], *, marked: bool, count: int) -> Cell:
+    """The first ``count`` coats with the mark, or pullovers without it."""
+    names = classifiers[0].class_names
+    own = CARRIER if marked else next(name for name in CLASSES if name != CARRIER)
+    label = names.index(own)
+    samples = [images[i] for i, entry in enumerate(images.records) if images.class_names[entry.label] == own]
+    image = torch.stack([sample.image for sample in samples])
+    image = plant(image) if marked else image
+    right = torch.stack([predict(classifier(image)) == label for classifier in classifiers]).all(0)
+    chosen = right.nonzero()[:count, 0].tolist()
+    return Cell(marked, image[chosen], [samples[i].index for i in chosen], label, 1 - label)
+
+
+@torch.no_grad()
+def counterfactuals(cell: Cell, networks: Networks, config: MainConfig) -> Tensor:
+    found = []
+    for i in range(0, len(cell.indices), BATCH):
+        part = slice(i, i + BATCH)
+        explanation = explain(
+            cell.image[part],
+            networks.classifier,
+            networks.denoiser,
+            networks.diffusion,
+            attack=config.attack,
+            sampling=config.sampling,
+            label_target=cell.target,
+            indices=cell.indices[part],
+            seed=config.run.seed,
+        )
+        found.append(explanation.counterfactual)
+    return torch.cat(found)
+
+
+def figures(cell: Cell, changed: Tensor, classifier: Classifier) -> dict:
+    """A row: flips, and what happened to the mark."""
+    n = len(cell.indices)
+    flips = int((predict(classifier(changed)) == cell.target).sum())
+    moved = int((has_mark(changed) != cell.marked).sum())
+    return {
+        "mark": "with" if cell.marked else "without",
+        "n": n,
+        **interval("flip", flips / n, *wilson(flips, n)),
+        **interval("mark changed", moved / n, *wilson(moved, n)),
+        "share": share_of_change(cell.image, changed).mean().item(),
+        "level before": level(cell.image).mean().item(),
+        "level after": level(changed).mean().item(),
+        "l1": distances.l1(cell.image, changed).mean().item(),
+    }
+
+
+def compute(config_of: dict[str, MainConfig], count: int) -> tuple[list[dict], dict]:
+    """Rows, and (with the mark, classifier) -> cell and its counterfactuals."""
+    networks = {name: load_networks(config, -1) for name, config in config_of.items()}
+    images = open_dataset("Folder", ROOT / "demo/pictures", image_size=config_of["control"].data.image_size)
+    rows, found = [], {}
+    for marked in (True, False):
+        cell = choose(images, [own.classifier for own in networks.values()], marked=marked, count=count)
+        for name, own in networks.items():
+            started = time.perf_counter()
+            changed = counterfactuals(cell, own, config_of[name])
+            rows.append({"classifier": name, **figures(cell, changed, own.classifier)})
+            found[marked, name] = (cell, changed)
+            print(f"{name}, {rows[-1]['mark']} the mark: {time.perf_counter() - started:.0f} s", flush=True)
+    return rows, found
+
+
+def compare(found: dict, seed: int) -> list[dict]:
+    """How many times the control's the tainted classifier's share of the change in the mark's place is."""
+    rows = []
+    for title, cells in (("with", (True,)), ("without", (False,)), ("both", (True, False))):
+        tainted, control = (
+            np.concatenate([share_of_change(cell.image, changed).numpy() for cell, changed in parts])
+            for parts in ([found[marked, name] for marked in cells] for name in CLASSIFIERS)
+        )
+        low, high = ratio_interval(tainted, control, seed=seed)
+        rows.append({"mark": title, "ratio": tainted.mean() / max(control.mean(), 1e-12), "low": low, "high": high})
+    return rows
+
+
+def table(rows: list[dict], ratios: list[dict]) -> str:
+    """Markdown."""
+    titles = ("classifier", "mark", "n", "flips", "share of the change in its place", "its level", "mark changed", "l1")
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for row in rows:
+        shares = [f"{row[x]:.2f} ({row[f'{x} low']:.2f} to {row[f'{x} high']:.2f})" for x in ("flip", "mark changed")]
+        levels = f"{row['level before']:.2f} to {row['level after']:.2f}"
+        cells = [row["classifier"], row["mark"], str(row["n"]), shares[0], f"{row['share']:.3f}", levels, shares[1]]
+        lines.append(f"| {' | '.join(cells)} | {row['l1']:.3f} |")
+    for row in ratios:
+        lines += [
+            "",
+            f"mark {row['mark']}: {row['ratio']:.1f} times the control's share ({row['low']:.1f} to {row['high']:.1f})",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(found: dict, path: Path) -> None:
+    """The first pictures of each cell beside both classifiers' counterfactuals; at the right, the mean |x - ce|."""
+    rows = []
+    for marked in (True, False):
+        cell = found[marked, CLASSIFIERS[0]][0]
+        shown = [cell.image[:SHOWN]] + [found[marked, name][1][:SHOWN] for name in CLASSIFIERS]
+        changes = [(cell.image - found[marked, name][1]).abs().mean((0, 1)) for name in CLASSIFIERS]
+        brightest = max(change.max().item() for change in changes)
+        maps = [(change / brightest).expand(3, -1, -1) for change in changes]
+        rows.append([picture for group in shown for picture in group] + maps)
+    side, gap, head = SCALE * rows[0][0].shape[-1], 6, 22
+    groups = [("original", SHOWN), *((f"{name}: counterfactual", SHOWN) for name in CLASSIFIERS)]
+    groups += [(f"{name}: |x - ce|", 1) for name in CLASSIFIERS]
+    sheet = Image.new(
+        "RGB", (len(rows[0]) * (side + gap) + len(groups) * gap, head + len(rows) * (side + gap)), "white"
+    )
+    pen, font, left, place = ImageDraw.Draw(sheet), ImageFont.load_default(13), gap, 0
+    for title, count in groups:
+        pen.text((left, 3), title, "#1a1a1a", font)
+        for column in range(place, place + count):
+            for line, pictures in enumerate(rows):
+                tile = to_pil(pictures[column]).resize((side, side), Image.Resampling.NEAREST)
+                sheet.paste(tile, (left, head + line * (side + gap)))
+            left += side + gap
+        left, place = left + gap, place + count
+    atomic.write_png(path, sheet)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder to write into")
+    parser.add_argument("--photographs", type=int, default=16, help="of each class, at most")
+    parser.add_argument("--iterations", type=int, help="of the attack; default: the preset's")
+    parser.add_argument("--use_fp16", action="store_true", help="half precision in the U-Net's torso")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    changes = {"use_fp16": args.use_fp16} | ({"attack_iterations": args.iterations} if args.iterations else {})
+    configs = {
+        name: demo_config(
+            preset="audit",
+            classifier_path=str(NETWORKS / f"{name}.pt"),
+            model_path=str(NETWORKS / "ddpm.pt"),
+            **changes,
+        )
+        for name in CLASSIFIERS
+    }
+    rows, found = compute(configs, args.photographs)
+    ratios = compare(found, configs["control"].run.seed)
+    write_rows(args.output / "shortcut.csv", rows)
+    text = table(rows, ratios)
+    atomic.write_text(args.output / "shortcut.md", text)
+    draw(found, args.output / "shortcut.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
