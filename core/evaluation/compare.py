@@ -12,7 +12,10 @@ from core.evaluation.meanings import MEANINGS, key_of
 from core.evaluation.model import Difference, Figure
 from core.evaluation.passes import Job, Task
 from core.metrics import frechet, intervals
+from core.metrics.sfid import SPLITS
 from core.results import EVERY, FLIPPED, Pair
+
+FEWEST = 4  # so that each half has two
 
 
 def common(experiments: Sequence[Sequence[Pair]]) -> dict[str, tuple[Pair, ...]]:
@@ -61,24 +64,29 @@ def difference(a: Answers, b: Answers, key: str, value: float, interval: tuple[f
     return Difference(key=key, first=first, second=second, value=value, low=interval[0], high=interval[1], n=n)
 
 
-def frechet_difference(a: Answers, b: Answers, role: str, shared: set[str], folder: Path):
+def frechet_difference(
+    a: Answers, b: Answers, role: str, shared: set[str], folder: Path
+) -> tuple[float, float, int] | None:
     """(difference, its standard error, pictures) over the pictures that are flipped in both; None for too few."""
-    sides, n = [], 0
     flipped = shared.intersection(*({pair.name for pair in answers.of(FLIPPED)} for answers in (a, b)))
-    keys = []
+    if len(flipped) < FEWEST:
+        return None
+    paths = []
     for answers in (a, b):
         pairs = [pair for pair in answers.of(FLIPPED) if pair.name in flipped]
-        n = len(pairs)
-        if n < 2 * 2:
-            return None
-        task, names = answers.plan.frechet[role], [pair.name for pair in pairs]
-        rows = [answers.rows(task, [getattr(pair, side) for pair in pairs]) for side in ("original", "counterfactual")]
-        sides.append(frechet.Sides(rows[0], names, rows[1], names))
-        keys += [answers.digests[pair.counterfactual] for pair in pairs]
-    store = Store(folder, "difference", {"network": task.store.head, "seed": a.seed}, "<f8")
-    if (key := joined(keys)) not in store:
+        paths.append(([pair.original for pair in pairs], [pair.counterfactual for pair in pairs]))
+    task = a.plan.frechet[role]
+    key = joined(
+        [answers.digests[path] for answers, sides in zip((a, b), paths, strict=True) for path in sum(sides, [])]
+    )
+    store = Store(folder, "difference", {"network": task.store.head, "seed": a.seed, "splits": SPLITS}, "<f8")
+    if key not in store:
+        sides = []
+        for answers, (originals, changed) in zip((a, b), paths, strict=True):
+            names = [path.name for path in changed]
+            sides.append(frechet.Sides(answers.rows(task, originals), names, answers.rows(task, changed), names))
         whole = [frechet.distance((side.originals, side.counterfactuals)) for side in sides]
         first, second = (frechet.half_distances(side, a.seed) for side in sides)
         store.add([key], np.array([[whole[1] - whole[0], (second - first).std(ddof=1)]]))
     value, error = store.rows([key])[0].tolist()
-    return value, error, n
+    return value, error, len(flipped)

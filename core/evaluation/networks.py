@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ class Networks:
     device: torch.device
     tasks: dict[tuple, Task] = field(default_factory=dict)
     files: dict[str, dict[str, str]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def task(
         self, role: str, load: Callable, ask: Callable | None = None, *, dtype="<f4", view="whole", **what
@@ -43,9 +44,14 @@ class Networks:
             self.tasks[key] = Task(store, load, ask or (lambda network, *sides: network(*sides)), self.device, view)
         return self.tasks[key]
 
+    def digest(self, path: str) -> str:
+        if path not in self.digests:
+            self.digests[path] = digest(path)
+        return self.digests[path]
+
     def named(self, flag: str, path: str | Path) -> str:
         """The digest of a flag's file, which is kept for the details."""
-        sha256 = digest_once(str(path))
+        sha256 = self.digest(str(path))
         self.files[flag] = {"file": str(path), "sha256": sha256}
         return sha256
 
@@ -151,11 +157,6 @@ class Networks:
         load_it = self.on_device(lambda: load_explained(explained))
         sha256 = self.named("classifier_path", explained.path)
         return self.task("cout", load_it, ask, dtype="<f8", sha256=sha256, **what)
-
-
-@cache
-def digest_once(path: str) -> str:
-    return digest(path)
 
 
 def renaming(load: Callable, names: dict[str, str]) -> Callable:

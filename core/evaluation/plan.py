@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.datasets import BINARY
 from core.evaluation.config import EvaluateConfig
-from core.evaluation.networks import Explained, Networks, digest_once
+from core.evaluation.networks import Explained, Networks
 from core.evaluation.passes import Job, Task
 from core.evaluation.read import Source
 from core.flags import UserError
@@ -54,7 +54,7 @@ class Plan:
 def make_plan(source: Source, networks: Networks) -> Plan:
     config = networks.config
     dataset, query = dataset_of(source, config), label_of(source, config, "query")
-    explained = explained_classifier(source, config, dataset)
+    explained = explained_classifier(source, networks, dataset)
     tasks = {
         "distances": networks.distances(),
         "inception": networks.inception(),
@@ -83,13 +83,13 @@ def dataset_of(source: Source, config: EvaluateConfig) -> str:
 
 def label_of(source: Source, config: EvaluateConfig, name: str) -> int:
     """The run's query or target, as a number of its classifier; from --query-label or --target-label without one."""
-    stored = source.flags.get(f"label_{name}", getattr(config.classifier, f"{name}_label"))
-    return stored if isinstance(stored, int) else -1
+    stored, given = source.flags.get(f"label_{name}"), getattr(config.classifier, f"{name}_label")
+    return stored if isinstance(stored, int) and stored >= 0 else given
 
 
-def explained_classifier(source: Source, config: EvaluateConfig, dataset: str) -> Explained | None:
+def explained_classifier(source: Source, networks: Networks, dataset: str) -> Explained | None:
     """For COUT; None, with a notice that says why, where it is not known what to ask whom."""
-    flags, stored = config.classifier, source.flags
+    config, flags, stored = networks.config, networks.config.classifier, source.flags
     path = flags.classifier_path or stored.get("classifier_path", "")
     if dataset == "ImageNet" and not path and cached_resnet50().is_file():
         path = str(cached_resnet50())
@@ -107,7 +107,9 @@ def explained_classifier(source: Source, config: EvaluateConfig, dataset: str) -
     if dataset not in BINARY and min(query, target) < 0:
         return without("it goes from one class to another, and the run had no query or no target")
     wanted = source.settings.get("weights", {}).get("classifier_path", "").removeprefix("sha256:")
-    if wanted and digest_once(path) != wanted:
+    if wanted and networks.digest(path) != wanted:
+        if not flags.classifier_path:
+            return without(f"{path} is not the file any more that the run explained; give --classifier-path")
         raise UserError(
             f"--classifier-path {path}: is not the file that {source.name} explains (its SHA-256 was {wanted[:12]}...)"
         )

@@ -212,8 +212,10 @@ def test_evaluate_reads_what_main_wrote_with_its_classifier_and_records(tmp_path
     assert "transfer_other.pt" in figures(place)
     with pytest.raises(ValueError, match="--unseen .*is the classifier that was attacked"):
         evaluate("--output-path", workshop.output, "--unseen", workshop.classifier)
+    shutil.copy(other, workshop.classifier)
+    evaluate("--output-path", workshop.output)
+    assert "is not the file any more that the run explained" in capsys.readouterr().err and "cout" not in figures(place)
     workshop.classifier.unlink()
-    capsys.readouterr()
     evaluate("--output-path", workshop.output)
     assert "no COUT, because the run's classifier" in capsys.readouterr().err and "cout" not in figures(place)
 
