@@ -86,7 +86,7 @@ def frechet_difference(
             names = [path.name for path in changed]
             sides.append(frechet.Sides(answers.rows(task, originals), names, answers.rows(task, changed), names))
         whole = [frechet.distance((side.originals, side.counterfactuals)) for side in sides]
-        first, second = (frechet.half_distances(side, a.seed) for side in sides)
+        first, second = (frechet.split_distances(side, a.seed)[0] for side in sides)
         store.add([key], np.array([[whole[1] - whole[0], (second - first).std(ddof=1)]]))
     value, error = store.rows([key])[0].tolist()
     return value, error, len(flipped)

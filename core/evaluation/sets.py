@@ -65,15 +65,10 @@ def frechet_numbers(
 def measure(sides: frechet.Sides, seed: int, is_fid: bool) -> list[float]:
     both = sides.originals, sides.counterfactuals
     whole = fid.fid(*both) if is_fid else frechet.distance(both)
-    halves = frechet.half_distances(sides, seed)
-    error = float(halves.std(ddof=1))
-    try:
-        splits = sfid.split_distances(both[0], sides.original_names, both[1], sides.names, seed)
-        split = [splits.mean(), np.hypot(error, splits.std(ddof=1) / np.sqrt(len(splits)))]
-    except ValueError:  # a half of fewer than two pictures
-        split = [np.nan, np.nan]
+    within, across = frechet.split_distances(sides, seed)
+    error, of_mean = within.std(ddof=1), across.std(ddof=1) / np.sqrt(len(across))
     limit, line = frechet.extrapolate(sides, seed) or (np.nan, np.nan)
-    return [whole, error, *split, limit, np.hypot(error, line)]
+    return [whole, error, across.mean(), np.hypot(error, of_mean), limit, np.hypot(error, line)]
 
 
 def few_notes(n: int, width: int, is_fid: bool) -> tuple[str, ...]:

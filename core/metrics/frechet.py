@@ -22,25 +22,32 @@ class Sides:
     counterfactuals: np.ndarray
     names: list[str]
 
-    def of(self, here: set[str], there: set[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Originals among the names ``here``, and counterfactuals ``there``, where that is given."""
-        chosen = self.names, here if there is None else there
-        rows = [name in here for name in self.original_names], [name in chosen[1] for name in chosen[0]]
-        return self.originals[rows[0]], self.counterfactuals[rows[1]]
+    def of(self, chosen: set[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Originals and counterfactuals of the chosen names."""
+        originals, changed = ([name in chosen for name in names] for names in (self.original_names, self.names))
+        return self.originals[originals], self.counterfactuals[changed]
 
 
 def distance(sides: tuple[np.ndarray, np.ndarray]) -> float:
     return frechet_distance(*map(fit, sides))
 
 
-def half_distances(sides: Sides, seed: int, splits: int = SPLITS) -> np.ndarray:
-    """(2 splits,): the distance within each half of the seeded splits; NaN where a half has fewer than 2 pictures.
+def split_distances(sides: Sides, seed: int, splits: int = SPLITS) -> tuple[np.ndarray, np.ndarray]:
+    """(2 splits,) twice: within each half of the seeded splits, and from originals of one half to counterfactuals of
+    the other, which are sFID's; NaN where a half has fewer than 2 pictures.
 
-    Their deviation is the standard error of the distance over all pictures (delete-half jackknife, Shao and Wu 1989);
-    their mean is larger than it, since a distance of fewer pictures is biased upwards.
+    The deviation of the first is the standard error of the distance over all pictures (delete-half jackknife, Shao
+    and Wu 1989); their mean is larger than it, since a distance of fewer pictures is biased upwards.
     """
-    halves = [half for split in range(splits) for half in split_names(sides.original_names, seed + split)]
-    return np.array([distance(part) if min(map(len, part := sides.of(half))) > 1 else np.nan for half in halves])
+    within, across = [], []
+    for split in range(splits):
+        halves = [sides.of(half) for half in split_names(sides.original_names, seed + split)]
+        if min(len(side) for half in halves for side in half) < 2:
+            return np.full(2 * splits, np.nan), np.full(2 * splits, np.nan)
+        (here, changed), (there, changed_there) = (tuple(map(fit, half)) for half in halves)
+        within += [frechet_distance(here, changed), frechet_distance(there, changed_there)]
+        across += [frechet_distance(here, changed_there), frechet_distance(there, changed)]
+    return np.array(within), np.array(across)
 
 
 def extrapolate(sides: Sides, seed: int) -> tuple[float, float] | None:

@@ -81,8 +81,8 @@ def test_metrics_intervals_of_frechet_distances_cover_the_truth():
     for _ in range(EXPERIMENTS):
         sides = pairs.draw(150)
         whole = frechet.distance((sides.originals, sides.counterfactuals))
-        error = frechet.half_distances(sides, 4).std(ddof=1)
-        splits = sfid.split_distances(sides.originals, sides.original_names, sides.counterfactuals, sides.names, 4)
+        within, splits = frechet.split_distances(sides, 4)
+        error = within.std(ddof=1)
         limit, line = frechet.extrapolate(sides, 4)
         found.append((whole, error, splits.mean(), np.hypot(error, splits.std(ddof=1) / 20**0.5), limit))
         found[-1] += (np.hypot(error, line),)
@@ -107,8 +107,14 @@ def test_fid_infinity_of_copies_is_zero_and_of_few_pictures_undefined():
     sides = Pairs().draw(64)
     copies = frechet.Sides(sides.originals, sides.original_names, sides.originals, sides.original_names)
     assert frechet.extrapolate(copies, 4) == pytest.approx((0, 0), abs=1e-9)
-    assert frechet.half_distances(copies, 4) == pytest.approx(np.zeros(20), abs=1e-9)
+    assert frechet.split_distances(copies, 4)[0] == pytest.approx(np.zeros(20), abs=1e-9)
     assert frechet.extrapolate(Pairs().draw(20), 4) is None
+
+
+def test_the_distances_across_halves_are_those_of_sfid():
+    sides = Pairs().draw(30)
+    alone = sfid.split_distances(sides.originals, sides.original_names, sides.counterfactuals, sides.names, 4)
+    np.testing.assert_allclose(frechet.split_distances(sides, 4)[1], alone, rtol=1e-12)
 
 
 def test_halves_are_of_an_original_and_its_own_counterfactual():
