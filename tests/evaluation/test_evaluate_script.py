@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from result_folders import evaluate, figures, metrics, write_experiment
+from result_folders import counterfactual, evaluate, figures, metrics, write_experiment, write_record
 from toys import SIDE, Workshop, write_classifier
 
+import compute_transfer
+from core import atomic
 from core.evaluation import passes
 from core.evaluation.config import EvaluateConfig
 from core.experiment import package_version
 from core.flags import to_dict
 from core.metrics import flips
+from core.records import Record
 from core.results import read_pairs
 from models import oracles, vggface2
 from models.classifiers import load_classifier
@@ -123,6 +126,27 @@ def test_evaluate_reads_each_picture_once_and_asks_a_second_experiment_only_what
     evaluate("--output-path", output, "--exp-name", "exp", "other", "--features", network)
     assert len(decoded) == len(set(decoded)) == 20  # its counterfactuals, and the originals that they are compared with
     assert len(asked) == 7 + 10  # features of those that flipped, and distances
+
+
+def test_evaluate_gives_the_transfer_of_the_script(output, network):
+    atomic.write_yaml(
+        output / "Results/exp/config.yaml",
+        {"flags": {"dataset": "Folder", "label_query": 0, "label_target": 1}, "weights": {}, "classes": None},
+    )
+    for index, folder in enumerate(MIXED):
+        record = Record.from_dict(json.loads(write_record(output, index, folder).read_bytes()))
+        info = counterfactual(output, index, folder).parents[1] / f"Info/{index:07d}.txt"
+        info.parent.mkdir(exist_ok=True)
+        info.write_text(record.info("explanation"))
+    other = write_classifier(network.with_name("other.pt"), seed=3)
+    evaluate("--output-path", output, "--unseen", network, other)
+    words = ["--output-path", output, "--exp-name", "exp", "--device", "cpu", "--json", output / "out.json"]
+    assert compute_transfer.main([*map(str, words), "--classifier", str(network), str(other)]) == 0
+    recorded = json.loads((output / "out.json").read_text())
+    found = figures(output / "Results/exp/evaluation")
+    for name, wanted in {network.name: recorded["classifiers"][str(network)], "pooled": recorded["pooled"]}.items():
+        assert (found[f"transfer_{name}"]["value"], found[f"transfer_{name}"]["n"]) == (wanted["share"], wanted["n"])
+    assert recorded["pooled"]["n"] > 0
 
 
 def test_evaluate_finds_the_distances_of_features_that_a_hook_finds(output, network):
