@@ -25,8 +25,9 @@ class Store:
     """``what``: names of the network and all settings that its numbers depend on, written into the file's head."""
 
     def __init__(self, folder: Path, role: str, what: dict, dtype: str = "<f4"):
-        self.head = {"format": FORMAT, "version": VERSION, "role": role, **what, "dtype": dtype}
-        name = hashlib.sha256(json.dumps(self.head).encode()).hexdigest()[:16]
+        head = {"format": FORMAT, "version": VERSION, "role": role, **what, "dtype": dtype}
+        self.head = json.loads(json.dumps(head))  # as it will be read
+        name = hashlib.sha256(json.dumps([role, what]).encode()).hexdigest()[:16]  # one for all versions
         self.path, self.dtype = folder / f"{role}-{name}.rows", dtype
         self.places: dict[bytes, int] = {}
         self.row: np.dtype | None = None

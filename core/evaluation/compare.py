@@ -79,7 +79,7 @@ def frechet_difference(
     key = joined(
         [answers.digests[path] for answers, sides in zip((a, b), paths, strict=True) for path in sum(sides, [])]
     )
-    store = Store(folder, "difference", {"network": task.store.head, "seed": a.seed, "splits": SPLITS}, "<f8")
+    store = Store(folder, "difference", {"network": task.store.path.name, "seed": a.seed, "splits": SPLITS}, "<f8")
     if key not in store:
         sides = []
         for answers, (originals, changed) in zip((a, b), paths, strict=True):

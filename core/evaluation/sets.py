@@ -53,7 +53,7 @@ def frechet_numbers(
     originals, changed = [pair.original for pair in every], [pair.counterfactual for pair in pairs]
     described = [*(f"{path.name} {answers.digests[path].hex()}" for path in originals + changed), str(len(originals))]
     key = hashlib.sha256("\n".join(described).encode()).digest()
-    settings = {"network": task.store.head, "seed": answers.seed, "splits": sfid.SPLITS, "is_fid": is_fid}
+    settings = {"network": task.store.path.name, "seed": answers.seed, "splits": sfid.SPLITS, "is_fid": is_fid}
     store = Store(folder, "frechet", settings, "<f8")
     if key not in store:
         names = [[path.name for path in paths] for paths in (originals, changed)]

@@ -28,6 +28,14 @@ def test_rows_come_back_in_the_order_that_is_asked(filled):
         assert store.rows(KEYS[::-1]).tolist() == ROWS[::-1].tolist() and store.width == 3
 
 
+def test_what_json_writes_otherwise_is_found_again(tmp_path, capsys):
+    for known in (False, True):
+        store = Store(tmp_path, "toy", {"classes": ("boot", "coat"), "query": None})
+        assert (KEYS[0] in store) == known
+        store.add(KEYS[:1], ROWS[:1])
+    assert capsys.readouterr().err == ""
+
+
 def test_another_network_has_another_file(filled):
     assert KEYS[0] in filled and KEYS[0] not in again(filled, sha256="b")
 
@@ -55,9 +63,11 @@ def test_a_damaged_file_is_written_anew(place, filled, capsys):
 
 
 def test_a_file_of_another_version_is_written_anew(filled, capsys, monkeypatch):
-    data = filled.path.read_bytes()
-    filled.path.write_bytes(data.replace(b'"version": 1', b'"version": 0'))
-    assert KEYS[0] not in again(filled) and "another version" in capsys.readouterr().err
+    monkeypatch.setattr("core.evaluation.cache.VERSION", 99)
+    store = again(filled)
+    assert store.path == filled.path and KEYS[0] not in store and "another version" in capsys.readouterr().err
+    store.add(KEYS[:1], ROWS[:1])
+    assert KEYS[0] in again(filled)
 
 
 def test_an_empty_file_is_written_anew(filled):
