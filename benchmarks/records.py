@@ -19,10 +19,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+import torch.nn.functional as F
 
 from core.config import AttackConfig, SamplingConfig
 from core.explain import explain
 from core.layout import ResultFolder
+from core.pictures import decode, to_tensor
 from core.recording import draw_pictures, make_record
 from guided_diffusion.gaussian_diffusion import make_diffusion
 
@@ -74,11 +76,16 @@ def make_folder(folder: Path, count: int) -> None:
 
 
 def writing(folder: Path, size: int, count: int = 100) -> float:
-    """Seconds to write a picture of this size, flushed to the disk, in a folder of many."""
+    """Seconds to write a picture of this size, flushed to the disk, in a folder of many.
+
+    It is one of the demo's, enlarged, with the grain of a photograph.
+    """
     results = ResultFolder(folder, "exp")
     torch.manual_seed(0)
+    small = to_tensor(decode(folder / "data/pullover/0000000.png"))[None]
+    image = F.interpolate(small, size=(size, size), mode="bilinear") + 3 / 255 * torch.randn(1, 3, size, size)
     found = explain(
-        torch.rand(1, 3, size, size).mul(255).round().div(255),
+        image.clamp(0, 1).mul(255).round().div(255),
         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * size * size, 3)),
         lambda x, t, y=None: x,
         make_diffusion(diffusion_steps=50),

@@ -75,7 +75,7 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
 def _sync(names: tuple[Path, Path]) -> None:
     """Flush a file that has a temporary name."""
     path, temporary = names
-    with open(temporary, "rb") as file:
+    with open(temporary, "rb+") as file:
         _naming(path, os.fsync, file.fileno())
 
 
@@ -165,7 +165,7 @@ def write_png(path: Path, image: Image.Image) -> None:
 
 def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "png")
+    image.save(buffer, "png", compress_level=4)  # as small as 6 on photographs, in two thirds of its time
     return buffer.getvalue()
 
 

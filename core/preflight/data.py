@@ -1,6 +1,5 @@
 """What ``--check True`` finds out of pictures, classifier and disk. Nothing here prints or writes."""
 
-import io
 import os
 import shutil
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core import atomic
 from core.config import MainConfig
 from core.datasets import EmptySelection, ImageSet, Sample, UnreadableImage, prefetch, select
 from core.explain import filter_steps
@@ -238,6 +238,4 @@ def measure_disk(
 
 
 def png_size(picture: Tensor) -> int:
-    buffer = io.BytesIO()
-    to_pil(picture).save(buffer, "png")
-    return buffer.tell()
+    return len(atomic.png(to_pil(picture)))
