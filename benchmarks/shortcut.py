@@ -154,29 +154,29 @@ def table(rows: list[dict], ratios: list[dict]) -> str:
 
 def draw(found: dict, path: Path) -> None:
     """The first pictures of each cell beside both classifiers' counterfactuals; at the right, the mean |x - ce|."""
-    rows = []
+    rows, count = [], min(SHOWN, *(len(cell.indices) for cell, _ in found.values()))
     for marked in (True, False):
         cell = found[marked, CLASSIFIERS[0]][0]
-        shown = [cell.image[:SHOWN]] + [found[marked, name][1][:SHOWN] for name in CLASSIFIERS]
+        shown = [cell.image[:count]] + [found[marked, name][1][:count] for name in CLASSIFIERS]
         changes = [(cell.image - found[marked, name][1]).abs().mean((0, 1)) for name in CLASSIFIERS]
         brightest = max(change.max().item() for change in changes)
         maps = [(change / brightest).expand(3, -1, -1) for change in changes]
         rows.append([picture for group in shown for picture in group] + maps)
     side, gap, head = SCALE * rows[0][0].shape[-1], 6, 22
-    groups = [("original", SHOWN), *((f"{name}: counterfactual", SHOWN) for name in CLASSIFIERS)]
+    groups = [("original", count), *((f"{name}: counterfactual", count) for name in CLASSIFIERS)]
     groups += [(f"{name}: |x - ce|", 1) for name in CLASSIFIERS]
     sheet = Image.new(
         "RGB", (len(rows[0]) * (side + gap) + len(groups) * gap, head + len(rows) * (side + gap)), "white"
     )
     pen, font, left, place = ImageDraw.Draw(sheet), ImageFont.load_default(13), gap, 0
-    for title, count in groups:
+    for title, width in groups:
         pen.text((left, 3), title, "#1a1a1a", font)
-        for column in range(place, place + count):
+        for column in range(place, place + width):
             for line, pictures in enumerate(rows):
                 tile = to_pil(pictures[column]).resize((side, side), Image.Resampling.NEAREST)
                 sheet.paste(tile, (left, head + line * (side + gap)))
             left += side + gap
-        left, place = left + gap, place + count
+        left, place = left + gap, place + width
     atomic.write_png(path, sheet)
 
 

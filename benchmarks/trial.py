@@ -54,10 +54,12 @@ class Questions:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __getitem__(self, part: slice) -> "Questions":
+        return Questions(self.image[part], self.indices[part], self.prediction[part], self.target[part])
+
     def split(self, size: int) -> Iterator["Questions"]:
         for i in range(0, len(self), size):
-            part = slice(i, i + size)
-            yield Questions(self.image[part], self.indices[part], self.prediction[part], self.target[part])
+            yield self[i : i + size]
 
 
 def demo_config(preset: str = "fashion", **changes) -> MainConfig:
@@ -158,7 +160,8 @@ class Bench:
         row["l1"] = distances.l1(questions.image, changed).mean().item()
         row["mask area"] = distances.mask_area(questions.image, changed, **sizes).mean().item()
         space = list(self.unseen.values())[-1]
-        row["frechet"] = frechet_distance(self.reference, fit(features(space, changed).numpy()))
+        seen = features(space, changed).numpy()
+        row["frechet"] = frechet_distance(self.reference, fit(seen)) if n > 1 else None
         return row
 
 
