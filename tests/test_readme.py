@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts.update_readme import updated
+from scripts.update_readme import PAGES, updated
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_flags_table_is_the_declarations():
-    readme = (ROOT / "README.md").read_text()
-    assert readme == updated(readme), "run python scripts/update_readme.py"
+@pytest.mark.parametrize("page", PAGES)
+def test_the_flags_table_is_the_declarations(page):
+    text = (ROOT / page).read_text()
+    assert text == updated(text, PAGES[page]), "run python scripts/update_readme.py"
 
 
 def test_ci_calls_the_test_command_of_the_readme():
