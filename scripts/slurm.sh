@@ -67,6 +67,7 @@ use_scratch() {
     [[ $program == *.py ]] || flag=--data
     data=$(value_of "$flag" '')
     [[ -n $scratch && -n $data ]] || return 0
+    [[ ${SLURM_JOB_NUM_NODES:-1} == 1 ]] || refuse "ACE_SCRATCH is for jobs of one node"
     place=$scratch/$(basename "$data")-$(realpath "$data" | cksum | cut -d' ' -f1)
     mkdir -p "$scratch"
     (

@@ -122,6 +122,12 @@ def test_scratch_holds_one_copy_of_the_data_which_is_read_there(node, tmp_path):
     assert ran == f"python main.py --data_dir {data} --data_dir {copy} --chunk auto"
 
 
+def test_scratch_on_several_nodes_is_refused(node):
+    slurm = TASK | {"JOB_NUM_NODES": 2}
+    assert node.run("slurm-node.sh", "--data_dir", "d", code=2, slurm=slurm, ACE_SCRATCH="/tmp") == []
+    assert node.errors == "error: ACE_SCRATCH is for jobs of one node\n"
+
+
 SLOW_TO_STOP = RECORD + 'trap "echo stopped >> $CALLS; exit 143" TERM\nfor i in {1..300}; do sleep 0.1; done\n'
 
 
