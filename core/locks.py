@@ -210,9 +210,11 @@ class Lock:
 
     def release(self) -> None:
         self.stopped.set()
-        with self.file:
+        try:
             if self.holds():
                 self.path.unlink(missing_ok=True)
+        finally:
+            self.file.close()
 
 
 @contextmanager
