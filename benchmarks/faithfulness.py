@@ -4,7 +4,7 @@
 
 Asks 16 demo photographs of each of seven pairs of classes what would have to change in them, in six ways, and shows
 the answers to the two classifiers of demo/ that were never attacked. Writes faithfulness.csv, faithfulness.md and
-faithfulness.png into --output; what is in the CSV is not computed again: delete it to begin anew.
+faithfulness.png into --output; what is in the CSV is not computed again. benchmarks/results has those of the README.
 """
 
 import argparse

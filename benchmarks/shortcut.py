@@ -5,7 +5,7 @@
 A small mark was planted into 95 % of the coats and 5 % of the pullovers that demo/shortcut/tainted.pt was trained on;
 of the control's, half of each class had it. Both are asked the same of the same demo photographs: coats with the mark,
 which are to become pullovers, and pullovers without it, which are to become coats. Writes shortcut.csv, shortcut.md and
-shortcut.png into --output.
+shortcut.png into --output. benchmarks/results has those of the README.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
     python benchmarks/sweep_demo.py
 
-The settings were tried one after the other, each where the last ones pointed; the last is the preset's.
-Judged by demo/tuning.pt, which judges nothing else, on photographs of demo/pictures that no other benchmark asks about.
-Every setting is attacked once and seen at several numbers of iterations. Writes benchmarks/results/sweep_demo.csv as
-soon as a setting is done, and computes what is not there yet: delete the file to begin anew.
+The settings were tried one after the other, each where the last ones pointed. The last is the preset's, which takes 150
+iterations, since flips and transfer still rose with them.
+Judged by demo/tuning.pt, which judges nothing else, on photographs that benchmarks/faithfulness.py does not ask about.
+Every setting is attacked once and seen at several numbers of iterations. Writes --output as soon as a setting is done,
+and computes what is not there yet. benchmarks/results has the table that decided.
 """
 
 import argparse

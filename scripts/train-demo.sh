@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make all of demo/ from Fashion-MNIST: about two hours on two CPU cores.   bash scripts/train-demo.sh [SOURCE] [WORK]
+# Make all of demo/ from Fashion-MNIST: about two and a half hours on two CPU cores.   bash scripts/train-demo.sh [SOURCE] [WORK]
 #   SOURCE: folder with the four .gz files of Fashion-MNIST (Debian: apt-get install dataset-fashion-mnist)
 #   WORK:   where pictures and checkpoints of the training go
 set -euo pipefail
