@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.datasets import celeba_attributes
 from core.evaluation.cache import joined
 from core.evaluation.meanings import key_of, make_figure
 from core.evaluation.model import Figure
-from core.evaluation.networks import FACES
 from core.evaluation.passes import Task
 from core.evaluation.plan import Plan
 from core.evaluation.read import outcome_kind
@@ -124,23 +122,18 @@ def simsiam_figures(answers: Answers) -> Iterator[Figure]:
     yield answers.mean("s3", pairs, fva.cosines(*answers.sides(answers.plan.tasks["simsiam"], pairs)), CORRECT)
 
 
-def oracle_figures(answers: Answers, celeba_path: str) -> Iterator[Figure]:
+def oracle_figures(answers: Answers) -> Iterator[Figure]:
     """MNAC, and CD where the annotations are given."""
     pairs, plan = answers.of(FLIPPED), answers.plan
     decided = [mnac.decisions(side) for side in answers.sides(plan.tasks["oracle"], pairs)]
     yield answers.mean("mnac", pairs, mnac.changes(*decided), FLIPPED)
-    folder = celeba_path or plan.source.flags.get("data_dir", "")
-    if plan.dataset not in FACES or not (celeba_path or (folder and Path(folder).is_dir())):
+    if plan.annotated is None:
         return
-    annotated = celeba_attributes(folder, plan.dataset, flag="--celeba-path").numpy()
-    attributes = annotated.shape[1]
-    if not 0 <= plan.query < attributes:
-        raise UserError(f"--query-label {plan.query}: wanted the explained attribute, 0 to {attributes - 1}, for CD")
+    attributes = plan.annotated.shape[1]
     if pairs and decided[0].shape[1] != attributes:
-        raise UserError(
-            f"--oracle-path knows {decided[0].shape[1]} attributes, but --celeba-path {folder} annotates {attributes}"
-        )
-    yield cd_figure(decided, cd.correlations(annotated, plan.query), plan.query, answers.seed)
+        known = decided[0].shape[1]
+        raise UserError(f"--oracle-path knows {known} attributes, but --celeba-path annotates {attributes}")
+    yield cd_figure(decided, cd.correlations(plan.annotated, plan.query), plan.query, answers.seed)
 
 
 def cd_figure(decided: list[np.ndarray], training: np.ndarray, query: int, seed: int) -> Figure:

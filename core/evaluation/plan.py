@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.datasets import BINARY
+import numpy as np
+
+from core.datasets import BINARY, celeba_attributes
 from core.evaluation.config import EvaluateConfig
-from core.evaluation.networks import Explained, Networks
+from core.evaluation.networks import FACES, Explained, Networks
 from core.evaluation.passes import Job, Task
 from core.evaluation.read import Source
 from core.flags import UserError
@@ -21,7 +23,8 @@ from models.loading import is_url
 class Plan:
     """tasks: by role, of what the flags give.  features, unseen: by the name of the network's file.
 
-    query: the attribute or class that was left, -1 if unknown.
+    query: the attribute or class that was left, -1 if unknown.  annotated: (n, 40) attributes of CelebA's or
+    CelebA-HQ's training pictures, for CD; None where they are not given.
     """
 
     source: Source
@@ -30,6 +33,7 @@ class Plan:
     tasks: dict[str, Task]
     features: dict[str, Task]
     unseen: dict[str, Task]
+    annotated: np.ndarray | None = None
 
     @property
     def frechet(self) -> dict[str, Task]:
@@ -71,7 +75,20 @@ def make_plan(source: Source, networks: Networks) -> Plan:
         sha256 = weights.get("classifier_path", "").removeprefix("sha256:")
         unseen = networks.unseen(Attacked(dataset, query, tuple(classes) if classes else None, sha256))
     given = {role: task for role, task in tasks.items() if task}
-    return Plan(source, dataset, query, given, networks.features(dataset), unseen)
+    annotated = annotations(source, config, dataset, query) if "oracle" in given else None
+    return Plan(source, dataset, query, given, networks.features(dataset), unseen, annotated)
+
+
+def annotations(source: Source, config: EvaluateConfig, dataset: str, query: int) -> np.ndarray | None:
+    """Of --celeba-path, or of the run's own data where these are there."""
+    given, own = config.networks.celeba_path, source.flags.get("data_dir", "")
+    if dataset not in FACES or not (given or (own and Path(own).is_dir())):
+        return None
+    annotated = celeba_attributes(given or own, dataset, flag="--celeba-path").numpy()
+    if not 0 <= query < annotated.shape[1]:
+        last = annotated.shape[1] - 1
+        raise UserError(f"--query-label {query}: wanted the explained attribute, 0 to {last}, for CD")
+    return annotated
 
 
 def dataset_of(source: Source, config: EvaluateConfig) -> str:

@@ -147,7 +147,7 @@ def figures_of(answers: Answers, networks: Networks) -> Iterator[Figure]:
     if "vggface2" in tasks:
         yield from figures.face_figures(answers)
     if "oracle" in tasks:
-        yield from figures.oracle_figures(answers, networks.config.networks.celeba_path)
+        yield from figures.oracle_figures(answers)
     if "simsiam" in tasks:
         yield from figures.simsiam_figures(answers)
     if "cout" in tasks:
