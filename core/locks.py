@@ -47,9 +47,10 @@ class Holder:
 
     def alive(self) -> bool | None:
         """None where only its heart can tell."""
-        held = is_held(self.path)
-        if held or self.host != host_name():
-            return held or None
+        if self.host != host_name():
+            return None  # a file server keeps the flock of a computer that has crashed for a while
+        if is_held(self.path):
+            return True
         return not self.flock and (self.pid == os.getpid() or is_running(self.pid)) and birth(self.pid) == self.born
 
     def beats(self) -> bool:

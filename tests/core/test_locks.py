@@ -1,5 +1,6 @@
 """One process a chunk: who is refused, who takes over, and why no clock matters."""
 
+import fcntl
 import json
 import os
 import re
@@ -105,6 +106,13 @@ def test_a_silent_process_of_another_host_is_taken_over_after_a_while(tmp_path, 
         pass
     printed = capsys.readouterr().err
     assert "listening for up to 0.5 s" in printed and "taking over from process" in printed and "node7" in printed
+
+
+def test_the_flock_of_a_crashed_host_does_not_keep_its_lock(tmp_path, capsys):
+    """The file server may take a while to notice."""
+    with open(write_lock(tmp_path, host="node7", flock=True), "rb") as kept:
+        fcntl.flock(kept, fcntl.LOCK_EX)
+        assert taken_over(tmp_path, capsys)
 
 
 def beating(path, stop):
