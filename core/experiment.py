@@ -97,13 +97,16 @@ def refuse_other_settings(results: ResultFolder, stored: dict, described: dict) 
 
 
 def refuse_other_flags(results: ResultFolder, stored: dict, flags: dict, others: Sequence[str] = ()) -> None:
-    """The same of the flags alone, and of ``others`` that are known to differ."""
-    names = [name for name, item in flag_items(MainConfig).items() if item.metadata["result"]]
-    differences = [
-        f"--{name} {flags[name]} (there: {stored['flags'].get(name)!r})"
-        for name in names
-        if stored["flags"].get(name) != flags[name]
-    ]
+    """The same of the flags alone, and of ``others`` that are known to differ.
+
+    A flag that config.yaml does not name is younger than the experiment, which was made as by its default.
+    """
+    there = {
+        name: stored["flags"].get(name, item.default)
+        for name, item in flag_items(MainConfig).items()
+        if item.metadata["result"]
+    }
+    differences = [f"--{name} {flags[name]} (there: {old!r})" for name, old in there.items() if old != flags[name]]
     if differences := [*differences, *others]:
         raise UserError(
             f"{results.root} was made with other settings: {'; '.join(differences)}; "

@@ -58,6 +58,14 @@ def test_merging_with_other_flags_than_the_chunks_is_refused(copy):
         copy.run(merge_chunks=True, attack_step=4)
 
 
+def test_an_experiment_that_is_older_than_a_flag_was_made_with_its_default(copy):
+    path = ResultFolder(copy.output, "exp").root / "config.yaml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "clip_denoised:" not in line))
+    copy.run()
+    with pytest.raises(UserError, match="--clip_denoised False .there: True."):
+        copy.run(clip_denoised=False)
+
+
 def test_merging_says_which_chunk_to_run(workshop):
     workshop.run(chunk=1, chunks=3)
     with pytest.raises(UserError, match="run --chunks 3 with --chunk 0, 2"):
