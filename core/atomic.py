@@ -25,17 +25,26 @@ AT_ONCE = 12  # files that are encoded or flushed side by side: a picture's
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name in the same folder, flush to the disk, rename."""
-    write_files({path: data})
+    with prepared({path: data}) as name:
+        name([path])
 
 
-def write_files(files: Mapping[Path, bytes]) -> None:
-    """The same for several files.  They are flushed side by side: a disk takes little longer for ten than for one."""
+@contextmanager
+def prepared(files: Mapping[Path, bytes]) -> Iterator[Callable[[Collection[Path]], None]]:
+    """Files that are on the disk under temporary names; what is yielded gives some of them their own, for good.
+
+    They are flushed side by side: a disk takes little longer for ten than for one.
+    """
     with ExitStack() as stack:
         temporary = {path: stack.enter_context(_temporary(path, data)) for path, data in files.items()}
         _side_by_side(_sync, temporary.items())
-        for path, written in temporary.items():
-            _naming(path, os.replace, written, path)
-        _side_by_side(lambda folder: _naming(folder, sync_folder, folder), {path.parent for path in files})
+
+        def name(paths: Collection[Path]) -> None:
+            for path in paths:
+                _naming(path, os.replace, temporary[path], path)
+            _side_by_side(lambda folder: _naming(folder, sync_folder, folder), {path.parent for path in paths})
+
+        yield name
 
 
 def write_once(path: Path, data: bytes) -> bool:

@@ -132,12 +132,15 @@ class ResultFolder:
         if pictures and pictures.pre_explanation:
             files[self.floats(record.folder("pre-explanation"), record.index)] = pictures.pre_explanation
         original = pictures.original if pictures else None
-        shared = self.new_original(record, original) if original else {}
-        self.forget(record.index, but=files)
-        atomic.write_files({**shared, **files})
         if original:
-            self.original(record.index, not record.correct).unlink(missing_ok=True)
-        atomic.write_json(self.record(record.index), replace(record, saved=pictures is not None).to_dict())
+            files |= self.new_original(record, original)
+        commit, saved = self.record(record.index), replace(record, saved=pictures is not None)
+        self.forget(record.index, but=files)
+        with atomic.prepared({**files, commit: atomic.to_json(saved.to_dict()).encode()}) as name:
+            name(files)
+            if original:
+                self.original(record.index, not record.correct).unlink(missing_ok=True)
+            name([commit])
 
     def new_original(self, record: Record, picture: Image.Image) -> dict[Path, bytes]:
         """What to store of the original, which all experiments of an output folder share; nothing if it is there.
