@@ -5,6 +5,7 @@ import sys
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -31,12 +32,15 @@ def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) 
 
     Changes nothing.
     """
+    outer = [results.output / "Results" / name for name in Path(results.exp_name).parents]
+    if not results.refined and (around := next((path for path in outer if (path / CONFIG).exists()), None)):
+        raise UserError(f"--exp_name {results.exp_name}: lies in the experiment {around}; choose a name beside it")
     if (results.root / CLEARING).exists():
         return  # somebody began anew, and did not come to the end of what was there
     if (results.root / CONFIG).exists():
         if not anew:
             refuse_other_settings(results, read_config(results.root), described)
-    elif there := next(results.own_files(), None):
+    elif there := next(chain(results.own_files(), results.strangers()), None):
         raise UserError(
             f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
             "is half deleted, and cannot be continued (evaluate.py reads it); choose another --exp_name"

@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from PIL import Image
@@ -89,15 +90,24 @@ class ResultFolder:
             with suppress(FileNotFoundError):
                 yield from (folder / name for name in sorted(os.listdir(folder)) if OWN.fullmatch(name))
 
+    def strangers(self) -> Iterator[Path]:
+        """Folders of other experiments in this one's, and those of the original program that hold pictures."""
+        if not self.refined:
+            yield from (path for path in self.root.glob("*/[CI]C") if path.parent.name not in KINDS)
+            yield from self.root.glob("[CI]C")
+
     def tables(self) -> Iterator[Path]:
         """Those of the whole and of the chunks."""
         for name in ("summary.yaml", "results.csv", "sheet.png"):
             yield from (path for path in self.root.glob(f"*{name}") if TABLE.fullmatch(path.name))
 
     def path(self, kind: str, folder: str, content: str, index: int) -> Path:
-        suffix = "txt" if content == "Info" else "png"
         place = self.root if self.refined else self.root / kind
-        return place / folder / content / f"{index:07d}.{suffix}"
+        return place / folder / content / self.path_name(content, index)
+
+    @staticmethod
+    def path_name(content: str, index: int) -> str:
+        return f"{index:07d}.{'txt' if content == 'Info' else 'png'}"
 
     def floats(self, folder: str, index: int) -> Path:
         """Where ``--save_float`` keeps a pre-explanation."""
@@ -188,6 +198,26 @@ class ResultFolder:
             else:
                 skipped[record["index"]] = record
         return finished, skipped
+
+    def read_whole(self) -> tuple[dict[int, Record], dict[int, dict]]:
+        """The same without the finished pictures of which a file is gone, with a notice."""
+        finished, skipped = self.read()
+        if lacking := self.lacking(finished.values()):
+            notice(f"{self.root}: files of {len(lacking)} finished pictures are gone; these count as unfinished")
+        return {index: record for index, record in finished.items() if index not in lacking}, skipped
+
+    def lacking(self, records: Iterable[Record]) -> set[int]:
+        """Those of which an Info file or a picture is gone, the original apart."""
+        there = {}
+        for kind, folder, content in product(self.kinds, FOLDERS, CONTENTS):
+            with suppress(FileNotFoundError):
+                there[kind, folder, content] = set(os.listdir(self.path(kind, folder, content, 0).parent))
+        return {
+            record.index
+            for record in records
+            for kind, content in product(self.kinds, CONTENTS if record.saved else ("Info",))
+            if self.path_name(content, record.index) not in there.get((kind, record.folder(kind), content), ())
+        }
 
     def record_paths(self) -> list[Path]:
         """Those of finished and skipped pictures, in order."""

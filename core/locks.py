@@ -166,9 +166,12 @@ class Lock:
         return {holder.content for holder in unsure}
 
     def _refuse(self, holder: Holder) -> None:
+        folder = holder.path.parent.parent
+        if self.chunks == holder.chunks == 1:
+            raise Locked(f"{folder}: {holder.process()} is working on it; wait for it or stop it")
         raise Locked(
-            f"{holder.path.parent.parent}: chunk {self.chunk} of {self.chunks} overlaps with what {holder} is working "
-            "on; wait for it, stop it, or choose another chunk"
+            f"{folder}: chunk {self.chunk} of {self.chunks} overlaps with what {holder} is working on; "
+            "wait for it, stop it, or choose another chunk"
         )
 
     def _place(self) -> None:

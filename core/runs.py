@@ -109,7 +109,7 @@ def finish(config: MainConfig, results: ResultFolder, selected: ImageSet, total:
     told = {"pictures": len(selected), "selected": total, "flags": to_dict(config)}
     with hold(results.log, config.run.chunk, config.run.chunks) as lock, RunLog(results.log, told) as log:
         atomic.remove_strays(results.folders())
-        finished, _ = results.read()
+        finished, _ = results.read_whole()
         refuse_other_pictures(results, config, selected, finished)
         positions = [i for i, entry in enumerate(selected.records) if entry.index not in finished]
         if len(positions) < len(selected):
@@ -163,7 +163,7 @@ def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> Result
     config, images = align_classes(config, images, stored_classes(results))
     refuse_other_flags(results, stored, to_dict(config))
     selected = select_images(images, config, all_chunks=True)
-    finished, skipped = results.read()
+    finished, skipped = results.read_whole()
     refuse_other_pictures(results, config, selected, finished)
     merge_tables(config, results, finished, skipped, [entry.index for entry in selected.records])
     return results

@@ -9,12 +9,15 @@ from core.config import MainConfig
 from core.datasets import BINARY, ImageSet, open_dataset, resolve_label, resolve_name, select
 from core.explain import filter_steps
 from core.flags import UserError, to_dict
+from core.records import KINDS
 from core.regions import open_region
 from core.runtime import choose_device, half_precision, make_deterministic, notice
 from guided_diffusion.checkpoint import build_unet
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion, make_diffusion
 from models.classifiers import Classifier, load_classifier
 from models.loading import load_weights, state_dict
+
+RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
 
 
 def check(config: MainConfig) -> None:
@@ -42,6 +45,8 @@ def check(config: MainConfig) -> None:
     name = Path(config.output.exp_name)
     if not config.output.exp_name.strip("/.") or ".." in name.parts or name.is_absolute():
         raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder in OUTPUT_PATH/Results")
+    if taken := set(name.parts) & RESERVED:
+        raise UserError(f"--exp_name {name}: '{taken.pop()}' is a folder of an experiment's own; choose another name")
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,10 @@ def status(results: ResultFolder) -> str:
     """The state of an experiment in a few lines.  Raises UserError if there is none."""
     if not results.records_folder.is_dir():
         raise UserError(f"{results.root}: no such experiment; give the --output_path and --exp_name of a run")
-    finished, skipped = results.read()
+    finished, skipped = results.read_whole()
     logs = list(read_logs(results.log))
-    selected = max((values["selected"] for _, values in logs), default=0)
+    latest = logs[-1][1]["selected"] if logs else 0  # an earlier command may have asked for more
+    selected = max(latest, len(finished) + len(skipped)) if latest else 0
     missing = max(selected - len(finished) - len(skipped), 0)
     workers = find_workers(results.log, logs)
     flips = sum(record.outcomes["explanation"].success for record in finished.values())

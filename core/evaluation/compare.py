@@ -8,7 +8,7 @@ import numpy as np
 
 from core.evaluation.cache import Store, joined
 from core.evaluation.figures import Answers, mean_figure
-from core.evaluation.meanings import MEANINGS, key_of
+from core.evaluation.meanings import LENGTH, MEANINGS, key_of
 from core.evaluation.model import Difference, Figure
 from core.evaluation.passes import Job, Task
 from core.metrics import frechet, intervals
@@ -61,6 +61,8 @@ def differences(a: Answers, b: Answers, folder: Path) -> Iterator[Difference]:
 
 def difference(a: Answers, b: Answers, key: str, value: float, interval: tuple[float, float], n: int) -> Difference:
     first, second = (answers.plan.source.name for answers in (a, b))
+    least, most = MEANINGS[key].span if key in MEANINGS else LENGTH
+    interval = max(interval[0], least - most), min(interval[1], most - least)
     return Difference(key=key, first=first, second=second, value=value, low=interval[0], high=interval[1], n=n)
 
 

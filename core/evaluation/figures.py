@@ -71,7 +71,7 @@ def mean_figure(key: str, values: np.ndarray, population: str, seed: int, *, not
     share = key in SHARES
     interval = intervals.wilson(float(np.sum(values)), n) if share else intervals.mean_interval(values, seed)
     if interval is None:
-        notes += ("fewer than 3 pictures tell nothing of an interval",)
+        notes += (f"fewer than {intervals.FEWEST} pictures tell too little of an interval",)
     how = SHARE if share else MEAN
     value = float(np.mean(values))
     return make_figure(key, value, interval, interval=how, population=population, n=n, notes=notes)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from core.evaluation.model import Figure
 
 INFINITY = float("inf")
-SHARE, COSINE, LENGTH, ANY = (0.0, 1.0), (-1.0, 1.0), (0.0, INFINITY), (-INFINITY, INFINITY)
+SHARE, COSINE, LENGTH = (0.0, 1.0), (-1.0, 1.0), (0.0, INFINITY)
+COUT = (-1.02, 1.02)  # the widths of its steps add up to 1.02 at most
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ MEANINGS = {
     "fs": Meaning("FS", HIGHER, COSINE, "Mean cosine of VGGFace2's features before and after; 1 is the same face."),
     "mnac": Meaning("MNAC", LOWER, LENGTH, "Mean number of a face's attributes that an oracle decides otherwise."),
     "cd": Meaning("CD", LOWER, LENGTH, "How far attributes change together otherwise than they occur together."),
-    "cout": Meaning("COUT", HIGHER, ANY, "Whether few of the changed pixels carry the decision; about -1 to 1."),
+    "cout": Meaning("COUT", HIGHER, COUT, "Whether few of the changed pixels carry the decision; about -1 to 1."),
     "cout_normalised": Meaning("COUT, normalised", HIGHER, COSINE, "COUT over its total width."),
     "s3": Meaning("S3", HIGHER, COSINE, "Mean cosine of SimSiam's outputs before and after; 1 is the same picture."),
     "lpips": Meaning("σL", HIGHER, LENGTH, "Mean LPIPS between the experiments' counterfactuals of a picture."),

@@ -18,6 +18,7 @@ from core.status import read_logs
 
 LISTED = 5
 CHUNK = re.compile(r"c-(\d+)_(\d+)-summary\.yaml")
+MEND = "scripts/verify-results.py and then the run's command mend it"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def open_source(output: Path, exp_name: str, *, allow_partial: bool) -> Source:
     if problems and not allow_partial:
         raise UserError(
             f"--exp-name {name} is not whole: {shortened(problems)}; "
-            "complete it, or evaluate what is there with --allow-partial True"
+            f"{MEND}; or evaluate what is there with --allow-partial True"
         )
     whole = tuple(pair for pair in pairs if pair.name not in odd)
     return Source(name, root, whole, root.name, records, read_settings(run), tuple(problems))

@@ -13,7 +13,7 @@ from core.evaluation.model import Evaluation, Experiment, Figure, Picture
 from core.evaluation.networks import Networks
 from core.evaluation.passes import Job, Task, run_pass
 from core.evaluation.plan import Plan, make_plan
-from core.evaluation.read import Source, companions, open_source, outcome_kind, shortened
+from core.evaluation.read import MEND, Source, companions, open_source, outcome_kind, shortened
 from core.evaluation.tables import write_tables
 from core.experiment import package_version
 from core.flags import UserError
@@ -105,7 +105,7 @@ def answers_of(plan: Plan, digests: dict[Path, bytes], errors: dict[Path, str], 
     bad = {path: pair for pair in plan.source.pairs for path in (pair.original, pair.counterfactual) if path in errors}
     problems = tuple(f"{path}: unreadable picture: {errors[path]}" for path in bad)
     if problems and not config.results.allow_partial:
-        raise UserError(f"{shortened(problems)}; make it anew, or leave it out with --allow-partial True")
+        raise UserError(f"{shortened(problems)}; {MEND}; or leave it out with --allow-partial True")
     out = {pair.name for pair in bad.values()}
     pairs = tuple(pair for pair in plan.source.pairs if pair.name not in out)
     source = replace(plan.source, pairs=pairs, problems=plan.source.problems + problems)

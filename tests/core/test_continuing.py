@@ -248,3 +248,28 @@ def test_a_second_process_on_an_overlapping_chunk_is_refused(copy):
     results = ResultFolder(copy.output, "exp")
     with hold(results.log, 1, 2), pytest.raises(UserError, match="overlaps with what process .* is working on"):
         copy.run(chunk=3, chunks=4)
+
+
+def test_a_finished_picture_of_which_a_file_is_gone_is_explained_again(copy, whole, capsys):
+    results = ResultFolder(copy.output, "exp")
+    next(results.root.glob("explanation/*/*/CF/*.png")).unlink()
+    capsys.readouterr()
+    copy.run(batch_size=1)
+    assert "files of 1 finished pictures are gone" in capsys.readouterr().err
+    assert tree(copy.output) == tree(whole.output)
+
+
+def test_a_folder_of_the_original_program_that_holds_pictures_alone_is_refused(copy):
+    root = ResultFolder(copy.output, "swap").root
+    (root / "CC/CCF/CF").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds CC but no config.yaml: it was not made by main.py"):
+        copy.run(exp_name="swap")
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [("exp/inner", "lies in the experiment"), ("exp/explanation", "'explanation' is a folder of an experiment's own")],
+)
+def test_an_experiment_does_not_lie_in_another(copy, name, reason):
+    with pytest.raises(UserError, match=reason):
+        copy.run(exp_name=name)

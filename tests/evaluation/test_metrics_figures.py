@@ -41,7 +41,7 @@ def test_few_pictures_are_said_beside_a_frechet_distance():
 
 def test_two_pictures_have_a_mean_but_no_interval():
     figure = mean_figure("l1", np.array([0.1, 0.3]), "all", seed=4)
-    assert (figure.value, figure.low, figure.n) == (pytest.approx(0.2), None, 2) and "fewer than 3" in figure.notes[0]
+    assert (figure.value, figure.low, figure.n) == (pytest.approx(0.2), None, 2) and "fewer than 8" in figure.notes[0]
 
 
 @pytest.mark.parametrize(

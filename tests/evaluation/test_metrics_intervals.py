@@ -47,8 +47,8 @@ def test_the_interval_of_a_mean_is_seeded_and_needs_three_pictures():
     values = np.random.default_rng(0).normal(size=20)
     assert intervals.mean_interval(values, 1) == intervals.mean_interval(values, 1)
     assert intervals.mean_interval(values, 1) != intervals.mean_interval(values, 2)
-    assert intervals.mean_interval(values[:2]) is None
-    assert intervals.mean_interval(np.full(4, 0.25)) == (0.25, 0.25)
+    assert intervals.mean_interval(values[:7]) is None
+    assert intervals.mean_interval(np.full(8, 0.25)) == (0.25, 0.25)
 
 
 class Pairs:
