@@ -13,7 +13,7 @@ import yaml
 from core import atomic
 from core.config import MainConfig
 from core.flags import UserError, flag_items, to_dict
-from core.layout import ResultFolder
+from core.layout import REFINED, ResultFolder
 from core.locks import hold
 from core.notices import notice
 from core.records import KINDS, Record, summarise
@@ -24,6 +24,7 @@ from models.loading import digest
 CONFIG = "config.yaml"
 WEIGHTS = ("model_path", "classifier_path")
 CLEARING = "log/clearing"  # there from the first to the last file that begin_anew removes
+DERIVED = (REFINED, "sweep.", "evaluation")  # how the names of what other programs made begin
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
 
@@ -54,6 +55,8 @@ def begin_anew(results: ResultFolder) -> None:
         for path in (*results.own_files(), *results.tables(), results.root / CONFIG):
             path.unlink(missing_ok=True)
         (results.root / CLEARING).unlink()
+    if left := sorted(path.name for path in results.root.iterdir() if path.name.startswith(DERIVED)):
+        notice(f"{results.root}: {', '.join(left)}: made from what is overwritten, and left; delete or make it anew")
 
 
 def wants_anew(config: MainConfig) -> bool:

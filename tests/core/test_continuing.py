@@ -187,6 +187,12 @@ def test_overwriting_leaves_nothing_of_a_larger_run_and_keeps_the_log(copy):
     assert len(list((copy.results() / "log").glob("*.json"))) == 2
 
 
+def test_overwriting_names_what_was_made_from_the_old_run(copy, capsys):
+    (ResultFolder(copy.output, "exp").root / "all_filtered_x").mkdir()
+    copy.run(overwrite=True)
+    assert "all_filtered_x: made from what is overwritten, and left" in capsys.readouterr().err
+
+
 def test_overwriting_one_chunk_forgets_that_chunk_alone(copy, capsys):
     copy.run(overwrite=True, chunk=1, chunks=3, batch_size=1)
     assert "finished already" not in capsys.readouterr().err
