@@ -9,9 +9,8 @@ import yaml
 
 from core.config import MainConfig
 from core.flags import UserError, parse, run_script
-from core.launchers import AUTO, place
+from core.launchers import AUTO, place, run_part
 from core.layout import ResultFolder
-from core.notices import notice
 from core.status import status
 
 
@@ -34,16 +33,11 @@ def check(config: MainConfig) -> int:
 
 
 def explain(config: MainConfig, *, automatic: bool) -> int:
-    from core.datasets import EmptySelection
     from core.experiment import chunk_name, summary_table
     from core.runs import run
 
-    try:
-        results = run(config)
-    except EmptySelection as error:
-        if not automatic or error.rule != "chunk":
-            raise
-        notice(f"nothing to do: {error}")  # more tasks than pictures are no failure
+    results = run_part(run, config, automatic=automatic)
+    if results is None:
         return 0
     summary = results.root / chunk_name(config, "summary.yaml")
     if not summary.exists():

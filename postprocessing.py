@@ -4,9 +4,8 @@ from pathlib import Path
 
 from core.config import PostConfig
 from core.flags import UserError, parse, run_script
-from core.launchers import AUTO, place
+from core.launchers import AUTO, place, run_part
 from core.layout import REFINED, ResultFolder
-from core.notices import notice
 from core.status import status
 
 
@@ -27,18 +26,11 @@ def status_of_all(results: ResultFolder) -> str:
 
 
 def refine(config: PostConfig, *, automatic: bool) -> int:
-    from core.datasets import EmptySelection
     from core.postprocess import postprocess
     from core.sweep import read_sweep, sweep_table
 
-    try:
-        refined = postprocess(config)
-    except EmptySelection as error:
-        if not automatic or error.rule != "chunk":
-            raise
-        notice(f"nothing to do: {error}")  # more tasks than pictures are no failure
-        return 0
-    if refined.sweep:
+    refined = run_part(postprocess, config, automatic=automatic)
+    if refined and refined.sweep:
         print(sweep_table(read_sweep(refined.sweep.parent)))
         print(f"look at {refined.sweep}")
     return 0

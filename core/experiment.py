@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -128,14 +129,19 @@ def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping
     digests: of the weights by flag, where they are known already.
     """
     packages = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow")
-    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *WEIGHTS}
     return {
-        "flags": {name: value for name, value in to_dict(config).items() if name in kept},
+        "flags": described_flags(to_dict(config)),
         "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
         "weights": weight_digests(config) if digests is None else dict(digests),
         "classes": list(classes) if classes else None,
         **({"batch_size": config.run.batch_size} if config.run.cudnn_deterministic else {}),
     }
+
+
+def described_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What results depend on, and the paths of data and weights: neither where nor in which parts it is computed."""
+    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *WEIGHTS}
+    return {name: value for name, value in flags.items() if name in kept}
 
 
 def weight_digests(config: MainConfig) -> dict[str, str]:

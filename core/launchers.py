@@ -5,14 +5,15 @@ array tasks x ranks chunks.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from core.flags import UserError
 from core.notices import notice
 
 AUTO = "auto"
+Result = TypeVar("Result")
 # Rank, number of ranks, rank on the node.  The first that is complete counts: mpiexec starts its processes by srun.
 # SLURM_STEP_NUM_TASKS tells a step of srun from a batch script, which has SLURM_PROCID 0 and SLURM_LOCALID 0 too.
 RANKS = (
@@ -65,6 +66,19 @@ def place(config: Any, environ: Mapping[str, str] = os.environ) -> Any:
     alone = "the whole set: this process was not started beside others"
     notice(f"--chunk auto is {alone if chunks == 1 else f'chunk {chunk} of {chunks}'}")
     return replace(config, run=replace(run, chunk=chunk, chunks=chunks))
+
+
+def run_part(run: Callable[[Any], Result], config: Any, *, automatic: bool) -> Result | None:
+    """``run(config)``; None, with a notice, where no picture falls to an ``automatic`` chunk, which is no failure."""
+    from core.datasets import EmptySelection
+
+    try:
+        return run(config)
+    except EmptySelection as error:
+        if not automatic or error.rule != "chunk":
+            raise
+        notice(f"nothing to do: {error}")
+        return None
 
 
 def part(chunks: int, environ: Mapping[str, str]) -> tuple[int, int]:

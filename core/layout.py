@@ -129,6 +129,10 @@ class ResultFolder:
     def original(self, index: int, correct: bool) -> Path:
         return self.output / "Original" / ("Correct" if correct else "Incorrect") / f"{index:07d}.png"
 
+    def originals(self, index: int, correct: bool = True) -> tuple[Path, Path]:
+        """Where an original may be, since another classifier moves it: as judged ``correct``, and otherwise."""
+        return self.original(index, correct), self.original(index, not correct)
+
     def write(self, record: Record, pictures: Pictures | None) -> None:
         """Write a picture's files, its record last; pictures: None keeps the Info files and the record alone.
 
@@ -157,7 +161,7 @@ class ResultFolder:
 
         Raises ValueError for another picture: the experiments must explain the same ones.
         """
-        path, twin = (self.original(record.index, correct) for correct in (record.correct, not record.correct))
+        path, twin = self.originals(record.index, record.correct)
         known = {stored: fingerprint_of(stored) for stored in (path, twin) if stored.exists()}
         for stored, pixels in known.items():
             if pixels not in (None, fingerprint(picture)):
@@ -231,11 +235,10 @@ class ResultFolder:
         """The pictures to show of a finished one; None where they were not saved."""
         experiment = ResultFolder(self.output, str(Path(self.exp_name).parent)) if self.refined else self
         masked = self.kinds[0]
-        originals = (self.original(record.index, correct) for correct in (True, False))  # another classifier moves it
         folders = FOLDERS if self.refined else [record.folder("pre-explanation")]  # it may have been judged elsewhere
         attacked = (experiment.path("pre-explanation", folder, "CF", record.index) for folder in folders)
         shown = {
-            "original": next(filter(Path.exists, originals), None),
+            "original": next(filter(Path.exists, self.originals(record.index)), None),
             "pre-explanation": next(filter(Path.exists, attacked), None),
             "mask": self.path(masked, record.folder(masked), "SM", record.index),
             "explanation": self.path("explanation", record.folder("explanation"), "CF", record.index),

@@ -28,8 +28,8 @@ from core.config import (
     WeightsConfig,
 )
 from core.datasets import BINARY
-from core.experiment import CONFIG, WEIGHTS, weight_digests
-from core.flags import UserError, flag_items, from_dict, to_dict
+from core.experiment import CONFIG, WEIGHTS, described_flags, weight_digests
+from core.flags import UserError, from_dict, to_dict
 from core.layout import REFINED
 from core.stored import Source
 
@@ -69,7 +69,7 @@ def make_settings(post: PostConfig, source: Source) -> list[Setting]:
     run = Baseline(**{name: source.described[name] for name in ("flags", "weights")}) if source.described else None
     if run:
         refuse_other_run(source, run, fixed)
-    base = {**to_dict(MainConfig()), **(stored_flags(run.flags) if run else {}), **fixed}
+    base = {**to_dict(MainConfig()), **(described_flags(run.flags) if run else {}), **fixed}
     axes = [typed.get(name, (base[name],)) for name in SWEPT]
     configs = [from_dict(MainConfig, {**base, **dict(zip(SWEPT, values, strict=True))}) for values in product(*axes)]
     digests = {path: weight_digests(c) for path, c in {c.weights.model_path: c for c in configs}.items()}
@@ -79,12 +79,6 @@ def make_settings(post: PostConfig, source: Source) -> list[Setting]:
     own = run or first_setting(source) or Baseline(to_dict(configs[0]), settings[0].digests)
     named = {folder_name(setting, own): setting for setting in settings}  # a value may be given twice
     return [within(setting, name) for name, setting in named.items()]
-
-
-def stored_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Of config.yaml, what a refinement goes by: neither where the run computed nor what part of it."""
-    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *WEIGHTS}
-    return {name: value for name, value in flags.items() if name in kept}
 
 
 def within(setting: Setting, name: str) -> Setting:

@@ -40,7 +40,7 @@ def status(results: ResultFolder) -> str:
         raise UserError(f"{results.root}: no such experiment; give the --output_path and --exp_name of a run")
     finished, skipped = results.read_whole()
     logs = list(read_logs(results.log))
-    latest = logs[-1][1]["selected"] if logs else 0  # an earlier command may have asked for more
+    latest = latest_selection(logs)
     selected = max(latest, len(finished) + len(skipped)) if latest else 0
     missing = max(selected - len(finished) - len(skipped), 0)
     workers = find_workers(results.log, logs)
@@ -64,6 +64,12 @@ def read_logs(folder: Path) -> Iterator[tuple[Path, dict]]:
             yield path, json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
+
+
+def latest_selection(logs: list[tuple[Path, dict]]) -> int:
+    """Pictures of all chunks that the latest command asked for, which may be fewer than before; 0 if unknown."""
+    counts = [values["selected"] for _, values in logs if "selected" in values]
+    return counts[-1] if counts else 0
 
 
 def find_workers(folder: Path, logs: list[tuple[Path, dict]]) -> list[Worker]:

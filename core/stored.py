@@ -120,15 +120,15 @@ def entries_of_records(results: ResultFolder, data_dir: Path) -> list[Entry]:
 
 def entry_of(results: ResultFolder, record: Record, data_dir: Path) -> Entry:
     png = results.path(KIND, record.folder(KIND), "CF", record.index)
-    npy = png.with_suffix(".npy")
-    originals = (results.original(record.index, correct) for correct in (record.correct, not record.correct))
+    npy = results.floats(record.folder(KIND), record.index)
+    originals = results.originals(record.index, record.correct)
     return Entry(
         index=record.index,
         path=data_dir / record.file,
         label=record.label,
         prediction=record.prediction,
         target=record.target,
-        original=next(filter(Path.exists, originals), results.original(record.index, record.correct)),
+        original=next(filter(Path.exists, originals), originals[0]),
         pre_explanation=npy if npy.exists() else png,
     )
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +101,7 @@ def check_infos(results: ResultFolder, record: Record) -> None:
 def check_pictures(results: ResultFolder, record: Record) -> None:
     """Raises ValueError for a picture that is missing, cut short, of another size, or not as far from the original as
     the record says."""
-    original = decoded(originals(results, record.index))
+    original = decoded(results.originals(record.index))
     if record.pixels and fingerprint(original) != record.pixels:
         raise ValueError(f"{results.original(record.index, record.correct)}: is another picture than was explained")
     clean = np.asarray(original) / 255
@@ -121,12 +121,7 @@ def check_pictures(results: ResultFolder, record: Record) -> None:
             raise ValueError(f"{floats}: cannot be read ({error})") from None
 
 
-def originals(results: ResultFolder, index: int) -> list[Path]:
-    """Where the original may be: another classifier moves it."""
-    return [results.original(index, correct) for correct in (True, False)]
-
-
-def decoded(paths: list[Path]) -> Image.Image:
+def decoded(paths: Sequence[Path]) -> Image.Image:
     """The first of the pictures that exists.  Raises ValueError if none does, or it is not whole."""
     path = next(filter(Path.exists, paths), None)
     if path is None:
@@ -143,7 +138,7 @@ def decoded(paths: list[Path]) -> Image.Image:
 
 def undecodable(results: ResultFolder, index: int) -> Iterator[Path]:
     """Stored originals that are not whole; others' may be, and stay for them."""
-    for path in filter(Path.exists, originals(results, index)):
+    for path in filter(Path.exists, results.originals(index)):
         try:
             decoded([path])
         except ValueError:

@@ -14,8 +14,9 @@ from core.evaluation.passes import Task
 from core.evaluation.plan import Plan
 from core.evaluation.read import outcome_kind
 from core.flags import UserError
-from core.metrics import cd, fva, intervals, mnac
-from core.metrics.transfer import Verdicts, judge, transfer
+from core.metrics import cd, flips, fva, intervals, mnac
+from core.metrics.transfer import Verdicts, transfer
+from core.metrics.unseen import judge_known
 from core.records import Outcome
 from core.results import CORRECT, EVERY, FLIPPED, Pair, Population
 
@@ -80,8 +81,7 @@ def mean_figure(key: str, values: np.ndarray, population: str, seed: int, *, not
 def distance_figures(answers: Answers) -> Iterator[Figure]:
     """Flip rate, l1, l2 and l_inf, of all pictures."""
     pairs = answers.of(EVERY)
-    flipped = np.array([pair.folder.endswith("/CCF") for pair in pairs], bool)
-    yield answers.mean("flip_rate", pairs, flipped, EVERY)
+    yield answers.mean("flip_rate", pairs, flips.flipped(pairs), EVERY)
     measured = answers.of_pairs(answers.plan.tasks["distances"], pairs)
     for place, key in enumerate(("l1", "l2", "l_inf")):
         yield answers.mean(key, pairs, measured[:, place] if pairs else np.zeros(0), EVERY)
@@ -179,15 +179,8 @@ def transfer_figures(answers: Answers) -> Iterator[Figure]:
 
 
 def judged(answers: Answers, task: Task, pairs: Sequence[Pair], name: str) -> Verdicts:
-    seen = [seen_by_attacked(answers.plan, pair) for pair in pairs]
-    prediction, moved, target = torch.tensor(seen, dtype=torch.long).view(-1, 3).T
-    logits = answers.sides(task, pairs) if pairs else (torch.zeros(0, 2), torch.zeros(0, 2))
-    largest = max((max(numbers) for numbers in seen), default=-1)
-    if pairs and largest >= logits[0].shape[1]:
-        raise UserError(
-            f"--unseen {name}: has {logits[0].shape[1]} classes, but the experiment knows a class {largest}"
-        )
-    return judge(prediction, moved, target, *logits)
+    seen = torch.tensor([seen_by_attacked(answers.plan, pair) for pair in pairs], dtype=torch.long).view(-1, 3).T
+    return judge_known(f"--unseen {name}", seen, *answers.sides(task, pairs))
 
 
 def seen_by_attacked(plan: Plan, pair: Pair) -> tuple[int, int, int]:

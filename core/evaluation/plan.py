@@ -12,7 +12,7 @@ from core.evaluation.networks import FACES, Explained, Networks
 from core.evaluation.passes import Job, Task
 from core.evaluation.read import Source
 from core.flags import UserError
-from core.metrics.unseen import Attacked
+from core.metrics.unseen import attacked_as_stored
 from core.results import CORRECT, EVERY, FLIPPED, Pair
 from core.runtime import notice
 from models.classifiers import cached_resnet50
@@ -71,9 +71,7 @@ def make_plan(source: Source, networks: Networks) -> Plan:
     if config.networks.unseen:
         if not dataset:
             raise UserError(f"--unseen: no config.yaml tells the data set of {source.name}; give --dataset")
-        classes, weights = source.settings.get("classes"), source.settings.get("weights", {})
-        sha256 = weights.get("classifier_path", "").removeprefix("sha256:")
-        unseen = networks.unseen(Attacked(dataset, query, tuple(classes) if classes else None, sha256))
+        unseen = networks.unseen(attacked_as_stored(source.settings, dataset, query))
     given = {role: task for role, task in tasks.items() if task}
     annotated = annotations(source, config, dataset, query) if "oracle" in given else None
     return Plan(source, dataset, query, given, networks.features(dataset), unseen, annotated)

@@ -14,7 +14,7 @@ from core.layout import FOLDERS, REFINED, ResultFolder
 from core.pictures import picture_names
 from core.records import KINDS, Record
 from core.results import Pair, find_experiment, picture_size, read_pairs, stored_originals
-from core.status import read_logs
+from core.status import latest_selection, read_logs
 
 LISTED = 5
 CHUNK = re.compile(r"c-(\d+)_(\d+)-summary\.yaml")
@@ -125,8 +125,7 @@ def unfinished(run: Path, done: int) -> Iterator[str]:
 
 def selected_pictures(run: Path) -> int:
     """How many pictures the latest process of the run was to explain, all chunks together; 0 if unknown."""
-    counts = [values["selected"] for _, values in read_logs(run / "log") if "selected" in values]
-    return counts[-1] if counts else int(read_yaml(run / "summary.yaml").get("n", 0))
+    return latest_selection(list(read_logs(run / "log"))) or int(read_yaml(run / "summary.yaml").get("n", 0))
 
 
 def read_yaml(path: Path) -> dict:

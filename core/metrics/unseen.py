@@ -37,10 +37,15 @@ def attacked_classifier(root: Path) -> Attacked | None:
     for folder in (root, root.parent):
         if (folder / CONFIG).exists():
             stored = read_config(folder)
-            flags, classes = stored["flags"], stored.get("classes")
-            sha256 = stored["weights"].get("classifier_path", "").removeprefix("sha256:")
-            return Attacked(flags["dataset"], flags["label_query"], tuple(classes) if classes else None, sha256)
+            return attacked_as_stored(stored, stored["flags"]["dataset"], stored["flags"]["label_query"])
     return None
+
+
+def attacked_as_stored(stored: dict, dataset: str, query: int) -> Attacked:
+    """With the classes and the digest that config.yaml holds; ``stored`` is {} where there is none."""
+    classes, weights = stored.get("classes"), stored.get("weights", {})
+    sha256 = weights.get("classifier_path", "").removeprefix("sha256:")
+    return Attacked(dataset, query, tuple(classes) if classes else None, sha256)
 
 
 def load_unseen(
@@ -108,18 +113,25 @@ def ask_unseen(networks: dict[str, Network], pairs: Sequence[Pair], reader: Read
     if not pairs:
         return dict.fromkeys(networks, NO_VERDICTS)
     info = [pair.read_info() for pair in pairs]
-    prediction, moved, target = (
-        torch.tensor([int(values[name]) for values in info]) for name in ("pred", "cf pred", "target")
-    )
+    seen = torch.tensor([[int(values[name]) for values in info] for name in ("pred", "cf pred", "target")])
     found = {file: [] for file in networks}
     for original, changed in reader.pairs(pairs):
         for file, network in networks.items():
             found[file].append((network(original).cpu(), network(changed).cpu()))
-    verdicts = {}
-    for file, outputs in found.items():
-        logits, cf_logits = (torch.cat(side) for side in zip(*outputs, strict=True))
-        largest = int(torch.stack([prediction, moved, target]).max())
-        if largest >= logits.shape[1]:
-            raise UserError(f"{file}: has {logits.shape[1]} classes, but the experiment knows a class {largest}")
-        verdicts[file] = judge(prediction, moved, target, logits, cf_logits)
-    return verdicts
+    return {
+        file: judge_known(file, seen, *(torch.cat(side) for side in zip(*outputs, strict=True)))
+        for file, outputs in found.items()
+    }
+
+
+def judge_known(name: str, seen: Tensor, logits: Tensor, cf_logits: Tensor) -> Verdicts:
+    """``judge`` of N pictures or none, refusing a classifier that does not have all of the experiment's classes.
+
+    seen: (3, N) int64, the attacked classifier's predictions on originals and counterfactuals, and the targets.
+    """
+    if not seen.numel():
+        return NO_VERDICTS
+    largest = int(seen.max())
+    if largest >= logits.shape[1]:
+        raise UserError(f"{name}: has {logits.shape[1]} classes, but the experiment knows a class {largest}")
+    return judge(*seen, logits, cf_logits)

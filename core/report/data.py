@@ -54,7 +54,7 @@ def describe(evaluation: Evaluation, sheets: dict[str, Sheets]) -> dict:
             kind: {
                 "grid": made.grid,
                 "suffix": made.suffix,
-                "ratio": made.size[0] / made.size[1],
+                "ratio": made.ratio,
                 "width": made.size[0],
             }
             for kind, made in sheets.items()
