@@ -30,6 +30,7 @@ from benchmarks.trial import (
     ask,
     demo_config,
     make_filter,
+    make_refiner,
     open_bench,
     pre_explanations,
     read_rows,
@@ -37,8 +38,9 @@ from benchmarks.trial import (
     write_rows,
 )
 from core import atomic
-from core.config import AttackConfig, MainConfig
-from core.noise import REFINEMENT, image_noise
+from core.config import AttackConfig, MainConfig, SamplingConfig
+from core.explain import noise_source
+from core.noise import REFINEMENT
 from core.setup import Networks, load_networks, open_images
 
 UNSEEN = {"a": ROOT / "demo/unseen_a.pt", "b": ROOT / "demo/unseen_b.pt"}
@@ -78,15 +80,17 @@ def answers(
     if attack == SHORTCUT:
         return {f"{attack}, refined": counterfactual}
     with torch.no_grad():
-        noise = image_noise(seed, part.indices, REFINEMENT)
+        noise = noise_source(seed, part.indices, config.sampling)(REFINEMENT)
         filtered = make_filter(networks, config.sampling)(found, noise).clamp(0, 1)
     return {attack: found, f"{attack}, filtered": filtered, f"{attack}, refined": counterfactual}
 
 
-def unet_calls(method: str, steps: int, iterations: int) -> int:
+def unet_calls(method: str, networks: Networks, sampling: SamplingConfig, iterations: int) -> int:
     """Forward passes of the U-Net for a photograph; a pass backward goes with each of an attack but the shortcut's."""
     attack, _, what = method.partition(", ")
-    return steps * ((0 if attack in (PLAIN, FAR) else iterations) + (what in ("filtered", "refined", "counterfactual")))
+    steps, refining = make_filter(networks, sampling).steps, make_refiner(networks, sampling).steps
+    after = {"filtered": steps, "refined": refining, "counterfactual": refining}.get(what, 0)
+    return after + (0 if attack in (PLAIN, FAR) else steps * iterations)
 
 
 def compute(attack: str, seed: int, config: MainConfig, count: int, pairs: Sequence[tuple[str, str]]) -> list[dict]:
@@ -104,10 +108,9 @@ def compute(attack: str, seed: int, config: MainConfig, count: int, pairs: Seque
         for strength, pictures in passed.items():
             for method, shown in answers(attack, part, pictures, networks, config, seed).items():
                 found.setdefault((method, strength), []).append(shown)
-    steps = make_filter(networks, config.sampling).steps
     rows = []
     for (method, strength), parts in found.items():
-        calls = unet_calls(method, steps, strength)
+        calls = unet_calls(method, networks, config.sampling, strength)
         head = {"attack": attack, "seed": seed, "method": method, "iterations": strength, "U-Net calls": calls}
         changed = torch.cat(parts)
         rows.append(head | {"pair": ALL} | bench.measure(questions, changed, config.sampling))

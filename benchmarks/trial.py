@@ -12,7 +12,7 @@ from core import atomic
 from core.attacks import make_attack
 from core.config import AttackConfig, MainConfig, SamplingConfig
 from core.datasets import ImageSet
-from core.explain import filter_steps, make_grad_fn, make_objective, noise_source
+from core.explain import filter_steps, make_grad_fn, make_objective, noise_source, refining_filter
 from core.filtering import Filter, refine
 from core.flags import from_dict, read_preset
 from core.metrics import distances
@@ -94,6 +94,10 @@ def make_filter(networks: Networks, sampling: SamplingConfig) -> Filter:
     return Filter(networks.diffusion, networks.denoiser, filter_steps(sampling, networks.diffusion))
 
 
+def make_refiner(networks: Networks, sampling: SamplingConfig) -> Filter:
+    return refining_filter(make_filter(networks, sampling), sampling)
+
+
 @torch.no_grad()
 def pre_explanations(
     questions: Questions,
@@ -128,7 +132,7 @@ def refined(questions: Questions, found: Tensor, networks: Networks, sampling: S
     """The counterfactuals of pre-explanations."""
     noise = noise_source(seed, questions.indices, sampling)(REFINEMENT)
     sizes = {"inpaint": sampling.sampling_inpaint, "dilation": sampling.sampling_dilation}
-    return refine(make_filter(networks, sampling), questions.image, found, noise, **sizes).counterfactual
+    return refine(make_refiner(networks, sampling), questions.image, found, noise, **sizes).counterfactual
 
 
 @dataclass(frozen=True)

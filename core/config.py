@@ -1,12 +1,13 @@
 """Every flag of main.py and the training scripts, declared once.  Imports no torch, which takes seconds."""
 
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 
 from core.flags import flag, label, names_a_file, part
 
 DATASETS = ("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA", "ImageNet", "Folder", "CSV")
 ATTACKS = ("PGD", "GD", "C&W", "None")
 SCHEDULES = ("none", "step", "linear")
+SAME = "same"
 
 
 def group(config: type, title: str):
@@ -156,6 +157,27 @@ class SamplingConfig:
     sampling_dilation: int = flag(15, "side of the square that the mask is dilated by, odd", low=1)
     timestep_respacing: str = flag("", "steps of the respaced chain: '' (all), 25, 10,10,5 or ddim25")
     clip_denoised: bool = flag(True, "clip the predicted x_0 to [-1, 1]")
+    refine_timestep_respacing: str = flag(
+        SAME, f"steps of the chain that the refinement takes; '{SAME}' are those of timestep_respacing"
+    )
+    refine_time_fraction: float = flag(
+        -1.0,
+        "share of these that the refinement noises and denoises; below 0 it is sampling_time_fraction",
+        low=-1,
+        high=1,
+    )
+
+    @property
+    def of_refinement(self) -> "SamplingConfig":
+        """What the refinement takes, said by the flags that the attack's filter has."""
+        respacing, fraction = self.refine_timestep_respacing, self.refine_time_fraction
+        return replace(
+            self,
+            timestep_respacing=self.timestep_respacing if respacing == SAME else respacing,
+            sampling_time_fraction=self.sampling_time_fraction if fraction < 0 else fraction,
+            refine_timestep_respacing=SAME,
+            refine_time_fraction=-1.0,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +234,12 @@ SWEPT = (
 )
 """The flags of postprocessing.py that take several values; the last varies fastest."""
 
+OF_REFINEMENT = {
+    "refine_timestep_respacing": "timestep_respacing",
+    "refine_time_fraction": "sampling_time_fraction",
+}
+"""Flags of a refinement that follows an attack, and those that say the same of one by itself."""
+
 
 def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
     """The flags of ``config`` as postprocessing.py takes them: None is the run's own, the SWEPT take several values.
@@ -221,7 +249,7 @@ def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
     items = []
     for item in fields(config):
         default = None if item.metadata["result"] or item.metadata["path"] else item.default
-        metadata = {**item.metadata, "many": item.name in SWEPT}
+        metadata = {**item.metadata, "many": item.name in SWEPT or item.name in OF_REFINEMENT}
         items.append((item.name, item.type, field(default=default, metadata=metadata)))
     return make_dataclass(config.__name__, [item for item in items if item[0] not in without], frozen=True)
 

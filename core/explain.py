@@ -1,7 +1,7 @@
 """One batch: pictures in, pre-explanations and counterfactuals out. The Python API of the project."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -91,7 +91,8 @@ def explain(
         perturb = make_attack(attack.attack_method, step=attack.attack_step / 255, epsilon=attack.attack_epsilon / 255)
         pre_explanation = perturb(grad_fn, image, attack.attack_iterations, region)
     found = {"logits": logits, "target": target, "indices": indices, "region": region}
-    return finish(image, pre_explanation, classifier, filter_, noise_of(REFINEMENT), sampling, **found)
+    refiner = refining_filter(filter_, sampling)
+    return finish(image, pre_explanation, classifier, refiner, noise_of(REFINEMENT), sampling, **found)
 
 
 @torch.no_grad()
@@ -125,7 +126,8 @@ def explain_again(
     filter_ = Filter(diffusion, denoiser, filter_steps(sampling, diffusion), target if class_cond else None)
     noise = noise_source(seed, indices, sampling)(REFINEMENT)
     found = {"logits": logits, "target": target, "indices": indices, "region": region}
-    return finish(image, pre_explanation, classifier, filter_, noise, sampling, **found)
+    refiner = refining_filter(filter_, sampling)
+    return finish(image, pre_explanation, classifier, refiner, noise, sampling, **found)
 
 
 def finish(
@@ -202,6 +204,14 @@ def filter_steps(sampling: SamplingConfig, diffusion: GaussianDiffusion) -> int:
             f"choose at least {1 / respaced:.3g}, or more steps in --timestep_respacing"
         )
     return steps
+
+
+def refining_filter(filter_: Filter, sampling: SamplingConfig) -> Filter:
+    """The refinement's filter: the attack's, ``filter_``, but for the steps that the ``refine_`` flags give it."""
+    own = sampling.of_refinement
+    respaced = own.timestep_respacing != sampling.timestep_respacing
+    diffusion = filter_.diffusion.respaced(own.timestep_respacing) if respaced else filter_.diffusion
+    return replace(filter_, diffusion=diffusion, steps=filter_steps(own, diffusion))
 
 
 def make_objective(classifier: Classifier, method: str, prediction: Tensor, target: Tensor | None) -> Objective:

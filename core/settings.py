@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 
 from core.config import (
+    OF_REFINEMENT,
+    SAME,
     SWEPT,
     AttackConfig,
     DataConfig,
@@ -31,6 +33,7 @@ from core.datasets import BINARY
 from core.experiment import CONFIG, WEIGHTS, described_flags, weight_digests
 from core.flags import UserError, from_dict, to_dict
 from core.layout import REFINED
+from core.notices import notice
 from core.stored import Source
 
 
@@ -64,9 +67,11 @@ def make_settings(post: PostConfig, source: Source) -> list[Setting]:
 
     Raises UserError for flags that contradict what the pre-explanations were made with.
     """
-    typed = {name: value for name, value in to_dict(post).items() if value is not None}
+    given = {name: value for name, value in to_dict(post).items() if value is not None}
+    typed = by_itself(given)
+    tell_whose_steps(given, typed)
     fixed = {name: value for name, value in typed.items() if name not in SWEPT}
-    run = Baseline(**{name: source.described[name] for name in ("flags", "weights")}) if source.described else None
+    run = Baseline(by_itself(source.described["flags"]), source.described["weights"]) if source.described else None
     if run:
         refuse_other_run(source, run, fixed)
     base = {**to_dict(MainConfig()), **(described_flags(run.flags) if run else {}), **fixed}
@@ -79,6 +84,20 @@ def make_settings(post: PostConfig, source: Source) -> list[Setting]:
     own = run or first_setting(source) or Baseline(to_dict(configs[0]), settings[0].digests)
     named = {folder_name(setting, own): setting for setting in settings}  # a value may be given twice
     return [within(setting, name) for name, setting in named.items()]
+
+
+def by_itself(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a refinement alone, which says its steps by the flags that main.py has for the attack's filter."""
+    own = {name: flags[name] for name in OF_REFINEMENT if flags.get(name) not in (None, SAME, (SAME,), -1, (-1,))}
+    left = {name: value for name, value in flags.items() if name not in OF_REFINEMENT}
+    return {**left, **{OF_REFINEMENT[name]: value for name, value in own.items()}}
+
+
+def tell_whose_steps(given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+    """Both spellings may come, from a command line or a preset of main.py."""
+    for own, name in OF_REFINEMENT.items():
+        if name in given and given[name] != taken[name]:
+            notice(f"--{name} is the attack's here, since --{own} is given, which is refined with")
 
 
 def within(setting: Setting, name: str) -> Setting:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from core.config import MainConfig
+from core.config import OF_REFINEMENT, MainConfig, SamplingConfig
 from core.datasets import BINARY, ImageSet, open_dataset, resolve_label, resolve_name, select
-from core.explain import filter_steps
+from core.explain import filter_steps, refining_filter
+from core.filtering import Filter
 from core.flags import UserError, to_dict
 from core.records import KINDS
 from core.regions import open_region
@@ -39,7 +40,7 @@ def check(config: MainConfig) -> None:
         raise UserError("--attack_method C&W is targeted; give a --label_target")
     if untargeted and config.model.class_cond:
         raise UserError("--class_cond True denoises towards a target; give a --label_target")
-    filter_steps(sampling, diffusion_of(config))
+    check_steps(sampling, diffusion_of(config))
     if not run.merge_chunks:  # which opens no region
         open_region(config.region.region, invert=config.region.region_invert)
     name = Path(config.output.exp_name)
@@ -47,6 +48,17 @@ def check(config: MainConfig) -> None:
         raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder in OUTPUT_PATH/Results")
     if taken := set(name.parts) & RESERVED:
         raise UserError(f"--exp_name {name}: '{taken.pop()}' is a folder of an experiment's own; choose another name")
+
+
+def check_steps(sampling: SamplingConfig, diffusion: GaussianDiffusion) -> None:
+    filter_ = Filter(diffusion, None, filter_steps(sampling, diffusion))
+    try:
+        refining_filter(filter_, sampling)
+    except ValueError as error:
+        message = str(error)
+        for own, name in OF_REFINEMENT.items():
+            message = message.replace(f"--{name}", f"--{own}")
+        raise UserError(message) from None
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class GaussianDiffusion:
         clip_denoised: bool = True,
     ):
         steps = list(range(len(betas))) if steps is None else steps
+        self.original_betas = betas
         self.original_steps = len(betas)
         self.num_timesteps = len(steps)
         self.learn_sigma = learn_sigma
@@ -87,6 +88,17 @@ class GaussianDiffusion:
         self.log_betas = Table(np.log(betas))
         self.posterior_log_variance = Table(np.log(posterior_clipped))
         self.fixed_large_log_variance = Table(np.log(np.append(second, betas[1:])))
+
+    def respaced(self, timestep_respacing: str) -> "GaussianDiffusion":
+        """Another chain of the same process.  Raises ValueError as ``respaced_steps`` does."""
+        return GaussianDiffusion(
+            self.original_betas,
+            steps=respaced_steps(timestep_respacing, self.original_steps),
+            learn_sigma=self.learn_sigma,
+            predict_xstart=self.predict_xstart,
+            rescale_timesteps=self.rescale_timesteps,
+            clip_denoised=self.clip_denoised,
+        )
 
     def q_sample(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Draw x_t ~ q(x_t | x_0), DDPM eq. 4."""

@@ -62,6 +62,8 @@ CONTRADICTIONS = [
     ({"timestep_respacing": "200"}, "--timestep_respacing"),
     ({"timestep_respacing": "abc"}, "--timestep_respacing"),
     ({"sampling_time_fraction": 0.01}, "--sampling_time_fraction 0.01 of 10 respaced steps is less than one step"),
+    ({"refine_time_fraction": 0.01}, "--refine_time_fraction 0.01 of 10 respaced steps is less than one step"),
+    ({"refine_timestep_respacing": "x"}, "--refine_timestep_respacing 'x': wanted"),
     ({"exp_name": ""}, "--exp_name ''"),
     ({"exp_name": "../other"}, "--exp_name '../other'"),
     ({"exp_name": "/tmp/other"}, "--exp_name '/tmp/other'"),

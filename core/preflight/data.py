@@ -16,7 +16,7 @@ from torch import Tensor
 from core import atomic
 from core.config import MainConfig
 from core.datasets import EmptySelection, ImageSet, Sample, UnreadableImage, prefetch, select
-from core.explain import filter_steps
+from core.explain import filter_steps, refining_filter
 from core.filtering import Filter, change_mask, to_image
 from core.floats import to_npy
 from core.layout import ResultFolder
@@ -221,7 +221,7 @@ def measure_disk(
         reach = min(config.attack.attack_epsilon, config.attack.attack_step * config.attack.attack_iterations, 8) / 255
         image = sample.image
         noise_fn = image_noise(config.run.seed, [sample.index], REFINEMENT)
-        filter_ = Filter(diffusion, None, filter_steps(config.sampling, diffusion))
+        filter_ = refining_filter(Filter(diffusion, None, filter_steps(config.sampling, diffusion)), config.sampling)
         noised = to_image(filter_.start(image[None], noise_fn)).clamp(0, 1)[0]
         change = torch.from_numpy(np.random.default_rng(0).uniform(-reach, reach, tuple(image.shape))).to(image)
         noise, mask = png_size(noised), png_size(change_mask(image[None], noised[None])[0])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.config import MainConfig
 from core.datasets import ImageSet, Sample, UnreadableImage, prefetch
-from core.explain import check_finite, check_logits, filter_steps, make_grad_fn, make_objective
+from core.explain import check_finite, check_logits, filter_steps, make_grad_fn, make_objective, refining_filter
 from core.filtering import Filter, refine, step_tensor, to_diffusion
 from core.noise import REFINEMENT, Draw, NoiseFn, image_noise, no_noise
 from core.objectives import choose_targets, predict
@@ -36,6 +36,11 @@ class Trial:
     filter: Filter
     config: MainConfig
     networks: Networks
+
+    @property
+    def refiner(self) -> Filter:
+        """The filter of the refinement."""
+        return refining_filter(self.filter, self.config.sampling)
 
     def noise(self, iteration: int) -> NoiseFn:
         """The noise that the run would draw."""
@@ -221,7 +226,7 @@ def measure_cost(trial: Trial, call_seconds: float, pending: int, budget: Budget
     attacked = attack.attack_method != "None"
     cost = CostCheck(
         gradient=calls * steps * call_seconds * attacked,
-        refinement=steps * call_seconds,
+        refinement=trial.refiner.steps * call_seconds,
         iterations=attack.attack_iterations * attacked,
         batch=0,
         wanted=max(1, min(trial.config.run.batch_size, pending)),
@@ -257,10 +262,10 @@ def measure_batch(trial: Trial, cost: CostCheck, batch: int, budget: Budget) -> 
         finish(device)
     attacked, noise = budget.clock(), trial.noise(REFINEMENT)
     inpaint, dilation = sampling.sampling_inpaint, sampling.sampling_dilation
-    refined = refine(trial.filter, image, changed, noise, inpaint=inpaint, dilation=dilation).counterfactual
+    refined = refine(trial.refiner, image, changed, noise, inpaint=inpaint, dilation=dilation).counterfactual
     finish(device)
     refinement = (budget.clock() - attacked) / batch
-    check_finite(refined, "the refinement", trial.filter, changed, noise, trial.indices)
+    check_finite(refined, "the refinement", trial.refiner, changed, noise, trial.indices)
     peak = peak_memory(device)
     if peak != before:
         growth = (peak - base) // batch

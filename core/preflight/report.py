@@ -9,6 +9,7 @@ import torch
 
 from core.config import MainConfig
 from core.datasets import UnreadableImage
+from core.filtering import Filter
 from core.metrics.intervals import wilson
 from core.preflight.data import ClassifierCheck, DiskCheck, PictureCheck
 from core.preflight.model import CostCheck, DenoiserCheck, FilterCheck, Trial
@@ -230,12 +231,12 @@ def filter_lines(report: Report) -> Iterator[str]:
     trial, check, denoiser = report.trial, report.filter, report.denoiser
     if trial is None or trial.filter.model is None:
         return
-    steps, diffusion = trial.filter.steps, trial.networks.diffusion
-    if not steps:
+    if not trial.filter.steps:
         yield "none: --sampling_time_fraction is 0"
         return
-    top = diffusion.timestep_map.values[steps - 1].item()
-    yield f"{steps} of {diffusion.num_timesteps} steps, from step {top} of {diffusion.original_steps}"
+    yield steps_of(trial.filter)
+    if (own := steps_of(trial.refiner)) != steps_of(trial.filter):
+        yield f"in the refinement {own}"
     if check:
         n, kept = len(check.kept), sum(check.kept)
         before, after = (sum(values) / n for values in (check.before, check.after))
@@ -246,6 +247,14 @@ def filter_lines(report: Report) -> Iterator[str]:
     if denoiser:
         errors = [f"{p.error:.3f} at step {p.step}" for p in sorted(denoiser.probes, key=lambda probe: probe.step)]
         yield f"noise prediction error {', '.join(errors)} (1: as bad as predicting nothing; n = {denoiser.n})"
+
+
+def steps_of(filter_: Filter) -> str:
+    steps, diffusion = filter_.steps, filter_.diffusion
+    if not steps:
+        return "none"
+    top = diffusion.timestep_map.values[steps - 1].item()
+    return f"{steps} of {diffusion.num_timesteps} steps, from step {top} of {diffusion.original_steps}"
 
 
 def cost_lines(report: Report) -> Iterator[str]:

@@ -350,6 +350,42 @@ def test_a_stored_pre_explanation_gives_the_same_explanation_again(class_cond, s
         assert torch.equal(getattr(again, name), value), name
 
 
+@pytest.mark.parametrize(
+    ("flags", "alone", "chain"),
+    [
+        ({"timestep_respacing": "20", "time_fraction": 0.1}, 0.1, "20"),
+        ({"timestep_respacing": "20"}, 0.3, "20"),
+        ({"time_fraction": 0.5}, 0.5, "10"),
+        ({"time_fraction": 0.0}, 0.0, "10"),
+    ],
+)
+def test_a_refinement_with_steps_of_its_own_is_one_by_itself_with_these(flags, alone, chain):
+    usual = run(label_target=1)
+    sampling = sampling_config(timestep_respacing="10", **{f"refine_{name}": value for name, value in flags.items()})
+    found = explain(
+        usual.image,
+        CLASSIFIERS["multi-class"],
+        DENOISER,
+        DIFFUSION,
+        attack=attack_config(),
+        sampling=sampling,
+        label_target=1,
+    )
+    by_itself = explain_again(
+        usual.image,
+        usual.pre_explanation,
+        CLASSIFIERS["multi-class"],
+        DENOISER,
+        toy_diffusion(chain),
+        sampling=sampling_config(timestep_respacing=chain, sampling_time_fraction=alone),
+        target=usual.target,
+    )
+    assert torch.equal(found.pre_explanation, usual.pre_explanation)
+    assert torch.equal(found.counterfactual, by_itself.counterfactual)
+    assert torch.equal(found.noised, by_itself.noised)
+    assert not torch.equal(found.counterfactual, usual.counterfactual)
+
+
 @pytest.mark.parametrize("fraction", [0, 0.3])
 def test_a_picture_all_of_which_is_kept_comes_back_to_the_bit(fraction):
     found = run(attack_method="GD", attack_step=100.0)

@@ -80,6 +80,8 @@ OURS = {
     "save_float": False,
     "region": "",
     "region_invert": False,
+    "refine_timestep_respacing": "same",
+    "refine_time_fraction": -1.0,
 }
 
 CONFIGS = [MainConfig, TrainDiffusionConfig, TrainClassifierConfig]

@@ -118,6 +118,11 @@ def test_a_sound_set_up_has_no_problems_and_is_reported_in_full(scene):
     assert "5 x" in text and "measured on a batch of 2 on cpu" in text
 
 
+def test_a_refinement_with_steps_of_its_own_is_reported(scene):
+    text = render(scene.check(refine_timestep_respacing=10, refine_time_fraction=0.2))
+    assert "8 of 20 steps, from step" in text and "in the refinement 2 of 10 steps, from step" in text
+
+
 def test_pictures_are_counted_by_the_reason_that_leaves_them_out(scene):
     pictures = scene.check(num_samples=10, chunks=2, chunk=1).pictures
     assert (pictures.total, pictures.other_label, pictures.beyond_num_samples) == (36, 24, 2)

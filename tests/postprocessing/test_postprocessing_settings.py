@@ -30,6 +30,23 @@ def test_the_runs_own_settings_give_its_counterfactuals_again(refinery, capsys):
     assert areas[0] == areas[1]
 
 
+def test_a_run_whose_refinement_has_steps_of_its_own_gives_its_counterfactuals_again(tmp_path):
+    refinery = Refinery(tmp_path)
+    refinery.run(save_float=True, **RUN, refine_timestep_respacing=20, refine_time_fraction=0.3)
+    refinery.refine()
+    (folder,) = refinery.results().glob("all_filtered_*")
+    assert folder.name == "all_filtered_r-20_i-0.5_d-1_f-0.3"
+    again, run = refinery.levels("CF", f"exp/{folder.name}"), refinery.levels("CF", "exp/explanation")
+    assert max(np.abs(again[name] - run[name]).max() for name in run) <= 1
+
+
+def test_the_refinements_own_steps_can_be_given_as_main_py_takes_them(refinery, capsys):
+    refinery.refine("--refine_timestep_respacing", 20, 25, timestep_respacing=10, sampling_time_fraction=0.4)
+    names = sorted(path.name for path in refinery.results().glob("all_filtered_*"))
+    assert names == [f"all_filtered_r-{respacing}_i-0.5_d-1_f-0.4" for respacing in (20, 25)]
+    assert "--timestep_respacing is the attack's here" in capsys.readouterr().err
+
+
 def test_without_stored_numbers_a_notice_says_what_to_expect(refinery, capsys):
     for path in sorted(refinery.results().rglob("*.npy"))[:4]:
         path.unlink()
