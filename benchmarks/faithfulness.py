@@ -38,7 +38,7 @@ from benchmarks.trial import (
     write_rows,
 )
 from core import atomic
-from core.config import AttackConfig, MainConfig, SamplingConfig
+from core.config import AttackConfig, MainConfig
 from core.explain import noise_source
 from core.noise import REFINEMENT
 from core.setup import Networks, load_networks, open_images
@@ -85,10 +85,9 @@ def answers(
     return {attack: found, f"{attack}, filtered": filtered, f"{attack}, refined": counterfactual}
 
 
-def unet_calls(method: str, networks: Networks, sampling: SamplingConfig, iterations: int) -> int:
+def unet_calls(method: str, steps: int, refining: int, iterations: int) -> int:
     """Forward passes of the U-Net for a photograph; a pass backward goes with each of an attack but the shortcut's."""
     attack, _, what = method.partition(", ")
-    steps, refining = make_filter(networks, sampling).steps, make_refiner(networks, sampling).steps
     after = {"filtered": steps, "refined": refining, "counterfactual": refining}.get(what, 0)
     return after + (0 if attack in (PLAIN, FAR) else steps * iterations)
 
@@ -108,9 +107,10 @@ def compute(attack: str, seed: int, config: MainConfig, count: int, pairs: Seque
         for strength, pictures in passed.items():
             for method, shown in answers(attack, part, pictures, networks, config, seed).items():
                 found.setdefault((method, strength), []).append(shown)
+    steps, refining = (make(networks, config.sampling).steps for make in (make_filter, make_refiner))
     rows = []
     for (method, strength), parts in found.items():
-        calls = unet_calls(method, networks, config.sampling, strength)
+        calls = unet_calls(method, steps, refining, strength)
         head = {"attack": attack, "seed": seed, "method": method, "iterations": strength, "U-Net calls": calls}
         changed = torch.cat(parts)
         rows.append(head | {"pair": ALL} | bench.measure(questions, changed, config.sampling))

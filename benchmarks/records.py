@@ -39,7 +39,7 @@ main.main(sys.argv[1:])
 
 def command(folder: Path, **changes) -> list[str]:
     flags = {"preset": "fashion", "data_dir": folder / "data", "output_path": folder, "attack_iterations": 1}
-    flags |= {"device": "cpu", "batch_size": 1, **changes}
+    flags |= {"num_samples": 10**9, "device": "cpu", "batch_size": 1, **changes}
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 

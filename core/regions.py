@@ -51,6 +51,8 @@ class Region:
         """
         if self.folder:
             self.check_names(files)
+        if self.rectangle and (self.rectangle[2] > width or self.rectangle[3] > height):
+            notice(f"{FLAG} {self.text}: reaches beyond the pictures, which are {width} x {height}")
         for file in files if self.folder else files[:1]:
             self.mask(file, height, width)
 

@@ -13,7 +13,7 @@ for pair in "${pairs[@]}"; do
     query=${pair%-*}
     echo
     echo "== What would have to change in a $query for the classifier to see a $target?"
-    python main.py --preset fashion --label_query "$query" --label_target "$target" --num_samples 16 \
+    python main.py --preset fashion --label_query "$query" --label_target "$target" \
         --output_path "$output" --exp_name "$pair"
     sheets+=("$output/Results/$pair/sheet.png")
 done

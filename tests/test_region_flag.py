@@ -64,6 +64,11 @@ def test_the_saved_pictures_are_the_original_outside_the_region(workshop, method
     assert len(found) == 2 and all(only_inside(changed, rectangle(0, 5, 8, 8)) for changed in found)
 
 
+def test_a_rectangle_beyond_the_pictures_is_told(workshop, capsys):
+    workshop.run(region="0,5,99,8", num_samples=1)
+    assert "--region 0,5,99,8: reaches beyond the pictures, which are 8 x 8" in capsys.readouterr().err
+
+
 def test_an_inverted_region_is_what_may_not_change(workshop):
     workshop.run(region="0,5,8,8", region_invert=True, num_samples=2)
     assert all(only_inside(changed, ~rectangle(0, 5, 8, 8)) for changed in changes(workshop))
