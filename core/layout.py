@@ -3,6 +3,7 @@
 A picture is finished when ``records/NNNNNNN.json`` exists, which is written last: its other files are whole by then.
 """
 
+import difflib
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from core import atomic
+from core.flags import UserError
 from core.notices import notice
 from core.records import KINDS, Record
 
@@ -37,6 +39,16 @@ class Pictures:
     original: Image.Image | None
     contents: Mapping[str, Mapping[str, Image.Image]]
     pre_explanation: bytes | None = None
+
+
+def no_such_experiment(output: Path, exp_name: str) -> UserError:
+    """Says what there is instead, of main.py and of the original program."""
+    results = output / "Results"
+    folders = (path.parent for depth in ("*", "*/*") for path in results.glob(f"{depth}/{KINDS[0]}"))
+    there = sorted(path.relative_to(results).as_posix() for path in folders)
+    close = difflib.get_close_matches(exp_name, there, 1)
+    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there) or 'none'}"
+    return UserError(f"--exp_name {exp_name}: no such experiment in {results}; {hint}")
 
 
 @dataclass(frozen=True)

@@ -176,4 +176,5 @@ def check_labels(config: MainConfig, images: ImageSet, outputs: int) -> None:
             f"{config.weights.classifier_path} has {outputs} outputs"
         )
     if data.label_target != -1 and data.label_query == data.label_target:
-        raise UserError(f"--label_target {data.label_target} is --label_query itself; choose another class")
+        name = images.class_names[data.label_target] if images.class_names else data.label_target
+        raise UserError(f"--label_target {name} is --label_query itself; choose another class")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core import locks
-from core.flags import UserError
-from core.layout import ResultFolder
+from core.layout import ResultFolder, no_such_experiment
 from core.locks import Holder, holders, listen
 from core.runlog import RUNNING
 
@@ -37,7 +36,7 @@ class Worker:
 def status(results: ResultFolder) -> str:
     """The state of an experiment in a few lines.  Raises UserError if there is none."""
     if not results.records_folder.is_dir():
-        raise UserError(f"{results.root}: no such experiment; give the --output_path and --exp_name of a run")
+        raise no_such_experiment(results.output, results.exp_name)
     finished, skipped = results.read_whole()
     logs = list(read_logs(results.log))
     latest = latest_selection(logs)

@@ -11,7 +11,7 @@ from core.experiment import CONFIG, read_config
 from core.flags import UserError
 from core.floats import read_stored
 from core.imageset import UNKNOWN, Sample, UnreadableImage
-from core.layout import ResultFolder
+from core.layout import ResultFolder, no_such_experiment
 from core.pictures import decode, to_tensor
 from core.records import Record
 from core.results import Pair, picture_size, read_pairs
@@ -94,9 +94,7 @@ def open_source(output: Path, exp_name: str, data_dir: str | None) -> Source:
     """
     results = ResultFolder(output, exp_name)
     if not results.root.is_dir():
-        folders = sorted(path.parent.name for path in (output / "Results").glob(f"*/{KIND}"))
-        there = ", ".join(folders) or "none"
-        raise UserError(f"--exp_name {exp_name}: no such experiment in {output / 'Results'}; there are: {there}")
+        raise no_such_experiment(output, exp_name)
     ours = (results.root / CONFIG).exists() or results.records_folder.exists()
     described = read_config(results.root) if ours else None
     data = Path(data_dir or (described["flags"].get("data_dir", "") if ours else "")).expanduser()

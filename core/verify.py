@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from core.experiment import read_config
 from core.flags import UserError
-from core.layout import ResultFolder, fingerprint, read_record
+from core.layout import ResultFolder, fingerprint, no_such_experiment, read_record
 from core.locks import hold
 from core.notices import now, owner
 from core.records import Record, summarise
@@ -37,6 +37,8 @@ def verify(results: ResultFolder) -> list[Finding]:
 
     Raises UserError if the folder is not of main.py, and Locked if somebody is working on it.
     """
+    if not results.root.is_dir():
+        raise no_such_experiment(results.output, results.exp_name)
     if not results.records_folder.is_dir():
         raise UserError(f"{results.root}: has no records; it is not a folder of main.py")
     read_config(results.root)

@@ -175,7 +175,7 @@ def test_a_class_that_does_not_exist_is_answered_with_those_that_do(shop, flag, 
 
 
 def test_a_target_that_is_the_query_is_refused(shop):
-    assert "--label_target 1 is --label_query itself" in refused_untouched(shop, label_query="coat", label_target=1)
+    assert "--label_target coat is --label_query itself" in refused_untouched(shop, label_query="coat", label_target=1)
 
 
 def test_an_empty_selection_says_how_many_there_were_and_which_rule_removed_them(workshop):

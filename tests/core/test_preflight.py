@@ -196,7 +196,7 @@ def test_a_missing_classifier_is_a_problem_and_the_pictures_are_still_counted(tm
 
 
 def test_the_target_that_is_the_source_is_a_problem(scene):
-    assert "--label_target 0 is --label_query itself" in scene.problem(label_target="red")
+    assert "--label_target red is --label_query itself" in scene.problem(label_target="red")
 
 
 def test_pictures_that_are_predicted_as_their_target_already_are_a_problem(scene):

@@ -75,9 +75,15 @@ def test_it_reads_only(workshop, capsys):
 
 
 def test_an_experiment_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="Results/exp: no such experiment"):
+    with pytest.raises(UserError, match="--exp_name exp: no such experiment in .*; there are: none"):
         status(ResultFolder(tmp_path, "exp"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_experiment_brings_up_the_one_that_is_there(workshop):
+    workshop.run(num_samples=1, exp_name="group/pullover-coat")
+    with pytest.raises(UserError, match="did you mean group/pullover-coat"):
+        status(ResultFolder(workshop.output, "group/pulover-coat"))
 
 
 def test_it_imports_no_torch(workshop):

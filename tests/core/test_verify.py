@@ -179,6 +179,11 @@ def test_a_folder_of_the_original_program_is_refused(copy):
         found(copy)
 
 
+def test_an_experiment_that_is_not_there_is_named(copy):
+    with pytest.raises(UserError, match=r"--exp_name exq: no such experiment in .*; did you mean exp\?"):
+        verify(ResultFolder(copy.output, "exq"))
+
+
 def test_the_script_says_what_it_found_by_its_exit_code(copy, capsys):
     path = Path(__file__).parents[2] / "scripts/verify-results.py"
     spec = importlib.util.spec_from_file_location("verify_results", path)
