@@ -57,6 +57,7 @@ class Method:
     draw: Callable[[Explanation, int], Pictures]
 
 
+QUIET = 300.0  # seconds between two lines of progress where there is no terminal
 DECODED = 16  # finished pictures that are compared with those of the data folder
 
 
@@ -227,7 +228,7 @@ def explain_all(
     log: RunLog,
 ) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
-    done = flips = 0
+    done, flips, told = 0, 0, time.monotonic()
     with Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress:
         for batch in batches(config, results, images, positions):
             started = time.perf_counter()
@@ -236,6 +237,9 @@ def explain_all(
             log.timed([sample.index for sample in batch], (time.perf_counter() - started) / len(batch))
             progress.set_postfix_str(f"{flips} of {done} flipped", refresh=False)
             progress.update(len(batch))
+            if progress.disable and time.monotonic() - told >= QUIET:
+                told = time.monotonic()
+                notice(f"{done} of {len(positions)} pictures done, {flips} flipped")
             stop_if_asked()
 
 

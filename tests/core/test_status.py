@@ -80,6 +80,15 @@ def test_an_experiment_that_is_not_there_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_terminal_a_line_tells_the_progress_now_and_then(workshop, capsys, monkeypatch):
+    workshop.run(num_samples=2, batch_size=1)
+    assert "pictures done" not in capsys.readouterr().err
+    monkeypatch.setattr(core.runs, "QUIET", 0.0)
+    workshop.run(num_samples=4, batch_size=1)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "pictures done" in line]
+    assert [line.split(",")[0] for line in lines] == ["note: 1 of 2 pictures done", "note: 2 of 2 pictures done"]
+
+
 def test_a_misspelt_experiment_brings_up_the_one_that_is_there(workshop):
     workshop.run(num_samples=1, exp_name="group/pullover-coat")
     with pytest.raises(UserError, match="did you mean group/pullover-coat"):
