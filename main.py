@@ -47,6 +47,8 @@ def explain(config: MainConfig, *, automatic: bool) -> int:
     if sheet.exists():
         print(f"look at {sheet}")
     print(f"tables, pictures and config.yaml are in {results.root}")
+    if config.run.chunks > 1 and not config.run.merge_chunks:
+        print(f"when all {config.run.chunks} chunks are done, --merge_chunks True gathers them into one summary")
     return 0
 
 

@@ -53,6 +53,13 @@ def test_merged_chunks_are_byte_for_byte_the_unsplit_run(workshop, whole):
     assert {name: data for name, data in tree(workshop.output).items() if "/c-" not in name} == tree(whole.output)
 
 
+def test_a_chunk_says_how_the_chunks_come_together(workshop, capsys):
+    workshop.run(chunks=3, chunk=0)
+    assert "when all 3 chunks are done, --merge_chunks True gathers them" in capsys.readouterr().out
+    workshop.run()
+    assert "--merge_chunks" not in capsys.readouterr().out
+
+
 def test_merging_with_other_flags_than_the_chunks_is_refused(copy):
     with pytest.raises(UserError, match="made with other settings: --attack_step 4.0 .there: 8.0."):
         copy.run(merge_chunks=True, attack_step=4)
