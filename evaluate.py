@@ -7,12 +7,14 @@ from core.evaluation import tables
 from core.evaluation.config import EvaluateConfig
 from core.evaluation.run import evaluate
 from core.flags import parse, run_script
+from core.report import write_report
 
 
 def main(argv=None) -> int:
-    evaluation, page = evaluate(parse(EvaluateConfig, __doc__, argv, hyphens=True))
+    evaluation, place = evaluate(parse(EvaluateConfig, __doc__, argv, hyphens=True))
+    page = write_report(evaluation, place)
     print(tables.text(evaluation))
-    print(f"\nwritten to {page.parent}: metrics.json, metrics.csv, table.md, table.tex")
+    print(f"\nwritten to {place}: metrics.json, metrics.csv, table.md, table.tex")
     print(f"open this: {page}")
     return 0
 

@@ -17,7 +17,6 @@ from core.evaluation.read import MEND, Source, companions, open_source, outcome_
 from core.evaluation.tables import write_tables
 from core.experiment import package_version
 from core.flags import UserError
-from core.report import write_report
 from core.results import Pair
 from core.runtime import choose_device, notice
 
@@ -26,7 +25,7 @@ LONGEST = 120
 
 
 def evaluate(config: EvaluateConfig) -> tuple[Evaluation, Path]:
-    """The evaluation, and the page in the folder that all its files were written to.
+    """The evaluation, and the folder that its tables were written to.
 
     Raises ValueError for what the user can mend: an incomplete experiment, weights that do not fit, a corrupt picture.
     """
@@ -44,7 +43,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, Path]:
     every = [answers_of(plan, digests, errors, config) for plan in plans]
     evaluation = gather(config, networks, every, lpips)
     write_tables(evaluation, place)
-    return evaluation, write_report(evaluation, place)
+    return evaluation, place
 
 
 def open_sources(config: EvaluateConfig, output: Path) -> list[Source]:

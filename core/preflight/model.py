@@ -11,9 +11,17 @@ from torch import Tensor
 
 from core.config import MainConfig
 from core.datasets import ImageSet, Sample, UnreadableImage, prefetch
-from core.explain import check_finite, check_logits, filter_steps, make_grad_fn, make_objective, refining_filter
+from core.explain import (
+    check_finite,
+    check_logits,
+    filter_steps,
+    make_grad_fn,
+    make_objective,
+    noise_source,
+    refining_filter,
+)
 from core.filtering import Filter, refine, step_tensor, to_diffusion
-from core.noise import REFINEMENT, Draw, NoiseFn, image_noise, no_noise
+from core.noise import REFINEMENT, Draw, NoiseFn, image_noise
 from core.objectives import choose_targets, predict
 from core.preflight.data import Budget
 from core.setup import Networks
@@ -44,9 +52,7 @@ class Trial:
 
     def noise(self, iteration: int) -> NoiseFn:
         """The noise that the run would draw."""
-        if not self.config.sampling.sampling_stochastic:
-            return no_noise
-        return image_noise(self.config.run.seed, self.indices, iteration)
+        return noise_source(self.config.run.seed, self.indices, self.config.sampling)(iteration)
 
     def take(self, positions: list[int]) -> "Trial":
         """The pictures at ``positions``, which may repeat."""
