@@ -2,9 +2,8 @@
 
     python benchmarks/sweep_demo.py
 
-The settings were tried one after the other, each where the last ones pointed, all but the last in bfloat16. The last is
-the preset's, with several refinements after the same attack. The rule: of what flips 0.95 or more at an l1 below
-0.08, the best transfer; of equals the one that changes least.
+The settings were tried one after the other, each where the last ones pointed, all but the last in bfloat16; the last
+attack was refined with several amounts of noise. ``choose`` has the rule by which the preset's were chosen.
 Judged by demo/tuning.pt, which judges nothing else, on photographs that benchmarks/faithfulness.py does not ask about.
 Every setting is attacked once and seen at several numbers of iterations. Writes --output as soon as a setting is done,
 and computes what is not there yet. benchmarks/results has the table that decided.
@@ -13,6 +12,7 @@ and computes what is not there yet. benchmarks/results has the table that decide
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +80,16 @@ SETTINGS = (
     Setting("5", 0.4, 4, 0.001, False, MANY),
     Setting("4", 0.5, 4, 0.0005, False, (*MANY, 120, 150), refinements=WITH_LESS_NOISE),
 )
-PRESET = SETTINGS[-1].flags | {"attack_iterations": 150} | dict(zip(OF_REFINEMENT, ("10", 0.2), strict=True))
-
-
 PLACES = tuple(SETTINGS[0].refined()[0])  # columns that tell settings apart
+
+
+def choose(rows: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Of the rows that flip 0.95 or more at an l1 below 0.08 the best transfer, one photograph more or less counting
+    for nothing, and of those the least change."""
+    able = [row for row in rows if float(row["flip"]) >= 0.95 and float(row["l1"]) < 0.08]
+    best = max(float(row["transfer tuning"]) for row in able)
+    equal = [row for row in able if best - float(row["transfer tuning"]) < 1.01 / int(row["n tuning"])]
+    return min(equal, key=lambda row: float(row["l1"]))
 
 
 def main() -> None:
@@ -101,6 +107,7 @@ def main() -> None:
             rows += judge_setting(wanted, missing)
             write_rows(args.output, rows)
             print(f"{wanted.flags}: {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"chosen: {choose(rows)}")
 
 
 def judge_setting(wanted: Setting, refinements: list[dict]) -> list[dict]:

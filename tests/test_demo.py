@@ -7,7 +7,8 @@ import torch
 import yaml
 
 import main
-from benchmarks.sweep_demo import PRESET
+from benchmarks.sweep_demo import PLACES, choose
+from benchmarks.trial import ROOT, read_rows, text
 from core.config import MainConfig
 from core.datasets import open_dataset
 from core.flags import from_dict, read_preset, to_dict
@@ -40,9 +41,11 @@ def test_the_judging_classifiers_are_small_right_and_of_their_cards_architecture
     assert (predictions == labels).double().mean() > 0.88
 
 
-def test_the_presets_settings_are_those_of_the_sweep():
+def test_the_presets_settings_are_those_that_the_rule_chooses_from_the_sweep():
+    chosen = choose(read_rows(ROOT / "benchmarks/results/sweep_demo.csv"))
     given = read_preset(MainConfig, "fashion")
-    assert {name: given[name] for name in PRESET} == PRESET
+    assert {name: text(given[name]) for name in PLACES} == {name: chosen[name] for name in PLACES}
+    assert given["attack_iterations"] == int(chosen["iterations"])
 
 
 def test_the_diffusion_model_is_small_and_fits_the_preset():
