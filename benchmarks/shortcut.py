@@ -183,7 +183,7 @@ def draw(found: dict, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder to write into")
-    parser.add_argument("--photographs", type=int, default=16, help="of each class, at most")
+    parser.add_argument("--photographs", type=int, default=32, help="of each class, at most")
     parser.add_argument("--iterations", type=int, help="of the attack; default: the preset's")
     parser.add_argument("--use_fp16", action="store_true", help="half precision in the U-Net's torso")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
