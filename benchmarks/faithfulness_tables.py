@@ -63,8 +63,8 @@ def cell(row: Row, name: str) -> str:
 
 def span(rows: Sequence[Row], name: str) -> str:
     values = [float(row[name]) for row in rows if row[name]]
-    digits = DIGITS.get(name, 2)
-    return f"{min(values):.{digits}f} to {max(values):.{digits}f}" if values else "n/a"
+    ends = dict.fromkeys(f"{end(values):.{DIGITS.get(name, 2)}f}" for end in (min, max)) if values else ["n/a"]
+    return " to ".join(ends)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
