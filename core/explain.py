@@ -69,7 +69,7 @@ def explain(
 
     image: (N, 3, H, W) in [0, 1].  label: (N,), -1 where unknown, which is the default.
     indices: (N) numbers of the pictures, which their noise depends on; default 0 .. N - 1.
-    label_target: see ``choose_targets``.  diffusion: already respaced as ``sampling`` says.
+    label_target: see ``choose_targets``.  diffusion: already respaced as ``sampling`` says of the attack's filter.
     class_cond: the denoiser takes the target as its class.
     region: (N or 1, 1, H, W) bool, where a picture may change; outside it both results equal it to the bit.
     Raises ValueError for a target outside the classifier's outputs and NonFiniteError if a network returns NaN.

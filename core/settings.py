@@ -88,9 +88,15 @@ def make_settings(post: PostConfig, source: Source) -> list[Setting]:
 
 def by_itself(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of a refinement alone, which says its steps by the flags that main.py has for the attack's filter."""
-    own = {name: flags[name] for name in OF_REFINEMENT if flags.get(name) not in (None, SAME, (SAME,), -1, (-1,))}
+    own = {name: flags[name] for name in OF_REFINEMENT if is_own(flags.get(name))}
     left = {name: value for name, value in flags.items() if name not in OF_REFINEMENT}
     return {**left, **{OF_REFINEMENT[name]: value for name, value in own.items()}}
+
+
+def is_own(value: Any) -> bool:
+    """Whether a refinement's value, or the first of several, is not said to be the attack's."""
+    first = value[0] if isinstance(value, tuple) else value
+    return first not in (None, SAME) and not (isinstance(first, float) and first < 0)
 
 
 def tell_whose_steps(given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:

@@ -40,6 +40,11 @@ def test_a_run_whose_refinement_has_steps_of_its_own_gives_its_counterfactuals_a
     assert max(np.abs(again[name] - run[name]).max() for name in run) <= 1
 
 
+def test_steps_that_are_said_to_be_the_attacks_are_the_runs_own(refinery):
+    refinery.refine("--refine_timestep_respacing", "same", refine_time_fraction=-0.5)
+    assert [path.name for path in refinery.results().glob("all_filtered_*")] == [OWN]
+
+
 def test_the_refinements_own_steps_can_be_given_as_main_py_takes_them(refinery, capsys):
     refinery.refine("--refine_timestep_respacing", 20, 25, timestep_respacing=10, sampling_time_fraction=0.4)
     names = sorted(path.name for path in refinery.results().glob("all_filtered_*"))
