@@ -184,15 +184,21 @@ def write_tables(config: MainConfig, results: ResultFolder, indices: Container[i
 
 def write_tables_of(config: MainConfig, results: ResultFolder, records: list[Record], *, skipped: int) -> None:
     """The same over these records, with the number of pictures that could not be read."""
-    summary = summarise(records, skipped=skipped)
-    if config.region.region:
-        where = ("everywhere but " if config.region.region_invert else "") + config.region.region
-        summary["region"] = {"where": where, "flip rate": summary["explanation"]["cf"]}
+    summary = summary_of(records, skipped=skipped, flags=to_dict(config))
     atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summary)
     rows = [record.row() for record in records]
     atomic.write_csv(results.root / chunk_name(config, "results.csv"), rows, list(rows[0]))
     if config.output.save_images:
         draw_sheet(results, records, stored_classes(results), results.root / chunk_name(config, "sheet.png"))
+
+
+def summary_of(records: Sequence[Record], *, skipped: int, flags: Mapping[str, Any]) -> dict:
+    """What summary.yaml holds.  flags: of the run; those that config.yaml holds will do."""
+    summary = summarise(records, skipped=skipped)
+    if region := flags.get("region"):
+        where = ("everywhere but " if flags["region_invert"] else "") + region
+        summary["region"] = {"where": where, "flip rate": summary["explanation"]["cf"]}
+    return summary
 
 
 def summary_table(summary: dict) -> str:

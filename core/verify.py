@@ -13,12 +13,12 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from core.experiment import read_config
+from core.experiment import read_config, summary_of
 from core.flags import UserError
 from core.layout import ResultFolder, fingerprint, no_such_experiment, read_record
 from core.locks import hold
 from core.notices import now, owner
-from core.records import Record, summarise
+from core.records import Record
 
 ROUNDING = 1 / 255  # what storing with 8 bits may change of a distance
 
@@ -41,14 +41,14 @@ def verify(results: ResultFolder) -> list[Finding]:
         raise no_such_experiment(results.output, results.exp_name)
     if not results.records_folder.is_dir():
         raise UserError(f"{results.root}: has no records; it is not a folder of main.py")
-    read_config(results.root)
+    flags = read_config(results.root)["flags"]
     with hold(results.log):
         finished, skipped, findings = check_records(results)
         damaged = {finding.damaged for finding in findings}
         findings += check_strays(results, finished.keys() | skipped | damaged)
         for table in sorted(results.root.glob("*results.csv")):
             findings += check_tables(table, table.with_name(table.name.replace("results.csv", "summary.yaml")),
-                                     finished, damaged)  # fmt: skip
+                                     finished, damaged, flags)  # fmt: skip
         if finished and not list(results.tables()):
             findings.append(Finding("there is no table of the finished pictures; the next run writes it"))
         move_aside(results, findings)
@@ -157,7 +157,9 @@ def check_strays(results: ResultFolder, known: set[int]) -> Iterator[Finding]:
                 yield Finding(f"{path}: belongs to no finished picture", (path,))
 
 
-def check_tables(table: Path, summary: Path, finished: dict[int, Record], damaged: set[int]) -> Iterator[Finding]:
+def check_tables(
+    table: Path, summary: Path, finished: dict[int, Record], damaged: set[int], flags: dict
+) -> Iterator[Finding]:
     """Whether results.csv and summary.yaml, of the whole or of a chunk, say what the records say."""
     try:
         with open(table, newline="") as file:
@@ -173,7 +175,7 @@ def check_tables(table: Path, summary: Path, finished: dict[int, Record], damage
         if index not in finished or row != as_text(finished[index].row()):
             yield Finding(f"{table}: picture {index:07d} is not as its record says", (table, summary))
             return
-    if not rows or told != summarise([finished[index] for index in rows], skipped=skipped):
+    if not rows or told != summary_of([finished[index] for index in rows], skipped=skipped, flags=flags):
         yield Finding(f"{summary}: is not the mean over {table.name}", (table, summary))
 
 

@@ -10,6 +10,8 @@ from toys import CLASSES, SIDE, Workshop, tree, write_pictures
 
 from core.config import MainConfig
 from core.flags import read_preset
+from core.layout import ResultFolder
+from core.verify import verify
 
 
 @pytest.fixture
@@ -67,6 +69,12 @@ def test_the_saved_pictures_are_the_original_outside_the_region(workshop, method
 def test_a_rectangle_beyond_the_pictures_is_told(workshop, capsys):
     workshop.run(region="0,5,99,8", num_samples=1)
     assert "--region 0,5,99,8: reaches beyond the pictures, which are 8 x 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_whole_experiment_with_a_region_is_found_whole(workshop, invert):
+    workshop.run(region="0,4,8,8", region_invert=invert, num_samples=2)
+    assert verify(ResultFolder(workshop.output, "exp")) == []
 
 
 def test_an_inverted_region_is_what_may_not_change(workshop):
