@@ -21,7 +21,7 @@ def main(argv=None) -> int:
     training, device = config.training, choose_device(config.device.device, config.device.gpu)
     images = open_classes(config, config.pictures.data_dir, "--data_dir")
     torch.manual_seed(config.device.seed)
-    network = build_classifier(training.arch, len(images.class_names)).to(device, memory_format=torch.channels_last)
+    network = build_classifier(training.arch, len(images.class_names)).to(device)
     pictures, labels = decode_all(images, config.device.num_workers)
     train(network, pictures, labels, config, device)
     save_classifier(

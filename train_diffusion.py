@@ -18,7 +18,7 @@ from core.datasets import ImageSet, UnreadableImage, celeba_attributes, open_dat
 from core.filtering import to_diffusion, to_image
 from core.flags import UserError, parse, run_script, to_dict
 from core.recording import to_pil
-from core.runtime import choose_device, notice
+from core.runtime import choose_device, half_precision, notice
 from guided_diffusion.checkpoint import build_unet
 from guided_diffusion.gaussian_diffusion import make_diffusion
 from guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
@@ -74,7 +74,7 @@ def make_trainer(config: TrainDiffusionConfig, images: ImageSet) -> tuple[Traine
     options = TrainingOptions(
         seed=config.device.seed,
         init_step=None if training.init_step == -1 else training.init_step,
-        precision=torch.bfloat16 if config.model.use_fp16 else torch.float32,
+        precision=half_precision(device, on_cuda=torch.bfloat16) if config.model.use_fp16 else torch.float32,
         use_kl=config.diffusion.use_kl,
         rescale_learned_sigmas=config.diffusion.rescale_learned_sigmas,
         **{

@@ -195,7 +195,9 @@ class ModelConfig:
     use_scale_shift_norm: bool = flag(True, "time embedding scales and shifts the normalised features")
     resblock_updown: bool = flag(False, "residual blocks resample, instead of convolutions")
     use_new_attention_order: bool = flag(False, "qkv channels ordered q, k, v first instead of heads first")
-    use_fp16: bool = flag(False, "half precision in the U-Net's torso: float16 on CUDA, bfloat16 elsewhere")
+    use_fp16: bool = flag(
+        False, "half precision in the U-Net's torso: float16 on CUDA, else bfloat16 where that is fast"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,12 +29,20 @@ def choose_device(device: str, gpu: int) -> torch.device:
     return torch.device("cuda", gpu)
 
 
-def half_precision(device: torch.device) -> torch.dtype:
+def half_precision(device: torch.device, *, on_cuda: torch.dtype = torch.float16) -> torch.dtype:
     """What ``--use_fp16`` means on a device."""
     if device.type == "cuda":
-        return torch.float16
+        return on_cuda
+    if device.type == "cpu" and not computes_bfloat16():
+        notice("--use_fp16 True is float32 here: this CPU has no instructions for bfloat16, which would be slower")
+        return torch.float32
     notice(f"--use_fp16 True is bfloat16 on {device.type}")
     return torch.bfloat16
+
+
+def computes_bfloat16() -> bool:
+    """Whether the CPU has instructions for it; without them convolutions take many times as long as in float32."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def make_deterministic() -> None:
