@@ -1,6 +1,8 @@
 """Every flag of main.py and the training scripts, declared once.  Imports no torch, which takes seconds."""
 
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any
 
 from core.flags import flag, label, names_a_file, part
 
@@ -170,14 +172,7 @@ class SamplingConfig:
     @property
     def of_refinement(self) -> "SamplingConfig":
         """What the refinement takes, said by the flags that the attack's filter has."""
-        respacing, fraction = self.refine_timestep_respacing, self.refine_time_fraction
-        return replace(
-            self,
-            timestep_respacing=self.timestep_respacing if respacing == SAME else respacing,
-            sampling_time_fraction=self.sampling_time_fraction if fraction < 0 else fraction,
-            refine_timestep_respacing=SAME,
-            refine_time_fraction=-1.0,
-        )
+        return SamplingConfig(**by_itself(vars(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +236,19 @@ OF_REFINEMENT = {
     "refine_time_fraction": "sampling_time_fraction",
 }
 """Flags of a refinement that follows an attack, and those that say the same of one by itself."""
+
+
+def by_itself(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a refinement alone, which says its steps by the flags that main.py has for the attack's filter."""
+    own = {name: flags[name] for name in OF_REFINEMENT if is_own(flags.get(name))}
+    left = {name: value for name, value in flags.items() if name not in OF_REFINEMENT}
+    return {**left, **{OF_REFINEMENT[name]: value for name, value in own.items()}}
+
+
+def is_own(value: Any) -> bool:
+    """Whether a refinement's value, or the first of several, is not said to be the attack's."""
+    first = value[0] if isinstance(value, tuple) else value
+    return first not in (None, SAME) and not (isinstance(first, float) and first < 0)
 
 
 def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:

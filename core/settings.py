@@ -17,7 +17,6 @@ import yaml
 
 from core.config import (
     OF_REFINEMENT,
-    SAME,
     SWEPT,
     AttackConfig,
     DataConfig,
@@ -28,6 +27,7 @@ from core.config import (
     RegionConfig,
     SamplingConfig,
     WeightsConfig,
+    by_itself,
 )
 from core.datasets import BINARY
 from core.experiment import CONFIG, WEIGHTS, described_flags, weight_digests
@@ -84,19 +84,6 @@ def make_settings(post: PostConfig, source: Source) -> list[Setting]:
     own = run or first_setting(source) or Baseline(to_dict(configs[0]), settings[0].digests)
     named = {folder_name(setting, own): setting for setting in settings}  # a value may be given twice
     return [within(setting, name) for name, setting in named.items()]
-
-
-def by_itself(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of a refinement alone, which says its steps by the flags that main.py has for the attack's filter."""
-    own = {name: flags[name] for name in OF_REFINEMENT if is_own(flags.get(name))}
-    left = {name: value for name, value in flags.items() if name not in OF_REFINEMENT}
-    return {**left, **{OF_REFINEMENT[name]: value for name, value in own.items()}}
-
-
-def is_own(value: Any) -> bool:
-    """Whether a refinement's value, or the first of several, is not said to be the attack's."""
-    first = value[0] if isinstance(value, tuple) else value
-    return first not in (None, SAME) and not (isinstance(first, float) and first < 0)
 
 
 def tell_whose_steps(given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:

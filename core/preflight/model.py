@@ -266,12 +266,12 @@ def measure_batch(trial: Trial, cost: CostCheck, batch: int, budget: Budget) -> 
         grad_fn = make_grad_fn(objective, trial.filter, image, trial.noise, attack, trial.indices)
         changed = (image - attack.attack_step / 255 * grad_fn(image, 0).sign()).clamp(0, 1)
         finish(device)
-    attacked, noise = budget.clock(), trial.noise(REFINEMENT)
+    attacked, noise, refiner = budget.clock(), trial.noise(REFINEMENT), trial.refiner
     inpaint, dilation = sampling.sampling_inpaint, sampling.sampling_dilation
-    refined = refine(trial.refiner, image, changed, noise, inpaint=inpaint, dilation=dilation).counterfactual
+    refined = refine(refiner, image, changed, noise, inpaint=inpaint, dilation=dilation).counterfactual
     finish(device)
     refinement = (budget.clock() - attacked) / batch
-    check_finite(refined, "the refinement", trial.refiner, changed, noise, trial.indices)
+    check_finite(refined, "the refinement", refiner, changed, noise, trial.indices)
     peak = peak_memory(device)
     if peak != before:
         growth = (peak - base) // batch

@@ -234,9 +234,10 @@ def filter_lines(report: Report) -> Iterator[str]:
     if not trial.filter.steps:
         yield "none: --sampling_time_fraction is 0"
         return
-    yield steps_of(trial.filter)
-    if (own := steps_of(trial.refiner)) != steps_of(trial.filter):
-        yield f"in the refinement {own}"
+    attack, refinement = steps_of(trial.filter), steps_of(trial.refiner)
+    yield attack
+    if refinement != attack:
+        yield f"in the refinement {refinement}"
     if check:
         n, kept = len(check.kept), sum(check.kept)
         before, after = (sum(values) / n for values in (check.before, check.after))
