@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from core.config import group
-from core.datasets import celeba_attributes
-from core.flags import UserError, flag, parse, run_script
-from core.metrics import cd, mnac
-from core.metrics.command import (
+from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.data.datasets import celeba_attributes
+from ace_counterfactuals.core.evaluation.metrics import cd, mnac
+from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
     OracleConfig,
     ResultsConfig,
@@ -15,8 +15,8 @@ from core.metrics.command import (
     shown,
     write_figures,
 )
-from core.results import FLIPPED, pair_features
-from models.oracles import load_oracle
+from ace_counterfactuals.core.runs.results import FLIPPED, pair_features
+from ace_counterfactuals.models.oracles import load_oracle
 
 
 @dataclass(frozen=True, kw_only=True)

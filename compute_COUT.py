@@ -3,15 +3,21 @@
 from dataclasses import dataclass
 
 import torch
-
-from core.config import group
-from core.datasets import BINARY, DATASETS
-from core.flags import UserError, flag, parse, run_script
-from core.metrics import cout
-from core.metrics.command import ComputeConfig, ResultsConfig, make_reader, open_pairs, shown, write_figures
-from core.results import CORRECT
-from models import classifiers
-from models.loading import WeightsError
+from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.data.datasets import BINARY, DATASETS
+from ace_counterfactuals.core.evaluation.metrics import cout
+from ace_counterfactuals.core.evaluation.metrics.command import (
+    ComputeConfig,
+    ResultsConfig,
+    make_reader,
+    open_pairs,
+    shown,
+    write_figures,
+)
+from ace_counterfactuals.core.runs.results import CORRECT
+from ace_counterfactuals.models import classifiers
+from ace_counterfactuals.models.loading import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,16 @@
 """Face verification accuracy (FVA), and face similarity: the mean cosine of VGGFace2's features (FS)."""
 
-from core.flags import parse, run_script
-from core.metrics import fva
-from core.metrics.command import NetworkMetricConfig, make_reader, open_pairs, shown, write_figures
-from core.results import FLIPPED, pair_features
-from models.vggface2 import load_vggface2
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.evaluation.metrics import fva
+from ace_counterfactuals.core.evaluation.metrics.command import (
+    NetworkMetricConfig,
+    make_reader,
+    open_pairs,
+    shown,
+    write_figures,
+)
+from ace_counterfactuals.core.runs.results import FLIPPED, pair_features
+from ace_counterfactuals.models.vggface2 import load_vggface2
 
 
 def main(argv=None) -> int:

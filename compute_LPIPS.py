@@ -4,14 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-from core.config import group
-from core.flags import UserError, flag, parse, run_script
-from core.metrics import lpips
-from core.metrics.command import ComputeConfig, ResultsConfig, make_reader, shown, write_figures
-from core.results import EVERY, read_pairs
-from core.runtime import notice
-from models.perceptual import load_lpips
+from ace_counterfactuals.core.base.runtime import notice
+from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.evaluation.metrics import lpips
+from ace_counterfactuals.core.evaluation.metrics.command import (
+    ComputeConfig,
+    ResultsConfig,
+    make_reader,
+    shown,
+    write_figures,
+)
+from ace_counterfactuals.core.runs.results import EVERY, read_pairs
+from ace_counterfactuals.models.perceptual import load_lpips
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from core.config import group
-from core.flags import parse, run_script
-from core.metrics import mnac
-from core.metrics.command import (
+from ace_counterfactuals.core.base.settings import group
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.evaluation.metrics import mnac
+from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
     OracleConfig,
     ResultsConfig,
@@ -14,8 +14,8 @@ from core.metrics.command import (
     shown,
     write_figures,
 )
-from core.results import FLIPPED, pair_features
-from models.oracles import load_oracle
+from ace_counterfactuals.core.runs.results import FLIPPED, pair_features
+from ace_counterfactuals.models.oracles import load_oracle
 
 
 @dataclass(frozen=True, kw_only=True)

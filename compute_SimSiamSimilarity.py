@@ -1,10 +1,16 @@
 """SimSiam similarity (S3): the mean cosine of SimSiam's outputs on originals and counterfactuals."""
 
-from core.flags import parse, run_script
-from core.metrics import simsiam
-from core.metrics.command import NetworkMetricConfig, make_reader, open_pairs, shown, write_figures
-from core.results import CORRECT, pair_features
-from models.simsiam import load_simsiam
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.evaluation.metrics import simsiam
+from ace_counterfactuals.core.evaluation.metrics.command import (
+    NetworkMetricConfig,
+    make_reader,
+    open_pairs,
+    shown,
+    write_figures,
+)
+from ace_counterfactuals.core.runs.results import CORRECT, pair_features
+from ace_counterfactuals.models.simsiam import load_simsiam
 
 
 def main(argv=None) -> int:

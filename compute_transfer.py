@@ -3,13 +3,20 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.config import group
-from core.datasets import DATASETS
-from core.flags import UserError, flag, parse, run_script
-from core.metrics.command import ComputeConfig, ResultsConfig, make_reader, open_pairs, shown, write_figures
-from core.metrics.transfer import Transfer, transfer
-from core.metrics.unseen import Attacked, ask_unseen, attacked_classifier, load_unseen
-from core.results import FLIPPED, find_experiment
+from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.data.datasets import DATASETS
+from ace_counterfactuals.core.evaluation.metrics.command import (
+    ComputeConfig,
+    ResultsConfig,
+    make_reader,
+    open_pairs,
+    shown,
+    write_figures,
+)
+from ace_counterfactuals.core.evaluation.metrics.transfer import Transfer, transfer
+from ace_counterfactuals.core.evaluation.metrics.unseen import Attacked, ask_unseen, attacked_classifier, load_unseen
+from ace_counterfactuals.core.runs.results import FLIPPED, find_experiment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,11 @@
 Without any weights: flip rate, distances, mask area, and COUT with the run's own classifier.
 """
 
-from core.evaluation import tables
-from core.evaluation.config import EvaluateConfig
-from core.evaluation.run import evaluate
-from core.flags import parse, run_script
-from core.report import write_report
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.evaluation import tables
+from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+from ace_counterfactuals.core.evaluation.run import evaluate
+from ace_counterfactuals.core.report import write_report
 
 
 def main(argv=None) -> int:

@@ -6,12 +6,12 @@ What imports torch is imported when it is needed: --status answers without it, a
 from pathlib import Path
 
 import yaml
-
-from core.config import MainConfig
-from core.flags import UserError, parse, run_script
-from core.launchers import AUTO, place, run_part
-from core.layout import ResultFolder
-from core.status import status
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.cli.launchers import AUTO, place, run_part
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.status import status
 
 
 def main(argv=None) -> int:
@@ -24,8 +24,8 @@ def main(argv=None) -> int:
 
 
 def check(config: MainConfig) -> int:
-    from core.preflight import preflight
-    from core.preflight.report import render
+    from ace_counterfactuals.core.preflight import preflight
+    from ace_counterfactuals.core.preflight.report import render
 
     report = preflight(config)
     print(render(report))
@@ -33,8 +33,8 @@ def check(config: MainConfig) -> int:
 
 
 def explain(config: MainConfig, *, automatic: bool) -> int:
-    from core.experiment import chunk_name, summary_table
-    from core.runs import run
+    from ace_counterfactuals.core.runs.experiment import chunk_name, summary_table
+    from ace_counterfactuals.core.runs.run import run
 
     results = run_part(run, config, automatic=automatic)
     if results is None:

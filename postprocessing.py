@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from core.config import PostConfig
-from core.flags import UserError, parse, run_script
-from core.launchers import AUTO, place, run_part
-from core.layout import REFINED, ResultFolder
-from core.status import status
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.cli.launchers import AUTO, place, run_part
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.postprocessing.config import PostConfig
+from ace_counterfactuals.core.runs.layout import REFINED, ResultFolder
+from ace_counterfactuals.core.runs.status import status
 
 
 def main(argv=None) -> int:
@@ -26,8 +27,8 @@ def status_of_all(results: ResultFolder) -> str:
 
 
 def refine(config: PostConfig, *, automatic: bool) -> int:
-    from core.postprocess import postprocess
-    from core.sweep import read_sweep, sweep_table
+    from ace_counterfactuals.core.postprocessing.postprocess import postprocess
+    from ace_counterfactuals.core.postprocessing.sweep import read_sweep, sweep_table
 
     refined = run_part(postprocess, config, automatic=automatic)
     if refined and refined.sweep:

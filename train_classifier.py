@@ -3,15 +3,15 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ace_counterfactuals.core.base.runtime import choose_device, notice
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, open_dataset, prefetch
+from ace_counterfactuals.core.training.config import TrainClassifierConfig
+from ace_counterfactuals.guided_diffusion.training import shuffled
+from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
 from torch import Tensor
 from tqdm import tqdm
-
-from core.config import TrainClassifierConfig
-from core.datasets import ImageSet, UnreadableImage, open_dataset, prefetch
-from core.flags import UserError, parse, run_script
-from core.runtime import choose_device, notice
-from guided_diffusion.training import shuffled
-from models.classifiers import build_classifier, save_classifier
 
 MEAN = STD = (0.5, 0.5, 0.5)
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
+from ace_counterfactuals.core.base.settings import UserError, to_dict
+from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, celeba_attributes, open_dataset, prefetch
+from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
+from ace_counterfactuals.core.runs.recording import to_pil
+from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
+from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
+from ace_counterfactuals.models.loading import load_weights, save_weights, state_dict
 from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
-
-from core import atomic
-from core.config import TrainDiffusionConfig
-from core.datasets import ImageSet, UnreadableImage, celeba_attributes, open_dataset, prefetch
-from core.filtering import to_diffusion, to_image
-from core.flags import UserError, parse, run_script, to_dict
-from core.recording import to_pil
-from core.runtime import choose_device, half_precision, notice
-from guided_diffusion.checkpoint import build_unet
-from guided_diffusion.gaussian_diffusion import make_diffusion
-from guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
-from models.loading import load_weights, save_weights, state_dict
 
 SAMPLES, SAMPLE_STEPS = 32, "50"
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 

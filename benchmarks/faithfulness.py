@@ -17,6 +17,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.method.config import AttackConfig
+from ace_counterfactuals.core.method.explain import noise_source
+from ace_counterfactuals.core.method.noise import REFINEMENT
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.setup import Networks, load_networks, open_images
 from torch import Tensor
 
 from benchmarks.faithfulness_tables import draw, table
@@ -37,11 +43,6 @@ from benchmarks.trial import (
     refined,
     write_rows,
 )
-from core import atomic
-from core.config import AttackConfig, MainConfig
-from core.explain import noise_source
-from core.noise import REFINEMENT
-from core.setup import Networks, load_networks, open_images
 
 UNSEEN = {"a": ROOT / "demo/unseen_a.pt", "b": ROOT / "demo/unseen_b.pt"}
 SEEDS = (4, 5, 6)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-
-from core import atomic
+from ace_counterfactuals.core.base import atomic
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

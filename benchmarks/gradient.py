@@ -19,13 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.nn.functional as F
-
-from core.filtering import Filter
-from core.gradients import chain_gradient, checkpointed_gradient, plain_gradient, shortcut_gradient
-from core.noise import image_noise
-from guided_diffusion.checkpoint import build_unet
-from guided_diffusion.gaussian_diffusion import make_diffusion
-from models.classifiers import build_classifier
+from ace_counterfactuals.core.method.filtering import Filter
+from ace_counterfactuals.core.method.gradients import (
+    chain_gradient,
+    checkpointed_gradient,
+    plain_gradient,
+    shortcut_gradient,
+)
+from ace_counterfactuals.core.method.noise import image_noise
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
+from ace_counterfactuals.models.classifiers import build_classifier
 
 UNET = {
     "num_res_blocks": 1,

@@ -20,13 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.nn.functional as F
-
-from core.config import AttackConfig, SamplingConfig
-from core.explain import explain
-from core.layout import ResultFolder
-from core.pictures import decode, to_tensor
-from core.recording import draw_pictures, make_record
-from guided_diffusion.gaussian_diffusion import make_diffusion
+from ace_counterfactuals.core.data.pictures import decode, to_tensor
+from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
+from ace_counterfactuals.core.method.explain import explain
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 
 ROOT = Path(__file__).resolve().parent.parent
 UNTIL_FIRST = """

@@ -19,21 +19,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.data.datasets import ImageSet, open_dataset
+from ace_counterfactuals.core.evaluation.metrics import distances
+from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
+from ace_counterfactuals.core.method.explain import explain
+from ace_counterfactuals.core.method.objectives import predict
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.recording import to_pil
+from ace_counterfactuals.core.runs.setup import Networks, load_networks
+from ace_counterfactuals.models.classifiers import Classifier
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks.mark import CARRIER, CLASSES, has_mark, level, plant, ratio_interval, share_of_change
 from benchmarks.trial import RESULTS, ROOT, demo_config, interval, write_rows
-from core import atomic
-from core.config import MainConfig
-from core.datasets import ImageSet, open_dataset
-from core.explain import explain
-from core.metrics import distances
-from core.metrics.intervals import wilson
-from core.objectives import predict
-from core.recording import to_pil
-from core.setup import Networks, load_networks
-from models.classifiers import Classifier
 
 NETWORKS = ROOT / "demo/shortcut"
 CLASSIFIERS = ("tainted", "control")

@@ -19,6 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from ace_counterfactuals.core.method.config import OF_REFINEMENT, SAME
+from ace_counterfactuals.core.runs.setup import load_networks, open_images
 
 from benchmarks.trial import (
     BATCH,
@@ -38,8 +40,6 @@ from benchmarks.trial import (
     text,
     write_rows,
 )
-from core.config import OF_REFINEMENT, SAME
-from core.setup import load_networks, open_images
 
 SEED = 4
 

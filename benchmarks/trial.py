@@ -6,23 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.presets import read_preset
+from ace_counterfactuals.core.base.settings import from_dict
+from ace_counterfactuals.core.data.datasets import ImageSet
+from ace_counterfactuals.core.evaluation.metrics import distances
+from ace_counterfactuals.core.evaluation.metrics.fid import Gaussian, fit, frechet_distance
+from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
+from ace_counterfactuals.core.evaluation.metrics.transfer import judge, transfer
+from ace_counterfactuals.core.method.attacks import make_attack
+from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
+from ace_counterfactuals.core.method.explain import (
+    filter_steps,
+    make_grad_fn,
+    make_objective,
+    noise_source,
+    refining_filter,
+)
+from ace_counterfactuals.core.method.filtering import Filter, refine
+from ace_counterfactuals.core.method.noise import REFINEMENT
+from ace_counterfactuals.core.method.objectives import predict
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.setup import Networks
+from ace_counterfactuals.models.classifiers import Classifier, load_classifier
 from torch import Tensor
-
-from core import atomic
-from core.attacks import make_attack
-from core.config import AttackConfig, MainConfig, SamplingConfig
-from core.datasets import ImageSet
-from core.explain import filter_steps, make_grad_fn, make_objective, noise_source, refining_filter
-from core.filtering import Filter, refine
-from core.flags import from_dict, read_preset
-from core.metrics import distances
-from core.metrics.fid import Gaussian, fit, frechet_distance
-from core.metrics.intervals import wilson
-from core.metrics.transfer import judge, transfer
-from core.noise import REFINEMENT
-from core.objectives import predict
-from core.setup import Networks
-from models.classifiers import Classifier, load_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results/benchmarks"  # what is committed lies in benchmarks/results

@@ -8,11 +8,18 @@ from typing import Any
 
 import torch
 import torchvision
+from ace_counterfactuals.models.loading import (
+    WeightsError,
+    check_fit,
+    describe,
+    load_into,
+    load_weights,
+    save_weights,
+    state_dict,
+)
+from ace_counterfactuals.models.small import FAMILIES
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-
-from models.loading import WeightsError, check_fit, describe, load_into, load_weights, save_weights, state_dict
-from models.small import FAMILIES
 
 FORMAT, VERSION = "ace-classifier", 1
 FLAG = "--classifier_path"

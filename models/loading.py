@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from ace_counterfactuals.models.archives import PLAIN_VALUES, reader
+from ace_counterfactuals.models.describe import describe
+from ace_counterfactuals.models.unpickle import Malformed, Refused
 from torch import Tensor, nn
-
-from models.archives import PLAIN_VALUES, reader
-from models.describe import describe
-from models.unpickle import Malformed, Refused
 
 __all__ = ["WeightsError", "check_fit", "describe", "digest", "load_into", "load_weights", "save_weights", "state_dict"]
 

@@ -2,11 +2,10 @@
 
 import torch
 import torch.nn.functional as F
+from ace_counterfactuals.models.classifiers import Classifier, is_ours, open_ours
+from ace_counterfactuals.models.loading import WeightsError, describe, load_into, load_weights, state_dict
+from ace_counterfactuals.models.resnets import build_caffe_resnet50, from_caffe
 from torch import Tensor, nn
-
-from models.classifiers import Classifier, is_ours, open_ours
-from models.loading import WeightsError, describe, load_into, load_weights, state_dict
-from models.resnets import build_caffe_resnet50, from_caffe
 
 FLAG = "--oracle-path"
 BGR_MEAN = (131.0912, 103.8827, 91.4953)  # in this order, the reverse of FVA's: so the CelebA oracle was trained

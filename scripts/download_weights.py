@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import yaml
-
-from core.flags import Parser, UserError, read_preset, run_script
+from ace_counterfactuals.core.base.presets import read_preset
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.cli.parsing import Parser, run_script
 
 TABLE = Path(__file__).with_name("weights.yaml")
 ATTEMPTS = 5  # as long as each brings the download further
@@ -185,7 +186,7 @@ def size(path: Path) -> int:
 
 
 def check_bytes(part: Path, known: Weights | None) -> None:
-    from models.loading import digest
+    from ace_counterfactuals.models.loading import digest
 
     if known and known.bytes and size(part) != known.bytes:
         raise ValueError(f"has {size(part):,} bytes, wanted {known.bytes:,}; removed, fetch it again")
@@ -229,12 +230,12 @@ def keep_or_remove(part: Path, target: Path, entry: Weights) -> str:
 
 def verify(path: Path, entry: Weights) -> str:
     """Load the file as the network that it should be.  Raises ValueError if it is another or none."""
-    from models.classifiers import LOGITS, load_classifier
-    from models.inception import load_inception
-    from models.loading import describe, digest, load_weights, state_dict
-    from models.oracles import load_oracle
-    from models.simsiam import load_simsiam
-    from models.vggface2 import load_vggface2
+    from ace_counterfactuals.models.classifiers import LOGITS, load_classifier
+    from ace_counterfactuals.models.inception import load_inception
+    from ace_counterfactuals.models.loading import describe, digest, load_weights, state_dict
+    from ace_counterfactuals.models.oracles import load_oracle
+    from ace_counterfactuals.models.simsiam import load_simsiam
+    from ace_counterfactuals.models.vggface2 import load_vggface2
 
     loaders = {"vggface2": load_vggface2, "simsiam": load_simsiam, "inception": load_inception}
     state = state_dict(load_weights(path), name=str(path))
@@ -253,9 +254,9 @@ def verify(path: Path, entry: Weights) -> str:
 
 def check_unet(state: Mapping, preset: str, path: str) -> None:
     """A whole U-Net, which fits the flags of the preset where there is one."""
-    from core.config import MainConfig
-    from core.flags import to_dict
-    from guided_diffusion.checkpoint import build_unet, suggest_flags
+    from ace_counterfactuals.core.base.settings import to_dict
+    from ace_counterfactuals.core.runs.config import MainConfig
+    from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, suggest_flags
 
     told = read_preset(MainConfig, preset) if preset else suggest_flags(state, 256, path)
     build_unet(to_dict(MainConfig()) | told, state, path)

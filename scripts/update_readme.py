@@ -5,9 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from core.config import MainConfig, PostConfig
-from core.evaluation.config import EvaluateConfig
-from core.flags import flags_table
+from ace_counterfactuals.core.cli.parsing import flags_table
+from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+from ace_counterfactuals.core.postprocessing.config import PostConfig
+from ace_counterfactuals.core.runs.config import MainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": MainConfig, "docs/postprocessing.md": PostConfig, "docs/metrics.md": EvaluateConfig}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from core.flags import Parser, run_script
-from core.layout import ResultFolder
-from core.verify import verify
+from ace_counterfactuals.core.cli.parsing import Parser, run_script
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.verify import verify
 
 
 def main(argv=None) -> int:

@@ -14,10 +14,9 @@ import pytest
 import torch
 import torchvision
 
-torch.set_num_threads(1)
+from tests.support.paths import GOLDEN, SHARED
 
-GOLDEN = Path(__file__).parent / "golden"
-SHARED = Path(__file__).parents[2] / "shared" / "golden"  # the ImageNet head is too large for this repository
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):

@@ -1,13 +1,11 @@
 """The README says what the code does."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from scripts.update_readme import PAGES, updated
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-
-from core.runtime import notice
+from ace_counterfactuals.core.base.runtime import notice
 
 FORMAT, VERSION = "ace-cache", 1
 KEY, PART = 32, 2**24

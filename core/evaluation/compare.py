@@ -5,15 +5,14 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-
-from core.evaluation.cache import Store, joined
-from core.evaluation.figures import Answers, mean_figure
-from core.evaluation.meanings import LENGTH, MEANINGS, key_of
-from core.evaluation.model import Difference, Figure
-from core.evaluation.passes import Job, Task
-from core.metrics import frechet, intervals
-from core.metrics.sfid import SPLITS
-from core.results import EVERY, FLIPPED, Pair
+from ace_counterfactuals.core.evaluation.cache import Store, joined
+from ace_counterfactuals.core.evaluation.figures import Answers, mean_figure
+from ace_counterfactuals.core.evaluation.meanings import LENGTH, MEANINGS, key_of
+from ace_counterfactuals.core.evaluation.metrics import frechet, intervals
+from ace_counterfactuals.core.evaluation.metrics.sfid import SPLITS
+from ace_counterfactuals.core.evaluation.model import Difference, Figure
+from ace_counterfactuals.core.evaluation.passes import Job, Task
+from ace_counterfactuals.core.runs.results import EVERY, FLIPPED, Pair
 
 FEWEST = 4  # so that each half has two
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from core.config import DeviceConfig, group
-from core.datasets import DATASETS
-from core.flags import flag
+from ace_counterfactuals.core.base.config import DeviceConfig
+from ace_counterfactuals.core.base.settings import flag, group
+from ace_counterfactuals.core.data.datasets import DATASETS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
-from core.evaluation.cache import joined
-from core.evaluation.meanings import key_of, make_figure
-from core.evaluation.model import Figure
-from core.evaluation.passes import Task
-from core.evaluation.plan import Plan
-from core.evaluation.read import outcome_kind
-from core.flags import UserError
-from core.metrics import cd, flips, fva, intervals, mnac
-from core.metrics.transfer import Verdicts, transfer
-from core.metrics.unseen import judge_known
-from core.records import Outcome
-from core.results import CORRECT, EVERY, FLIPPED, Pair, Population
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.evaluation.cache import joined
+from ace_counterfactuals.core.evaluation.meanings import key_of, make_figure
+from ace_counterfactuals.core.evaluation.metrics import cd, flips, fva, intervals, mnac
+from ace_counterfactuals.core.evaluation.metrics.transfer import Verdicts, transfer
+from ace_counterfactuals.core.evaluation.metrics.unseen import judge_known
+from ace_counterfactuals.core.evaluation.model import Figure
+from ace_counterfactuals.core.evaluation.passes import Task
+from ace_counterfactuals.core.evaluation.plan import Plan
+from ace_counterfactuals.core.evaluation.read import outcome_kind
+from ace_counterfactuals.core.runs.records import Outcome
+from ace_counterfactuals.core.runs.results import CORRECT, EVERY, FLIPPED, Pair, Population
 
 MEAN, SHARE = "studentised bootstrap over pictures", "Wilson"
 SHARES = ("flip_rate", "fva")

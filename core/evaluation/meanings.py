@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.evaluation.model import Figure
+from ace_counterfactuals.core.evaluation.model import Figure
 
 INFINITY = float("inf")
 SHARE, COSINE, LENGTH = (0.0, 1.0), (-1.0, 1.0), (0.0, INFINITY)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.records import Likeliest
+from ace_counterfactuals.core.runs.records import Likeliest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,18 +6,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.data.datasets import BINARY
+from ace_counterfactuals.core.evaluation.cache import Store
+from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+from ace_counterfactuals.core.evaluation.metrics import cout, distances
+from ace_counterfactuals.core.evaluation.metrics.unseen import Attacked, aligned, load
+from ace_counterfactuals.core.evaluation.passes import Task
+from ace_counterfactuals.models import classifiers, inception, oracles, perceptual, simsiam, vggface2
+from ace_counterfactuals.models.features import architecture, load_features
+from ace_counterfactuals.models.loading import WeightsError, digest
 from torch import Tensor, nn
-
-from core.datasets import BINARY
-from core.evaluation.cache import Store
-from core.evaluation.config import EvaluateConfig
-from core.evaluation.passes import Task
-from core.flags import UserError
-from core.metrics import cout, distances
-from core.metrics.unseen import Attacked, aligned, load
-from models import classifiers, inception, oracles, perceptual, simsiam, vggface2
-from models.features import architecture, load_features
-from models.loading import WeightsError, digest
 
 FACES = ("CelebA", "CelebAMV", "CelebAHQ")
 HUB = "hub"

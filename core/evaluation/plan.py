@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from core.datasets import BINARY, celeba_attributes
-from core.evaluation.config import EvaluateConfig
-from core.evaluation.networks import FACES, Explained, Networks
-from core.evaluation.passes import Job, Task
-from core.evaluation.read import Source
-from core.flags import UserError
-from core.metrics.unseen import attacked_as_stored
-from core.results import CORRECT, EVERY, FLIPPED, Pair
-from core.runtime import notice
-from models.classifiers import cached_resnet50
-from models.loading import is_url
+from ace_counterfactuals.core.base.runtime import notice
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.data.datasets import BINARY, celeba_attributes
+from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+from ace_counterfactuals.core.evaluation.metrics.unseen import attacked_as_stored
+from ace_counterfactuals.core.evaluation.networks import FACES, Explained, Networks
+from ace_counterfactuals.core.evaluation.passes import Job, Task
+from ace_counterfactuals.core.evaluation.read import Source
+from ace_counterfactuals.core.runs.results import CORRECT, EVERY, FLIPPED, Pair
+from ace_counterfactuals.models.classifiers import cached_resnet50
+from ace_counterfactuals.models.loading import is_url
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 import yaml
-
-from core.experiment import CONFIG, read_config
-from core.flags import UserError
-from core.layout import FOLDERS, REFINED, ResultFolder
-from core.pictures import picture_names
-from core.records import KINDS, Record
-from core.results import Pair, find_experiment, picture_size, read_pairs, stored_originals
-from core.status import latest_selection, read_logs
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.data.pictures import picture_names
+from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
+from ace_counterfactuals.core.runs.layout import FOLDERS, REFINED, ResultFolder
+from ace_counterfactuals.core.runs.records import KINDS, Record
+from ace_counterfactuals.core.runs.results import Pair, find_experiment, picture_size, read_pairs, stored_originals
+from ace_counterfactuals.core.runs.status import latest_selection, read_logs
 
 LISTED = 5
 CHUNK = re.compile(r"c-(\d+)_(\d+)-summary\.yaml")

@@ -5,20 +5,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from core.datasets import BINARY
-from core.evaluation import compare, figures, sets
-from core.evaluation.config import EvaluateConfig
-from core.evaluation.figures import Answers
-from core.evaluation.model import Evaluation, Experiment, Figure, Picture
-from core.evaluation.networks import Networks
-from core.evaluation.passes import Job, Task, run_pass
-from core.evaluation.plan import Plan, make_plan
-from core.evaluation.read import MEND, Source, companions, open_source, outcome_kind, shortened
-from core.evaluation.tables import write_tables
-from core.experiment import package_version
-from core.flags import UserError
-from core.results import Pair
-from core.runtime import choose_device, notice
+from ace_counterfactuals.core.base.runtime import choose_device, notice
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.data.datasets import BINARY
+from ace_counterfactuals.core.evaluation import compare, figures, sets
+from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+from ace_counterfactuals.core.evaluation.figures import Answers
+from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure, Picture
+from ace_counterfactuals.core.evaluation.networks import Networks
+from ace_counterfactuals.core.evaluation.passes import Job, Task, run_pass
+from ace_counterfactuals.core.evaluation.plan import Plan, make_plan
+from ace_counterfactuals.core.evaluation.read import MEND, Source, companions, open_source, outcome_kind, shortened
+from ace_counterfactuals.core.evaluation.tables import write_tables
+from ace_counterfactuals.core.runs.experiment import package_version
+from ace_counterfactuals.core.runs.results import Pair
 
 PACKAGES = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow", "pytorch-fid", "lpips", "scipy")
 LONGEST = 120

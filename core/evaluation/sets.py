@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-
-from core.evaluation.cache import Store
-from core.evaluation.figures import Answers
-from core.evaluation.meanings import make_figure
-from core.evaluation.model import Figure
-from core.evaluation.passes import Task
-from core.metrics import fid, frechet, intervals, sfid
-from core.results import EVERY, FLIPPED, Pair
+from ace_counterfactuals.core.evaluation.cache import Store
+from ace_counterfactuals.core.evaluation.figures import Answers
+from ace_counterfactuals.core.evaluation.meanings import make_figure
+from ace_counterfactuals.core.evaluation.metrics import fid, frechet, intervals, sfid
+from ace_counterfactuals.core.evaluation.model import Figure
+from ace_counterfactuals.core.evaluation.passes import Task
+from ace_counterfactuals.core.runs.results import EVERY, FLIPPED, Pair
 
 ENOUGH = 2048
 HALVES = "standard error by the spread over halves of {} seeded splits"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from core import atomic
-from core.evaluation.model import Evaluation, Experiment, Figure
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure
 
 PARTIAL = "of a part of the experiment alone"
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}

@@ -3,17 +3,22 @@
 from pathlib import Path
 
 import torch
-
-from core import experiment
-from core.config import MainConfig
-from core.datasets import Sample, UnreadableImage
-from core.flags import UserError
-from core.layout import ResultFolder
-from core.preflight.data import Budget, measure_classifier, measure_disk, survey
-from core.preflight.model import first_pictures, make_trial, measure_cost, measure_denoiser, measure_filter
-from core.preflight.report import Report
-from core.runs import load_region
-from core.setup import (
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.data.datasets import Sample, UnreadableImage
+from ace_counterfactuals.core.preflight.data import Budget, measure_classifier, measure_disk, survey
+from ace_counterfactuals.core.preflight.model import (
+    first_pictures,
+    make_trial,
+    measure_cost,
+    measure_denoiser,
+    measure_filter,
+)
+from ace_counterfactuals.core.preflight.report import Report
+from ace_counterfactuals.core.runs import experiment
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.run import load_region
+from ace_counterfactuals.core.runs.setup import (
     Networks,
     align_classes,
     check,

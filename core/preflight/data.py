@@ -11,20 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.data.datasets import EmptySelection, ImageSet, Sample, UnreadableImage, prefetch, select
+from ace_counterfactuals.core.method.explain import filter_steps, refining_filter
+from ace_counterfactuals.core.method.filtering import Filter, change_mask, to_image
+from ace_counterfactuals.core.method.noise import REFINEMENT, image_noise
+from ace_counterfactuals.core.method.objectives import predict
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.floats import to_npy
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.recording import to_pil
+from ace_counterfactuals.core.runs.setup import select_images
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from torch import Tensor
-
-from core import atomic
-from core.config import MainConfig
-from core.datasets import EmptySelection, ImageSet, Sample, UnreadableImage, prefetch, select
-from core.explain import filter_steps, refining_filter
-from core.filtering import Filter, change_mask, to_image
-from core.floats import to_npy
-from core.layout import ResultFolder
-from core.noise import REFINEMENT, image_noise
-from core.objectives import predict
-from core.recording import to_pil
-from core.setup import select_images
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 
 SAMPLE = 64  # pictures that the classifier is tried on
 AT_ONCE = 8

@@ -7,11 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-
-from core.config import MainConfig
-from core.datasets import ImageSet, Sample, UnreadableImage, prefetch
-from core.explain import (
+from ace_counterfactuals.core.data.datasets import ImageSet, Sample, UnreadableImage, prefetch
+from ace_counterfactuals.core.method.explain import (
     check_finite,
     check_logits,
     filter_steps,
@@ -20,11 +17,13 @@ from core.explain import (
     noise_source,
     refining_filter,
 )
-from core.filtering import Filter, refine, step_tensor, to_diffusion
-from core.noise import REFINEMENT, Draw, NoiseFn, image_noise
-from core.objectives import choose_targets, predict
-from core.preflight.data import Budget
-from core.setup import Networks
+from ace_counterfactuals.core.method.filtering import Filter, refine, step_tensor, to_diffusion
+from ace_counterfactuals.core.method.noise import REFINEMENT, Draw, NoiseFn, image_noise
+from ace_counterfactuals.core.method.objectives import choose_targets, predict
+from ace_counterfactuals.core.preflight.data import Budget
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.setup import Networks
+from torch import Tensor
 
 TRIAL = 8  # pictures that the filter is tried on
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-
-from core.config import MainConfig
-from core.datasets import UnreadableImage
-from core.filtering import Filter
-from core.metrics.intervals import wilson
-from core.preflight.data import ClassifierCheck, DiskCheck, PictureCheck
-from core.preflight.model import CostCheck, DenoiserCheck, FilterCheck, Trial
+from ace_counterfactuals.core.data.datasets import UnreadableImage
+from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
+from ace_counterfactuals.core.method.filtering import Filter
+from ace_counterfactuals.core.preflight.data import ClassifierCheck, DiskCheck, PictureCheck
+from ace_counterfactuals.core.preflight.model import CostCheck, DenoiserCheck, FilterCheck, Trial
+from ace_counterfactuals.core.runs.config import MainConfig
 
 RARE = 0.001  # an accident of this probability counts as none
 LIKELY = 0.05

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from core import atomic
-from core.evaluation.model import Evaluation
-from core.report.data import write_data
-from core.report.masks import draw_mean_masks
-from core.report.page import ASSETS, SCRIPTS, STYLES, render
-from core.report.sheets import write_all_sheets
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.evaluation.model import Evaluation
+from ace_counterfactuals.core.report.data import write_data
+from ace_counterfactuals.core.report.masks import draw_mean_masks
+from ace_counterfactuals.core.report.page import ASSETS, SCRIPTS, STYLES, render
+from ace_counterfactuals.core.report.sheets import write_all_sheets
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:

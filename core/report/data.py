@@ -5,10 +5,10 @@ import math
 import os
 from pathlib import Path
 
-from core import atomic
-from core.evaluation.model import Evaluation, Experiment, Likeliest, Picture
-from core.layout import FOLDERS
-from core.report.sheets import Sheets
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Likeliest, Picture
+from ace_counterfactuals.core.report.sheets import Sheets
+from ace_counterfactuals.core.runs.layout import FOLDERS
 
 CHUNK = 1000  # pictures whose five likeliest classes are one file
 LABELS = {

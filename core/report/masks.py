@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.evaluation.model import Experiment, Picture
+from ace_counterfactuals.core.report.sheets import Sheets, heat_palette
 from PIL import Image
-
-from core import atomic
-from core.evaluation.model import Experiment, Picture
-from core.report.sheets import Sheets, heat_palette
 
 PAIRS = 12
 FADE = 0.55  # of the mean original behind the mask

@@ -7,11 +7,10 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import jinja2
-
-from core.evaluation.model import Evaluation, Experiment, Figure
-from core.report.data import plain
-from core.report.masks import MeanMask, frequent_pairs
-from core.report.plots import confidence_histogram, distance_scatter
+from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure
+from ace_counterfactuals.core.report.data import plain
+from ace_counterfactuals.core.report.masks import MeanMask, frequent_pairs
+from ace_counterfactuals.core.report.plots import confidence_histogram, distance_scatter
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("report.css", "pictures.css")

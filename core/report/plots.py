@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.evaluation.model import Experiment
-from core.report.data import confidence_after, confidence_before, number, plain
+from ace_counterfactuals.core.evaluation.model import Experiment
+from ace_counterfactuals.core.report.data import confidence_after, confidence_before, number, plain
 
 BINS = 20
 POINTS = 1000  # more are drawn as a density

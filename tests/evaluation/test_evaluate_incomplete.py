@@ -5,7 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from result_folders import (
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.evaluation import run
+from ace_counterfactuals.core.runs.layout import FOLDERS
+
+from tests.support.paths import ROOT
+from tests.support.result_folders import (
     counterfactual,
     draw,
     evaluate,
@@ -16,11 +21,7 @@ from result_folders import (
     write_experiment,
     write_record,
 )
-from toys import Workshop
-
-from core import atomic
-from core.evaluation import run
-from core.layout import FOLDERS
+from tests.support.toys import Workshop
 
 PLACE = "Results/exp/evaluation"
 WHOLE = ["CC/CCF", "CC/CCF", "CC/CCF", "CC/ICF", "IC/CCF"]
@@ -146,7 +147,7 @@ def test_the_same_experiment_twice_is_refused(output, capsys):
 def test_evaluate_of_no_picture_says_so_of_each_figure(tmp_path, capsys):
     for folder in FOLDERS:
         (tmp_path / f"Results/exp/explanation/{folder}/CF").mkdir(parents=True)
-    evaluate("--output-path", tmp_path, "--features", Path(__file__).parents[2] / "demo/classifier.pt")
+    evaluate("--output-path", tmp_path, "--features", ROOT / "demo/classifier.pt")
     found = figures(tmp_path / PLACE)
     assert len(found) == 7 and all(figure["value"] is None and figure["n"] == 0 for figure in found.values())
     assert capsys.readouterr().out.count("n/a (0 images)") == 7
@@ -154,7 +155,7 @@ def test_evaluate_of_no_picture_says_so_of_each_figure(tmp_path, capsys):
 
 def test_a_population_that_is_empty_leaves_the_other_figures(tmp_path, capsys):
     write_experiment(tmp_path, ["CC/ICF"] * 3)
-    evaluate("--output-path", tmp_path, "--features", Path(__file__).parents[2] / "demo/classifier.pt")
+    evaluate("--output-path", tmp_path, "--features", ROOT / "demo/classifier.pt")
     found = figures(tmp_path / PLACE)
     assert found["l1"]["n"] == 3 and found["flip_rate"]["value"] == 0
     assert found["frechet_small-16_features_of_classifier.pt"]["value"] is None

@@ -10,24 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.settings import to_dict
+from ace_counterfactuals.core.evaluation import passes
+from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+from ace_counterfactuals.core.evaluation.metrics import flips
+from ace_counterfactuals.core.runs.experiment import package_version
+from ace_counterfactuals.core.runs.records import Record
+from ace_counterfactuals.core.runs.results import read_pairs
+from ace_counterfactuals.models import oracles, vggface2
+from ace_counterfactuals.models.classifiers import load_classifier
+from ace_counterfactuals.models.features import load_features
 from PIL import Image
-from result_folders import counterfactual, evaluate, figures, metrics, write_experiment, write_record
-from toys import SIDE, Workshop, write_classifier
 
 import compute_transfer
-from core import atomic
-from core.evaluation import passes
-from core.evaluation.config import EvaluateConfig
-from core.experiment import package_version
-from core.flags import to_dict
-from core.metrics import flips
-from core.records import Record
-from core.results import read_pairs
-from models import oracles, vggface2
-from models.classifiers import load_classifier
-from models.features import load_features
+from tests.support.paths import GOLDEN
+from tests.support.result_folders import counterfactual, evaluate, figures, metrics, write_experiment, write_record
+from tests.support.toys import SIDE, Workshop, write_classifier
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = {"mnac": (21.333333, 1e-4), "cd": (16.539033, 1e-4), "cout": (0.0405, 2e-3), "s3": (0.009785, 1e-3)}
 RECORDED |= {"fva": (1.0, 1e-3), "fs": (0.8764122, 1e-3)}
 MIXED = ["CC/CCF"] * 5 + ["CC/ICF"] * 2 + ["IC/CCF"] * 2 + ["IC/ICF"]
@@ -68,7 +68,7 @@ def test_evaluate_gives_the_recorded_figures_in_one_pass_and_again_from_the_cach
 
     for module, name in ((vggface2, "load_vggface2"), (oracles, "load_oracle"), (passes, "decode")):
         monkeypatch.setattr(module, name, refuse)
-    monkeypatch.setattr("models.classifiers.load_classifier", refuse)
+    monkeypatch.setattr("ace_counterfactuals.models.classifiers.load_classifier", refuse)
     assert evaluate(*words) == 0
     assert figures(place) == first
     assert "open this: " in capsys.readouterr().out
@@ -257,7 +257,10 @@ def test_evaluate_gives_the_fid_and_the_sfid_of_the_scripts(tmp_path, inception_
     words = ["--exp-name", "exp", "--inception-weights", inception_file]
     evaluate("--output-path", tmp_path, *words)
     found = figures(tmp_path / "Results/exp/evaluation")
-    fid, sfid = (script("core.metrics.compute_fid", tmp_path, *words, "--splits", splits) for splits in (0, 10))
+    fid, sfid = (
+        script("ace_counterfactuals.core.evaluation.metrics.compute_fid", tmp_path, *words, "--splits", splits)
+        for splits in (0, 10)
+    )
     assert found["fid"]["value"] == pytest.approx(fid["fid"], rel=1e-6)
     assert found["sfid"]["value"] == pytest.approx(sfid["sfid"], rel=1e-6)
     assert "fewer than 2048 pictures" in found["fid"]["notes"][0]

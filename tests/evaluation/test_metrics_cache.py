@@ -4,8 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-
-from core.evaluation.cache import Store, joined
+from ace_counterfactuals.core.evaluation.cache import Store, joined
 
 KEYS = [hashlib.sha256(bytes([i])).digest() for i in range(5)]
 ROWS = np.arange(15, dtype=np.float32).reshape(5, 3)
@@ -63,7 +62,7 @@ def test_a_damaged_file_is_written_anew(place, filled, capsys):
 
 
 def test_a_file_of_another_version_is_written_anew(filled, capsys, monkeypatch):
-    monkeypatch.setattr("core.evaluation.cache.VERSION", 99)
+    monkeypatch.setattr("ace_counterfactuals.core.evaluation.cache.VERSION", 99)
     store = again(filled)
     assert store.path == filled.path and KEYS[0] not in store and "another version" in capsys.readouterr().err
     store.add(KEYS[:1], ROWS[:1])

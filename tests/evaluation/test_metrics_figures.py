@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-
-from core.evaluation.figures import cd_figure, mean_figure
-from core.evaluation.meanings import make_figure
-from core.evaluation.sets import few_notes
-from core.metrics import cd
+from ace_counterfactuals.core.evaluation.figures import cd_figure, mean_figure
+from ace_counterfactuals.core.evaluation.meanings import make_figure
+from ace_counterfactuals.core.evaluation.metrics import cd
+from ace_counterfactuals.core.evaluation.sets import few_notes
 
 RNG = np.random.default_rng(0)
 TRAINING = cd.correlations(RNG.random((50, 4)) > 0.5, query=1)

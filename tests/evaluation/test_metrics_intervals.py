@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-
-from core.metrics import frechet, intervals, sfid
-from core.metrics.fid import fid, fit, frechet_distance, from_covariance, moments
+from ace_counterfactuals.core.evaluation.metrics import frechet, intervals, sfid
+from ace_counterfactuals.core.evaluation.metrics.fid import fid, fit, frechet_distance, from_covariance, moments
 
 EXPERIMENTS = 1000
 DRAWS = {
@@ -128,7 +127,7 @@ def test_features_are_summed_up_a_part_at_a_time(monkeypatch):
     features = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
     others = features[::-1] * 2
     whole, distance = fid(features, others), frechet_distance(fit(features), fit(others))
-    monkeypatch.setattr("core.metrics.fid.PART", 7)
+    monkeypatch.setattr("ace_counterfactuals.core.evaluation.metrics.fid.PART", 7)
     assert fid(features, others) == pytest.approx(whole, rel=1e-9)
     assert frechet_distance(fit(features), fit(others)) == pytest.approx(distance, rel=1e-9)
     np.testing.assert_allclose(moments(features)[1], np.cov(features.astype(float), rowvar=False), rtol=1e-10)

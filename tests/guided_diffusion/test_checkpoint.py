@@ -1,9 +1,15 @@
 import pytest
 import torch
+from ace_counterfactuals.guided_diffusion.checkpoint import (
+    DEFAULT_CHANNEL_MULT,
+    build_unet,
+    format_mult,
+    suggest_flags,
+    unet_kwargs,
+)
 from torch import nn
-from unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, toy_unet
 
-from guided_diffusion.checkpoint import DEFAULT_CHANNEL_MULT, build_unet, format_mult, suggest_flags, unet_kwargs
+from tests.support.unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, toy_unet
 
 STATE = toy_unet().state_dict()
 

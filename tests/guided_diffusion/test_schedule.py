@@ -2,8 +2,7 @@ import math
 
 import numpy as np
 import pytest
-
-from guided_diffusion.schedule import make_betas, respace_betas, respaced_steps
+from ace_counterfactuals.guided_diffusion.schedule import make_betas, respace_betas, respaced_steps
 
 
 @pytest.mark.parametrize(("steps", "first", "last"), [(1000, 1e-4, 0.02), (500, 2e-4, 0.04), (4000, 2.5e-5, 0.005)])

@@ -3,10 +3,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
+from ace_counterfactuals.guided_diffusion.training import Trainer, TrainingOptions, sample, shuffled
 from torch import Tensor, nn
-
-from guided_diffusion.gaussian_diffusion import make_diffusion
-from guided_diffusion.training import Trainer, TrainingOptions, sample, shuffled
 
 
 class Toy(nn.Module):

@@ -2,19 +2,19 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torchvision
+from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier
+from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
 from torch import nn
 
-from models.classifiers import build_classifier, load_classifier, save_classifier
-from models.loading import WeightsError, load_weights, save_weights, state_dict
+from tests.support.paths import GOLDEN
 
-CASES = Path(__file__).parents[1] / "golden" / "cases"
+CASES = GOLDEN / "cases"
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 

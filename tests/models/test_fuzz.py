@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).parent
+from tests.support.paths import ROOT
 
 
 def test_fuzzed_weights_load_or_are_refused_and_nothing_else_happens(tmp_path, request):
     runs = request.config.getoption("--fuzz-runs")
-    environment = os.environ | {"PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE}"}
-    command = [sys.executable, HERE / "fuzz_worker.py", tmp_path, str(runs), "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, ROOT / "tests/support/fuzz_worker.py", tmp_path, str(runs), "0"]
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120 + runs / 5, check=False
     )

@@ -15,10 +15,18 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import weight_files as files
+from ace_counterfactuals.models.loading import (
+    WeightsError,
+    describe,
+    digest,
+    load_into,
+    load_weights,
+    save_weights,
+    state_dict,
+)
 from torch import nn
 
-from models.loading import WeightsError, describe, digest, load_into, load_weights, save_weights, state_dict
+from tests.support import weight_files as files
 
 
 def equal(one, other) -> bool:

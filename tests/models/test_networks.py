@@ -1,23 +1,22 @@
 """The evaluation networks print what the original's scripts printed for the recorded folder."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torchvision
-import weight_files as files
+from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
+from ace_counterfactuals.models.oracles import load_oracle
+from ace_counterfactuals.models.resnets import build_caffe_resnet50, caffe_name
+from ace_counterfactuals.models.simsiam import load_simsiam
+from ace_counterfactuals.models.vggface2 import load_vggface2
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 from torchvision.transforms.functional import resize, to_tensor
 
-from models.classifiers import build_classifier, save_classifier
-from models.loading import WeightsError, load_weights, save_weights, state_dict
-from models.oracles import load_oracle
-from models.resnets import build_caffe_resnet50, caffe_name
-from models.simsiam import load_simsiam
-from models.vggface2 import load_vggface2
+from tests.support import weight_files as files
+from tests.support.paths import GOLDEN
 
-EVAL = Path(__file__).parents[1] / "golden" / "eval" / "celeba"
+EVAL = GOLDEN / "eval/celeba"
 
 
 def pairs(*folders, prepare=lambda picture: picture):

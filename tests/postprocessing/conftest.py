@@ -4,7 +4,8 @@ import os
 import shutil
 
 import pytest
-from refinery import RUN, Refinery
+
+from tests.support.refinery import RUN, Refinery
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 import yaml
+from ace_counterfactuals.core.base.settings import UserError
 from PIL import Image
-from refinery import OWN, RUN, Refinery
-from toys import exit_code, tree
 
 import postprocessing
-from core.flags import UserError
+from tests.support.refinery import OWN, RUN, Refinery
+from tests.support.toys import exit_code, tree
 
 
 def test_a_run_of_main_does_not_take_the_name_of_a_setting(refinery):

@@ -8,21 +8,22 @@ import sys
 import time
 
 import pytest
-from refinery import OWN, ROOT, RUN, Refinery
-from toys import tree
+from ace_counterfactuals.core.postprocessing import postprocess as postprocess_module
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.locks import hold
+from ace_counterfactuals.core.runs.verify import verify
 
-import core.postprocess
-from core.layout import ResultFolder
-from core.locks import hold
-from core.verify import verify
+from tests.support.paths import ROOT
+from tests.support.refinery import OWN, RUN, Refinery
+from tests.support.toys import tree
 
 
 def test_many_settings_load_each_network_once(refinery, tmp_path, monkeypatch):
     loaded = []
     for name in ("load_denoiser", "load_explained"):
-        load = getattr(core.postprocess, name)
+        load = getattr(postprocess_module, name)
         monkeypatch.setattr(
-            core.postprocess, name, lambda *args, load=load, name=name: loaded.append(name) or load(*args)
+            postprocess_module, name, lambda *args, load=load, name=name: loaded.append(name) or load(*args)
         )
     refinery.refine("--sampling_inpaint", 0.1, 0.5, "--sampling_dilation", 1, 3)
     assert sorted(loaded) == ["load_denoiser", "load_explained"]

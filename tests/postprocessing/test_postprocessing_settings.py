@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ace_counterfactuals.core.base.settings import flag_items
+from ace_counterfactuals.core.evaluation.read import companions, open_source, outcome_kind
+from ace_counterfactuals.core.postprocessing.config import PostConfig
+from ace_counterfactuals.core.runs.layout import FOLDERS
+from ace_counterfactuals.core.runs.results import read_pairs
 from PIL import Image
-from refinery import OWN, RUN, Refinery, rows
-from toys import toy_unet, tree
 
 import postprocessing
-from core.config import PostConfig
-from core.evaluation.read import companions, open_source, outcome_kind
-from core.flags import flag_items
-from core.layout import FOLDERS
-from core.results import read_pairs
+from tests.support.refinery import OWN, RUN, Refinery, rows
+from tests.support.toys import toy_unet, tree
 
 
 def test_the_runs_own_settings_give_its_counterfactuals_again(refinery, capsys):

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from ace_counterfactuals.core.base.settings import to_dict
+from ace_counterfactuals.core.cli.parsing import parse
+from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+from ace_counterfactuals.core.runs.config import MainConfig
 
 import main
-from core.config import MainConfig
-from core.evaluation.config import EvaluateConfig
-from core.flags import parse, to_dict
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests/golden/data"
 PUBLISHED = {
     "celeba": ("celeba-diffusion.pt", "celeba-classifier.pth"),
@@ -108,7 +109,7 @@ def test_a_script_asks_the_questions_of_the_paper_with_both_distances(script, qu
 
 
 def label_of(name) -> int:
-    from core.datasets import imagenet_classes
+    from ace_counterfactuals.core.data.datasets import imagenet_classes
 
     return imagenet_classes()[1].index(name) if isinstance(name, str) else name
 

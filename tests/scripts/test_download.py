@@ -9,16 +9,16 @@ import subprocess
 import sys
 import tarfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
 import yaml
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.models.loading import digest
 
-from core.flags import UserError
-from models.loading import digest
+from tests.support.paths import ROOT
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = ROOT / "scripts"
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="download-weights.sh needs curl")
 
 

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ace_counterfactuals.core.base.settings import to_dict
+from ace_counterfactuals.core.cli.parsing import parse
+from ace_counterfactuals.core.runs.config import MainConfig
 from PIL import Image
 
 import postprocessing
-from core.config import MainConfig
-from core.flags import parse, to_dict
 from main import main
+from tests.support.paths import GOLDEN
 
-DATA = Path(__file__).parents[1] / "golden" / "data"
+DATA = GOLDEN / "data"
 
 # Toy size: 32 channels, 1 block, small pictures, 1 iteration, 2 pictures.  The flags are reference section 8's; where a
 # smaller picture would move the attention or has no default of channel_mult, these two go with the size.

@@ -5,12 +5,13 @@ import shutil
 import pytest
 import torch
 import yaml
-
-from core.config import MainConfig
-from core.explain import filter_steps
-from core.flags import PRESETS, UserError, flag_items, parse, to_dict
-from core.setup import check, diffusion_of
-from guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.core.base.presets import PRESETS
+from ace_counterfactuals.core.base.settings import UserError, flag_items, to_dict
+from ace_counterfactuals.core.cli.parsing import parse
+from ace_counterfactuals.core.method.explain import filter_steps
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.setup import check, diffusion_of
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 
 # Reference section 8: parameters of the U-Net; picture; batch; iterations; respacing x fraction; inpaint.
 PAPER = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 RECORD = '#!/bin/bash\n{ printf "%s" "$(basename "$0")"; printf " %s" "$@"; echo; } >> "$CALLS"\n'
 TASK = {"JOB_ID": 7, "JOB_PARTITION": "gpu", "JOB_ACCOUNT": "lab"}
 ARRAY = {f"ARRAY_{name}": value for name, value in {"JOB_ID": 5, "TASK_ID": 0, "TASK_MIN": 0}.items()}

@@ -1,0 +1,48 @@
+"""Presets: YAML files of settings, by name or by path."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ace_counterfactuals.core.base.settings import UserError, convert, flag_items
+
+PRESETS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def read_preset(config: type, preset: str) -> dict[str, Any]:
+    """Flag values of a preset, checked as if they were typed."""
+    file = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        if file == Path(preset):
+            raise UserError(f"--preset {preset}: no such file") from None
+        names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+        raise UserError(f"--preset {preset}: no such preset; there are {names}, or name a .yaml file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--preset {preset}: cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"--preset {preset}: wanted lines of 'flag: value'")
+    known, values = flag_items(config), {}
+    for name, value in settings.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, 1)
+            raise UserError(
+                f"{file}: {name} is no flag of this program" + (f"; did you mean {close[0]}?" if close else "")
+            )
+        metadata = known[name].metadata
+        read = [preset_value(name, metadata, one, file) for one in (value if isinstance(value, list) else [value])]
+        if len(read) > 1 and not metadata["many"]:
+            raise UserError(f"{file}: {name}: wanted one value, found {len(read)}")
+        values[name] = tuple(read) if metadata["many"] else read[0]
+    return values
+
+
+def preset_value(name: str, metadata: dict, value: Any, file: Path) -> Any:
+    """A value as if it were typed; a relative path is relative to the file."""
+    value = convert(name, metadata, "" if value is None else str(value))
+    is_path = metadata["path"](value) if callable(metadata["path"]) else metadata["path"]
+    if is_path and value and "://" not in value:
+        return str((file.parent / value).resolve())
+    return value

@@ -1,0 +1,153 @@
+"""Settings declared once: a flag is a field of a frozen dataclass, from which parser, help, tables and records come."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, field, fields
+from typing import Any, TypeVar
+
+
+def group(config: type, title: str):
+    """A field holding one dataclass of flags."""
+    return field(default_factory=config, metadata={"title": title})
+
+
+Config = TypeVar("Config")
+
+
+class UserError(ValueError):
+    """Something that the person at the keyboard can mend; printed as one line, exit code 2."""
+
+
+def flag(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    aliases: dict[str, str] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    kind: Any = None,
+    path: bool | Callable[[str], bool] = False,
+    result: bool = True,
+    many: bool = False,
+) -> Any:
+    """A dataclass field that is a flag of the same name.
+
+    aliases: other spellings of a choice.  low, high: inclusive bounds.  kind: text -> value, the default's type if
+    not given.  path: a relative value in a preset file is relative to that file; a function says of which values that
+    holds.  result: whether the result of a picture depends on the flag, so that an experiment cannot be continued with
+    another value.  many: takes one value
+    or more, each of ``kind``, and gives a tuple.
+    """
+    metadata = {
+        "help": help,
+        "choices": tuple(choices) if choices else None,
+        "aliases": aliases or {},
+        "low": low,
+        "high": high,
+        "kind": kind or (boolean if isinstance(default, bool) else type(default)),
+        "path": path,
+        "result": result,
+        "many": many,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("yes", "true", "t", "y", "1"):
+        return True
+    if lowered in ("no", "false", "f", "n", "0"):
+        return False
+    raise ValueError("wanted True or False")
+
+
+boolean.__name__ = "bool"
+
+
+def label(text: str) -> int | str:
+    """A label's index, or its name."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def part(text: str) -> int | str:
+    """A chunk's number, or 'auto'."""
+    return text if text == "auto" else int(text)
+
+
+part.__name__ = "number or auto"
+
+
+def names_a_file(text: str) -> bool:
+    """Or a folder; otherwise --region is a rectangle."""
+    return re.fullmatch(r"[\s\d+-]*(,[\s\d+-]*)+", text) is None
+
+
+def describe_range(metadata: dict) -> str:
+    """'one of a, b', '[0, 1]', '>= 1' or ''."""
+    low, high = metadata["low"], metadata["high"]
+    if metadata["choices"]:
+        return "one of " + ", ".join(metadata["choices"])
+    if low is not None and high is not None:
+        return f"[{low:g}, {high:g}]"
+    if low is not None:
+        return f">= {low:g}"
+    return ""
+
+
+def convert(name: str, metadata: dict, text: str) -> Any:
+    """The value of a flag from its text, within its range."""
+    kind = metadata["kind"]
+    try:
+        value = kind(text)
+    except ValueError as error:
+        reason = str(error) if kind is boolean else f"wanted {kind.__name__}"
+        raise UserError(f"--{name} {text}: {reason}") from None
+    value = metadata["aliases"].get(value, value)
+    choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
+    if choices and value not in choices:
+        spelled = {choice.lower(): choice for choice in choices}
+        close = difflib.get_close_matches(str(value).lower(), spelled, 1)
+        hint = f"; did you mean {spelled[close[0]]}?" if close else ""
+        raise UserError(f"--{name} {text}: wanted one of {', '.join(choices)}{hint}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{name} {text}: wanted a finite number")
+    number = isinstance(value, int | float)
+    if number and ((low is not None and value < low) or (high is not None and value > high)):
+        raise UserError(f"--{name} {text}: out of range, wanted {describe_range(metadata)}")
+    return value
+
+
+def shown_default(default: Any) -> Any:
+    if isinstance(default, tuple):
+        default = " ".join(map(str, default))
+    return "''" if default == "" else "as in the run" if default is None else default
+
+
+def hyphenated(name: str) -> str:
+    """How the original's evaluation scripts spell a flag: --batch-size."""
+    return name.replace("_", "-")
+
+
+def from_dict(config: type[Config], values: dict[str, Any]) -> Config:
+    """A config from flat flag values; what is not named keeps its default."""
+    groups = {}
+    for group in fields(config):
+        names = {item.name for item in fields(group.type)}
+        groups[group.name] = group.type(**{name: value for name, value in values.items() if name in names})
+    return config(**groups)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Flat flag values, in the order of declaration."""
+    return {name: value for group in asdict(config).values() for name, value in group.items()}
+
+
+def flag_items(config: type) -> dict[str, Any]:
+    """Flag name -> its dataclass field."""
+    return {item.name: item for group in fields(config) for item in fields(group.type)}

@@ -1,0 +1,87 @@
+"""Settings of the attack, the filter and the refinement."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ace_counterfactuals.core.base.settings import flag
+
+ATTACKS = ("PGD", "GD", "C&W", "None")
+
+SCHEDULES = ("none", "step", "linear")
+
+SAME = "same"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    attack_method: str = flag("PGD", "attack", choices=ATTACKS, aliases={"CW": "C&W"})
+    attack_iterations: int = flag(50, "steps of the attack", low=1)
+    attack_epsilon: float = flag(
+        255.0, "radius of the L-inf ball around the picture, in 1/255 of the range; not for C&W", low=0, high=255
+    )
+    attack_step: float = flag(1.0, "step size, in 1/255 of the range", low=0)
+    attack_joint: bool = flag(True, "attack through the diffusion model; False attacks the classifier alone")
+    attack_joint_checkpoint: bool = flag(
+        False, "recompute instead of keeping the graph of all denoising steps: less memory", result=False
+    )
+    attack_checkpoint_backward_steps: int = flag(1, "denoising steps between two stored states", low=1, result=False)
+    attack_joint_shortcut: bool = flag(
+        False, "DiME's gradient: the one at the filtered picture, over sqrt(alphas_cumprod)"
+    )
+    dist_l1: float = flag(0.0, "weight of the sum of absolute changes", low=0)
+    dist_l2: float = flag(0.0, "weight of the Euclidean length of the change", low=0)
+    dist_schedule: str = flag(
+        "none", "weight of the distances over the iterations: 1; 0 then 1; rising to 1", choices=SCHEDULES
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    sampling_time_fraction: float = flag(
+        0.1, "share of the respaced steps that the filter noises and denoises", low=0, high=1
+    )
+    sampling_stochastic: bool = flag(True, "draw noise; False noises by scaling alone and adds none when denoising")
+    sampling_inpaint: float = flag(
+        0.15,
+        "pixels whose dilated change is below this share of the largest stay original; 0 keeps none",
+        low=0,
+        high=1,
+    )
+    sampling_dilation: int = flag(15, "side of the square that the mask is dilated by, odd", low=1)
+    timestep_respacing: str = flag("", "steps of the respaced chain: '' (all), 25, 10,10,5 or ddim25")
+    clip_denoised: bool = flag(True, "clip the predicted x_0 to [-1, 1]")
+    refine_timestep_respacing: str = flag(
+        SAME, f"steps of the chain that the refinement takes; '{SAME}' are those of timestep_respacing"
+    )
+    refine_time_fraction: float = flag(
+        -1.0,
+        "share of these that the refinement noises and denoises; below 0 it is sampling_time_fraction",
+        low=-1,
+        high=1,
+    )
+
+    @property
+    def of_refinement(self) -> "SamplingConfig":
+        """What the refinement takes, said by the flags that the attack's filter has."""
+        return SamplingConfig(**by_itself(vars(self)))
+
+
+OF_REFINEMENT = {
+    "refine_timestep_respacing": "timestep_respacing",
+    "refine_time_fraction": "sampling_time_fraction",
+}
+"""Flags of a refinement that follows an attack, and those that say the same of one by itself."""
+
+
+def by_itself(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a refinement alone, which says its steps by the flags that main.py has for the attack's filter."""
+    own = {name: flags[name] for name in OF_REFINEMENT if is_own(flags.get(name))}
+    left = {name: value for name, value in flags.items() if name not in OF_REFINEMENT}
+    return {**left, **{OF_REFINEMENT[name]: value for name, value in own.items()}}
+
+
+def is_own(value: Any) -> bool:
+    """Whether a refinement's value, or the first of several, is not said to be the attack's."""
+    first = value[0] if isinstance(value, tuple) else value
+    return first not in (None, SAME) and not (isinstance(first, float) and first < 0)

@@ -1,0 +1,122 @@
+"""The filter F_tau, the one denoising loop, and the inpainting refinement (ACE, section 3)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from ace_counterfactuals.core.method.noise import Draw, NoiseFn, no_noise
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import Denoiser, GaussianDiffusion
+from torch import Tensor
+
+
+def to_diffusion(image: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1]."""
+    return 2 * image - 1
+
+
+def to_image(x: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], not clamped."""
+    return (x + 1) / 2
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Noise a picture by ``steps`` steps of the (respaced) chain and denoise it again.
+
+    classes: (N,) for a class-conditional model. ``steps`` 0 changes nothing.
+    """
+
+    diffusion: GaussianDiffusion
+    model: Denoiser
+    steps: int
+    classes: Tensor | None = None
+
+    def __call__(self, image: Tensor, noise: NoiseFn) -> Tensor:
+        """F_tau(image): (N, 3, H, W) in [0, 1] -> the same shape, not clamped."""
+        return to_image(self.denoise(self.start(image, noise), noise))
+
+    def start(self, image: Tensor, noise: NoiseFn, draw: Draw = Draw.START, t: int | None = None) -> Tensor:
+        """x_t ~ q(x_t | image), at the last of the filter's steps if ``t`` is not given."""
+        t = self.steps - 1 if t is None else t
+        x_0 = to_diffusion(image)
+        return x_0 if t < 0 else self.diffusion.q_sample(x_0, step_tensor(t, x_0), noise(draw, t, x_0))
+
+    def denoise(
+        self,
+        x_t: Tensor,
+        noise: NoiseFn,
+        *,
+        first: int | None = None,
+        last: int = 0,
+        keep: Tensor | None = None,
+        image: Tensor | None = None,
+    ) -> Tensor:
+        """Take the reverse steps from below ``first`` (default: all) down to ``last``, in [-1, 1].
+
+        keep: (N, 1, H, W) bool; before every step these pixels are ``image``'s, noised to that step
+        (RePaint, Lugmayr et al. 2022, without resampling).
+        """
+        for t in reversed(range(last, self.steps if first is None else first)):
+            if keep is not None:
+                x_t = torch.where(keep, self.start(image, noise, Draw.KEPT, t), x_t)
+            posterior = self.diffusion.p_mean_variance(self.model, x_t, step_tensor(t, x_t), self.classes)
+            x_t = posterior.mean
+            if t > 0 and noise is not no_noise:
+                x_t = x_t + torch.exp(0.5 * posterior.log_variance) * noise(Draw.POSTERIOR, t, x_t)
+        return x_t
+
+
+def step_tensor(t: int, x: Tensor) -> Tensor:
+    return torch.full((len(x),), t, device=x.device)
+
+
+def change_mask(image: Tensor, changed: Tensor) -> Tensor:
+    """(N, 1, H, W) in [0, 1]: summed absolute change over its maximum in the picture; all 0 where nothing changed."""
+    change = (image - changed).abs().sum(1, keepdim=True)
+    largest = change.amax((2, 3), keepdim=True)
+    return torch.where(largest > 0, change / largest, torch.zeros_like(change))
+
+
+def kept_pixels(mask: Tensor, *, inpaint: float, dilation: int) -> Tensor:
+    """(N, 1, H, W) bool: pixels far enough from any change to stay the original's.
+
+    mask: from ``change_mask``; a picture that did not change keeps none, so that it is filtered whole.
+    dilation: odd side of the square that the mask is dilated by.
+    """
+    dilated = F.max_pool2d(mask, dilation, stride=1, padding=(dilation - 1) // 2)
+    return (dilated < inpaint) & (mask.amax((2, 3), keepdim=True) > 0)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """counterfactual: (N, 3, H, W) in [0, 1]; noised: the pre-explanation at the filter's last step, in [0, 1];
+    mask: of the pre-explanation, undilated, (N, 1, H, W); keep: pixels that stayed, (N, 1, H, W) bool."""
+
+    counterfactual: Tensor
+    noised: Tensor
+    mask: Tensor
+    keep: Tensor
+
+
+@torch.no_grad()
+def refine(
+    filter_: Filter,
+    image: Tensor,
+    pre_explanation: Tensor,
+    noise: NoiseFn,
+    *,
+    inpaint: float,
+    dilation: int,
+    region: Tensor | None = None,
+) -> Refinement:
+    """Denoise the pre-explanation once more, putting the original's pixels back outside the mask of what changed.
+
+    region: (N or 1, 1, H, W) bool; outside it they are put back in any case.
+    """
+    mask = change_mask(image, pre_explanation)
+    keep = kept_pixels(mask, inpaint=inpaint, dilation=dilation)
+    keep = keep if region is None else keep | ~region
+    x_t = filter_.start(pre_explanation, noise)
+    x_0 = filter_.denoise(x_t, noise, keep=keep, image=image)
+    counterfactual = torch.where(keep, image, to_image(x_0).clamp(0, 1))
+    return Refinement(counterfactual, to_image(x_t).clamp(0, 1), mask, keep)

@@ -1,0 +1,76 @@
+"""The gradient of a loss through nothing, through the filter, checkpointed, or by DiME's shortcut.
+
+Every function takes an objective, (N, 3, H, W) pictures -> a scalar that is a *sum* over pictures, so that the
+gradient of a picture does not depend on its batch, and returns the gradient at ``image``, of its shape.
+"""
+
+from collections.abc import Callable
+
+import torch
+from ace_counterfactuals.core.method.filtering import Filter, to_image
+from ace_counterfactuals.core.method.noise import NoiseFn
+from torch import Tensor
+
+Objective = Callable[[Tensor], Tensor]
+
+
+def plain_gradient(objective: Objective, image: Tensor) -> Tensor:
+    """d objective(image) / d image: an ordinary adversarial gradient."""
+    image = leaf(image)
+    return torch.autograd.grad(objective(image), image)[0]
+
+
+def chain_gradient(objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn) -> Tensor:
+    """d objective(F_tau(image)) / d image, with the graph of all steps in memory."""
+    image = leaf(image)
+    filtered = filter_(image, noise)
+    return pull_back(filtered, image, plain_gradient(objective, filtered))
+
+
+def checkpointed_gradient(
+    objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn, *, segment: int
+) -> Tensor:
+    """The gradient of ``chain_gradient``, with the graph of ``segment`` steps in memory at a time.
+
+    Of T steps, those before the last segment run once without a graph, and all T once with one. The noise must be a
+    function of the step, as ``core.noise`` makes it.
+    """
+    bounds = [*range(filter_.steps, 0, -segment), 0]
+    segments = list(zip(bounds, bounds[1:], strict=False))
+    with torch.no_grad():
+        states = [filter_.start(image, noise)]
+        for first, last in segments[:-1]:
+            states.append(filter_.denoise(states[-1], noise, first=first, last=last))
+    cotangent = None
+    for (first, last), state in zip(reversed(segments), reversed(states), strict=True):
+        state = leaf(state)
+        output = filter_.denoise(state, noise, first=first, last=last)
+        if cotangent is None:
+            output = to_image(output)
+            cotangent = plain_gradient(objective, output)
+        cotangent = pull_back(output, state, cotangent)
+    image = leaf(image)
+    return pull_back(filter_.start(image, noise), image, cotangent)
+
+
+def shortcut_gradient(objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn) -> Tensor:
+    """The gradient at the filtered picture over sqrt(alphas_cumprod) of the first step (DiME, ACCV 2022)."""
+    with torch.no_grad():
+        filtered = filter_(image, noise)
+    return plain_gradient(objective, filtered) / filter_.diffusion.sqrt_alphas_cumprod.values[filter_.steps - 1]
+
+
+def leaf(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_()
+
+
+def pull_back(output: Tensor, wrt: Tensor, cotangent: Tensor) -> Tensor:
+    """The vector-Jacobian product, scaled so that each picture's cotangent has a largest entry near 1.
+
+    Otherwise the small gradients of a confident classifier would round to zero in a half-precision torso. The scale
+    is a power of two, which changes no digit in float32.
+    """
+    largest = cotangent.abs().amax((1, 2, 3), keepdim=True)
+    exponent = torch.where(largest > 0, largest, torch.ones_like(largest)).log2().ceil().clamp(min=-100)
+    scale = torch.exp2(exponent)
+    return torch.autograd.grad(output, wrt, cotangent / scale)[0] * scale

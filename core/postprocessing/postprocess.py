@@ -1,0 +1,165 @@
+"""A run of postprocessing.py: stored pre-explanations refined with each of several settings, by the code of main.py."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.data.datasets import BINARY, EmptySelection
+from ace_counterfactuals.core.data.regions import Region
+from ace_counterfactuals.core.method.explain import Explanation, explain_again
+from ace_counterfactuals.core.postprocessing.config import PostConfig
+from ace_counterfactuals.core.postprocessing.settings import Setting, make_settings
+from ace_counterfactuals.core.postprocessing.stored import (
+    Source,
+    StoredSample,
+    StoredSet,
+    check_size,
+    open_source,
+    stack_targets,
+)
+from ace_counterfactuals.core.postprocessing.sweep import write_sweep
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.experiment import describe
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.recording import draw_refined
+from ace_counterfactuals.core.runs.run import Method, begin, file_name, finish, load_region, merge_tables
+from ace_counterfactuals.core.runs.setup import (
+    Networks,
+    check,
+    diffusion_of,
+    load_denoiser,
+    load_explained,
+    prepare_device,
+)
+from ace_counterfactuals.core.runs.status import read_logs
+
+
+@dataclass(frozen=True)
+class Refined:
+    """folders: of the settings, in their order; sweep: the experiment's sweep.png, if any setting has its tables."""
+
+    folders: list[ResultFolder]
+    sweep: Path | None
+
+
+def postprocess(post: PostConfig) -> Refined:
+    """Refine what is not refined yet, with every setting of the flags, and write the tables of each and the sweep.
+
+    Raises ValueError for what the user can mend: flags, files, data.
+    """
+    output = Path(post.output.output_path)
+    source = open_source(output, post.output.exp_name, post.data.data_dir)
+    settings = make_settings(post, source)
+    for setting in settings:
+        check(setting.config)
+    check_size(source.entries[0], settings[0].config.data.image_size)
+    everything = StoredSet(source.entries[: post.data.num_samples])
+    folders = [ResultFolder(output, setting.config.output.exp_name) for setting in settings]
+    if post.run.merge_chunks:
+        for setting, folder in zip(settings, folders, strict=True):
+            merge_tables(setting.config, folder, *folder.read(), [entry.index for entry in everything.records])
+    else:
+        tell_source(source)
+        refine_all(settings, folders, source, everything)
+    return Refined(folders, write_sweep(source.results.root))
+
+
+def tell_source(source: Source) -> None:
+    if source.described is None:
+        notice(
+            f"{source.results.root} has no config.yaml: it is read as a folder of the original program, and "
+            "flags that are not given have the defaults of main.py"
+        )
+    selected = max((values["selected"] for _, values in read_logs(source.results.log)), default=0)
+    if selected > len(source.entries):
+        notice(
+            f"{len(source.entries)} of the {selected} pictures of {source.results.root} have pre-explanations; the "
+            "same command refines the others once main.py has finished them"
+        )
+    if source.rounded:
+        notice(
+            f"{source.rounded} of {len(source.entries)} pre-explanations are stored with 8 bits only, so masks may "
+            "differ at their edges from those of main.py; --save_float True keeps more"
+        )
+
+
+def refine_all(settings: list[Setting], folders: list[ResultFolder], source: Source, everything: StoredSet) -> None:
+    """Refine this chunk's pictures with each setting."""
+    config = settings[0].config
+    selected = choose_chunk(everything, config)
+    region = load_region(config, selected)
+    moved: set[int] = set()
+    for setting, folder, networks in zip(settings, folders, load_each(settings), strict=True):
+        notice(f"refining into {folder.root}")
+        classes = source.described["classes"] if source.described else networks.classifier.class_names
+        begin(setting.config, folder, describe(setting.config, classes, setting.digests))
+        method = Method(refining(setting.config, networks, region, moved), draw_refined)
+        finish(setting.config, folder, selected, len(everything), method)
+    if moved:
+        notice(
+            f"the classifier decides otherwise about {len(moved)} of {len(selected)} originals than when their "
+            "pre-explanations were made; the tables go by what it says now"
+        )
+
+
+def load_each(settings: list[Setting]) -> Iterator[Networks]:
+    """The networks of each setting, loaded once: settings of one diffusion model lie together."""
+    config = settings[0].config
+    device = prepare_device(config)
+    classifier, denoiser, loaded = load_explained(config, query_of(config), device), None, None
+    for config in (setting.config for setting in settings):
+        if config.weights.model_path != loaded:
+            denoiser = None  # the last one makes room first
+            denoiser, loaded = load_denoiser(config, device), config.weights.model_path
+        yield Networks(classifier, denoiser, diffusion_of(config), device)
+
+
+def choose_chunk(everything: StoredSet, config: MainConfig) -> StoredSet:
+    chunk, chunks = config.run.chunk, config.run.chunks
+    share = [entry for entry in everything.records if entry.index % chunks == chunk]
+    if not share:
+        raise EmptySelection(
+            f"--chunk {chunk} of --chunks {chunks} is empty: none of the {len(everything)} pictures has an index that "
+            f"gives {chunk} modulo {chunks}; choose fewer chunks",
+            "chunk",
+        )
+    return StoredSet(share)
+
+
+def query_of(config: MainConfig) -> int:
+    """The attribute that a binary classifier decides; main.py has stored its index."""
+    query = config.data.label_query
+    if config.data.dataset in BINARY and not isinstance(query, int):
+        raise UserError(f"--label_query {query}: give the attribute's index, since the data set is not opened here")
+    return query if isinstance(query, int) else -1
+
+
+def refining(
+    config: MainConfig, networks: Networks, region: Region | None, moved: set[int]
+) -> Callable[[list[StoredSample]], Explanation]:
+    """``explain_again`` as the flags say.  moved: collects pictures that the classifier now decides otherwise."""
+
+    def refine_samples(samples: list[StoredSample]) -> Explanation:
+        image = torch.stack([sample.image for sample in samples]).to(networks.device)
+        target = stack_targets(samples)
+        explanation = explain_again(
+            image,
+            torch.stack([sample.pre_explanation for sample in samples]).to(networks.device),
+            networks.classifier,
+            networks.denoiser,
+            networks.diffusion,
+            sampling=config.sampling,
+            target=None if target is None else target.to(networks.device),
+            indices=[sample.index for sample in samples],
+            seed=config.run.seed,
+            class_cond=config.model.class_cond,
+            region=region and region.masks([file_name(config, sample.path) for sample in samples], image),
+        )
+        now = explanation.prediction.tolist()
+        moved.update(s.index for s, prediction in zip(samples, now, strict=True) if s.prediction != prediction)
+        return explanation
+
+    return refine_samples

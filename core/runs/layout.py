@@ -1,0 +1,286 @@
+"""The result folder: DiME's layout of pictures, and a record of each finished picture.
+
+A picture is finished when ``records/NNNNNNN.json`` exists, which is written last: its other files are whole by then.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.runs.records import KINDS, Record
+from PIL import Image
+
+RECORD = re.compile(r"\d{7,}\.json")
+OWN = re.compile(r"\d{7,}\.(json|png|txt|npy)")
+TABLE = re.compile(r"(c-\d+_\d+-)?(summary\.yaml|results\.csv|sheet\.png)")
+CONTENTS = ("CF", "Noise", "Info", "SM")
+REFINED = "all_filtered_"  # how the names of postprocessing's folders begin
+FOLDERS = tuple(f"{correct}/{flipped}" for correct in ("CC", "IC") for flipped in ("CCF", "ICF"))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is drawn for one picture. contents: by kind, then CF, Noise or SM.
+
+    original: None leaves the stored one alone.  pre_explanation: its .npy file.
+    """
+
+    original: Image.Image | None
+    contents: Mapping[str, Mapping[str, Image.Image]]
+    pre_explanation: bytes | None = None
+
+
+def no_such_experiment(output: Path, exp_name: str) -> UserError:
+    """Says what there is instead, of main.py and of the original program."""
+    results = output / "Results"
+    folders = (path.parent for depth in ("*", "*/*") for path in results.glob(f"{depth}/{KINDS[0]}"))
+    there = sorted(path.relative_to(results).as_posix() for path in folders)
+    close = difflib.get_close_matches(exp_name, there, 1)
+    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there) or 'none'}"
+    return UserError(f"--exp_name {exp_name}: no such experiment in {results}; {hint}")
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """``Original`` and ``Results/EXP`` below an output folder."""
+
+    output: Path
+    exp_name: str
+
+    @property
+    def refined(self) -> bool:
+        """Whether this is ``EXP/all_filtered_...``, postprocessing's, which holds explanations without a folder of that
+        name."""
+        return "/" in self.exp_name and Path(self.exp_name).name.startswith(REFINED)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the pictures that are stored here."""
+        return KINDS[1:] if self.refined else KINDS
+
+    @property
+    def root(self) -> Path:
+        return self.output / "Results" / self.exp_name
+
+    @property
+    def records_folder(self) -> Path:
+        return self.root / "records"
+
+    @property
+    def log(self) -> Path:
+        """What differs between two runs of one command: who ran when, how long it took, locks."""
+        return self.root / "log"
+
+    def create(self) -> None:
+        """Make every folder of the layout, also those that stay empty."""
+        for folder in self.folders():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def folders(self) -> list[Path]:
+        """Every folder that files are written to."""
+        originals = [self.output / "Original" / correct for correct in ("Correct", "Incorrect")]
+        return [self.root, *self.leaves(), *originals, self.records_folder, self.log]
+
+    def leaves(self) -> list[Path]:
+        """The folders of Info files and pictures: 32, or 16 of refined ones."""
+        return list({path.parent: None for path in self.places(0)})
+
+    def own_files(self) -> Iterator[Path]:
+        """Records first, then what belongs to them: Info files and pictures, also those that no record knows."""
+        for folder in (self.records_folder, *self.leaves()):
+            with suppress(FileNotFoundError):
+                yield from (folder / name for name in sorted(os.listdir(folder)) if OWN.fullmatch(name))
+
+    def strangers(self) -> Iterator[Path]:
+        """Folders of other experiments in this one's, and those of the original program that hold pictures."""
+        if not self.refined:
+            yield from (path for path in self.root.glob("*/[CI]C") if path.parent.name not in KINDS)
+            yield from self.root.glob("[CI]C")
+
+    def tables(self) -> Iterator[Path]:
+        """Those of the whole and of the chunks."""
+        for name in ("summary.yaml", "results.csv", "sheet.png"):
+            yield from (path for path in self.root.glob(f"*{name}") if TABLE.fullmatch(path.name))
+
+    def path(self, kind: str, folder: str, content: str, index: int) -> Path:
+        place = self.root if self.refined else self.root / kind
+        return place / folder / content / self.path_name(content, index)
+
+    @staticmethod
+    def path_name(content: str, index: int) -> str:
+        return f"{index:07d}.{'txt' if content == 'Info' else 'png'}"
+
+    def floats(self, folder: str, index: int) -> Path:
+        """Where ``--save_float`` keeps a pre-explanation."""
+        return self.path("pre-explanation", folder, "CF", index).with_suffix(".npy")
+
+    def pictures(self, record: Record) -> dict[tuple[str, str], Path]:
+        """(kind, content) -> path of the pictures of a record, the original apart."""
+        keys = [(kind, content) for kind in self.kinds for content in CONTENTS if content != "Info"]
+        return {(kind, content): self.path(kind, record.folder(kind), content, record.index) for kind, content in keys}
+
+    def places(self, index: int) -> list[Path]:
+        """Every path that a picture's files may have."""
+        paths = [self.path(kind, folder, name, index) for kind in self.kinds for folder in FOLDERS for name in CONTENTS]
+        return paths if self.refined else [*paths, *(self.floats(folder, index) for folder in FOLDERS)]
+
+    def record(self, index: int) -> Path:
+        return self.records_folder / f"{index:07d}.json"
+
+    def original(self, index: int, correct: bool) -> Path:
+        return self.output / "Original" / ("Correct" if correct else "Incorrect") / f"{index:07d}.png"
+
+    def originals(self, index: int, correct: bool = True) -> tuple[Path, Path]:
+        """Where an original may be, since another classifier moves it: as judged ``correct``, and otherwise."""
+        return self.original(index, correct), self.original(index, not correct)
+
+    def write(self, record: Record, pictures: Pictures | None) -> None:
+        """Write a picture's files, its record last; pictures: None keeps the Info files and the record alone.
+
+        What an earlier attempt left is removed, its record first: at every instant a record has its own files.
+        """
+        infos = {self.path(kind, record.folder(kind), "Info", record.index): record.info(kind) for kind in self.kinds}
+        files = {path: text.encode() for path, text in infos.items()}
+        if pictures:
+            drawn = {path: pictures.contents[kind][content] for (kind, content), path in self.pictures(record).items()}
+            files |= atomic.pngs(drawn)
+        if pictures and pictures.pre_explanation:
+            files[self.floats(record.folder("pre-explanation"), record.index)] = pictures.pre_explanation
+        original = pictures.original if pictures else None
+        if original:
+            files |= self.new_original(record, original)
+        commit, saved = self.record(record.index), replace(record, saved=pictures is not None)
+        self.forget(record.index, but=files)
+        with atomic.prepared({**files, commit: atomic.to_json(saved.to_dict()).encode()}) as name:
+            name(files)
+            if original:
+                self.original(record.index, not record.correct).unlink(missing_ok=True)
+            name([commit])
+
+    def new_original(self, record: Record, picture: Image.Image) -> dict[Path, bytes]:
+        """What to store of the original, which all experiments of an output folder share; nothing if it is there.
+
+        Raises ValueError for another picture: the experiments must explain the same ones.
+        """
+        path, twin = self.originals(record.index, record.correct)
+        known = {stored: fingerprint_of(stored) for stored in (path, twin) if stored.exists()}
+        for stored, pixels in known.items():
+            if pixels not in (None, fingerprint(picture)):
+                raise ValueError(
+                    f"--output_path {self.output}: {stored.relative_to(self.output)} is another picture than "
+                    f"{record.file}; experiments on other data or of another size need another output folder"
+                )
+        return {path: atomic.png(picture)} if known.get(path) is None else {}
+
+    def forget(self, index: int, but: Container[Path] = ()) -> None:
+        """Let a picture count as unfinished, for good, and remove its files, ``but`` those that are written next."""
+        with suppress(FileNotFoundError):
+            self.record(index).unlink()
+            atomic.sync_folder(self.records_folder)
+        for path in self.places(index):
+            if path not in but:
+                path.unlink(missing_ok=True)
+
+    def write_skipped(self, index: int, file: str, reason: str) -> None:
+        """Remember a picture that cannot be read; the next run tries it again."""
+        self.forget(index)
+        atomic.write_json(self.record(index), {"index": index, "file": file, "skipped": reason})
+
+    def read(self) -> tuple[dict[int, Record], dict[int, dict]]:
+        """index -> record of the finished pictures, and of the skipped ones, both in order.
+
+        A record that cannot be read does not count, with a notice.
+        """
+        finished, skipped = {}, {}
+        for path in self.record_paths():
+            try:
+                record = read_record(path)
+            except ValueError as error:
+                notice(f"{error}; its picture counts as unfinished")
+                continue
+            if isinstance(record, Record):
+                finished[record.index] = record
+            else:
+                skipped[record["index"]] = record
+        return finished, skipped
+
+    def read_whole(self) -> tuple[dict[int, Record], dict[int, dict]]:
+        """The same without the finished pictures of which a file is gone, with a notice."""
+        finished, skipped = self.read()
+        if lacking := self.lacking(finished.values()):
+            notice(f"{self.root}: files of {len(lacking)} finished pictures are gone; these count as unfinished")
+        return {index: record for index, record in finished.items() if index not in lacking}, skipped
+
+    def lacking(self, records: Iterable[Record]) -> set[int]:
+        """Those of which an Info file or a picture is gone, the original apart."""
+        there = {}
+        for kind, folder, content in product(self.kinds, FOLDERS, CONTENTS):
+            with suppress(FileNotFoundError):
+                there[kind, folder, content] = set(os.listdir(self.path(kind, folder, content, 0).parent))
+        return {
+            record.index
+            for record in records
+            for kind, content in product(self.kinds, CONTENTS if record.saved else ("Info",))
+            if self.path_name(content, record.index) not in there.get((kind, record.folder(kind), content), ())
+        }
+
+    def record_paths(self) -> list[Path]:
+        """Those of finished and skipped pictures, in order."""
+        try:
+            names = sorted(name for name in os.listdir(self.records_folder) if RECORD.fullmatch(name))
+        except FileNotFoundError:
+            names = []
+        return [self.records_folder / name for name in names]
+
+    def pictures_of(self, record: Record) -> dict[str, Path] | None:
+        """The pictures to show of a finished one; None where they were not saved."""
+        experiment = ResultFolder(self.output, str(Path(self.exp_name).parent)) if self.refined else self
+        masked = self.kinds[0]
+        folders = FOLDERS if self.refined else [record.folder("pre-explanation")]  # it may have been judged elsewhere
+        attacked = (experiment.path("pre-explanation", folder, "CF", record.index) for folder in folders)
+        shown = {
+            "original": next(filter(Path.exists, self.originals(record.index)), None),
+            "pre-explanation": next(filter(Path.exists, attacked), None),
+            "mask": self.path(masked, record.folder(masked), "SM", record.index),
+            "explanation": self.path("explanation", record.folder("explanation"), "CF", record.index),
+        }
+        return shown if all(path and path.exists() for path in shown.values()) else None
+
+
+def read_record(path: Path) -> Record | dict:
+    """A finished picture's record, or what is known of a skipped one.  Raises ValueError if it is not whole."""
+    try:
+        values = json.loads(path.read_bytes())
+        record = values if "skipped" in values else Record.from_dict(values)
+        named = values["index"] == int(path.stem)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is no whole record ({type(error).__name__}: {error})") from None
+    if not named:
+        raise ValueError(f"{path}: is the record of picture {values['index']}")
+    return record
+
+
+def fingerprint(picture: Image.Image) -> str:
+    """Of size and pixels, however they are stored."""
+    levels = hashlib.blake2b(picture.tobytes(), digest_size=16)
+    levels.update(f"{picture.mode} {picture.size}".encode())
+    return levels.hexdigest()
+
+
+def fingerprint_of(path: Path) -> str | None:
+    """A stored picture's, or None if it cannot be decoded."""
+    try:
+        with Image.open(path, formats=["PNG"]) as stored:
+            return fingerprint(stored)
+    except (OSError, SyntaxError, ValueError):
+        return None

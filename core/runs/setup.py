@@ -1,0 +1,180 @@
+"""From flags to what a run needs: contradictions refused, pictures selected, networks loaded."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from ace_counterfactuals.core.base.runtime import choose_device, half_precision, make_deterministic, notice
+from ace_counterfactuals.core.base.settings import UserError, to_dict
+from ace_counterfactuals.core.data.datasets import BINARY, ImageSet, open_dataset, resolve_label, resolve_name, select
+from ace_counterfactuals.core.data.regions import open_region
+from ace_counterfactuals.core.method.config import OF_REFINEMENT, SamplingConfig
+from ace_counterfactuals.core.method.explain import filter_steps, refining_filter
+from ace_counterfactuals.core.method.filtering import Filter
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.records import KINDS
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion, make_diffusion
+from ace_counterfactuals.models.classifiers import Classifier, load_classifier
+from ace_counterfactuals.models.loading import load_weights, state_dict
+
+RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
+
+
+def check(config: MainConfig) -> None:
+    """Refuse flags that contradict each other, before anything is loaded.  Raises UserError naming them."""
+    run, attack, sampling, data = config.run, config.attack, config.sampling, config.data
+    if run.chunk >= run.chunks:
+        raise UserError(f"--chunk {run.chunk}: wanted 0 to {run.chunks - 1}, since --chunks is {run.chunks}")
+    if run.overwrite and run.merge_chunks:
+        raise UserError("--overwrite True forgets what --merge_chunks True gathers; give one of them")
+    if sampling.sampling_dilation % 2 == 0:
+        raise UserError(f"--sampling_dilation {sampling.sampling_dilation} is even; choose an odd size")
+    for name in ("attack_joint_shortcut", "attack_joint_checkpoint"):
+        if getattr(attack, name) and not attack.attack_joint:
+            raise UserError(f"--{name} True goes through the diffusion model, which --attack_joint False leaves out")
+    if config.output.save_float and not config.output.save_images:
+        raise UserError("--save_float True keeps numbers beside the pictures, which --save_images False leaves out")
+    untargeted = data.label_target == -1 and data.dataset not in BINARY
+    if untargeted and attack.attack_method == "C&W":
+        raise UserError("--attack_method C&W is targeted; give a --label_target")
+    if untargeted and config.model.class_cond:
+        raise UserError("--class_cond True denoises towards a target; give a --label_target")
+    check_steps(sampling, diffusion_of(config))
+    if not run.merge_chunks:  # which opens no region
+        open_region(config.region.region, invert=config.region.region_invert)
+    name = Path(config.output.exp_name)
+    if not config.output.exp_name.strip("/.") or ".." in name.parts or name.is_absolute():
+        raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder in OUTPUT_PATH/Results")
+    if taken := set(name.parts) & RESERVED:
+        raise UserError(f"--exp_name {name}: '{taken.pop()}' is a folder of an experiment's own; choose another name")
+
+
+def check_steps(sampling: SamplingConfig, diffusion: GaussianDiffusion) -> None:
+    filter_ = Filter(diffusion, None, filter_steps(sampling, diffusion))
+    try:
+        refining_filter(filter_, sampling)
+    except ValueError as error:
+        message = str(error)
+        for own, name in OF_REFINEMENT.items():
+            message = message.replace(f"--{name}", f"--{own}")
+        raise UserError(message) from None
+
+
+@dataclass(frozen=True)
+class Networks:
+    """classifier: images in [0, 1] -> logits; denoiser: the U-Net; diffusion: its respaced chain."""
+
+    classifier: Classifier
+    denoiser: torch.nn.Module
+    diffusion: GaussianDiffusion
+    device: torch.device
+
+
+def load_networks(config: MainConfig, query: int) -> Networks:
+    """The networks that the flags name, frozen, on their device and in their precision."""
+    device = prepare_device(config)
+    denoiser = load_denoiser(config, device)
+    return Networks(load_explained(config, query, device), denoiser, diffusion_of(config), device)
+
+
+def prepare_device(config: MainConfig) -> torch.device:
+    """The device of the flags, with deterministic kernels where they ask for these."""
+    if config.run.cudnn_deterministic:
+        make_deterministic()
+    return choose_device(config.run.device, config.run.gpu)
+
+
+def load_explained(config: MainConfig, query: int, device: torch.device) -> Classifier:
+    """The classifier that is explained."""
+    weights = config.weights
+    classifier = load_classifier(
+        weights.classifier_path, dataset=config.data.dataset, query=query, arch=weights.classifier_arch or None
+    )
+    return classifier.to(device)
+
+
+def load_denoiser(config: MainConfig, device: torch.device) -> torch.nn.Module:
+    """The U-Net of the flags.  Raises ValueError with the flags to set where they do not fit the file."""
+    path = config.weights.model_path
+    if not path:
+        raise UserError("--model_path is empty: give the weights of the diffusion model")
+    denoiser = build_unet(to_dict(config), state_dict(load_weights(path, flag="--model_path")), path)
+    if config.model.use_fp16:
+        denoiser.torso_to(half_precision(device))
+    return denoiser.to(device)
+
+
+def diffusion_of(config: MainConfig) -> GaussianDiffusion:
+    """The respaced chain of the flags."""
+    diffusion, sampling = config.diffusion, config.sampling
+    return make_diffusion(
+        diffusion_steps=diffusion.diffusion_steps,
+        noise_schedule=diffusion.noise_schedule,
+        timestep_respacing=sampling.timestep_respacing,
+        learn_sigma=diffusion.learn_sigma,
+        predict_xstart=diffusion.predict_xstart,
+        rescale_timesteps=diffusion.rescale_timesteps,
+        clip_denoised=sampling.clip_denoised,
+    )
+
+
+def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:
+    """The whole data set of the flags.  quiet: its notices are left to the caller."""
+    data = config.data
+    images = open_dataset(data.dataset, data.data_dir, image_size=data.image_size, label_query=data.label_query)
+    for message in () if quiet else images.notices:
+        notice(message)
+    return images
+
+
+def select_images(images: ImageSet, config: MainConfig, *, all_chunks: bool = False) -> ImageSet:
+    """The pictures that the flags choose, of this chunk or of all."""
+    part = {} if all_chunks else {"chunk": config.run.chunk, "chunks": config.run.chunks}
+    data = config.data
+    return select(
+        images,
+        label_target=data.label_target,
+        label_query=data.label_query,
+        num_samples=data.num_samples,
+        **part,
+    )
+
+
+def align_classes(config: MainConfig, images: ImageSet, names: tuple[str, ...] | None) -> tuple[MainConfig, ImageSet]:
+    """Number labels, query and target as the classifier numbers its outputs: by name where it has ``names``."""
+    data = config.data
+    if images.binary or names is None or names == images.class_names:  # names may repeat: two of ImageNet's do
+        query = images.query if images.binary else resolve_label(images, data.label_query, "--label_query")
+        target = resolve_label(images, data.label_target, "--label_target")
+        return replace(config, data=replace(data, label_query=query, label_target=target)), images
+    owner = f"the classifier {config.weights.classifier_path}"
+    query = resolve_name(names, data.label_query, "--label_query", owner)
+    target = resolve_name(names, data.label_target, "--label_target", owner)
+    if images.class_names is not None:
+        missing = sorted(set(images.class_names) - set(names))
+        if missing:
+            raise UserError(
+                f"--data_dir {data.data_dir} has classes that {owner} does not know: {', '.join(missing[:5])}; "
+                f"it knows {', '.join(names[:20])}"
+            )
+        place = [names.index(name) for name in images.class_names] + [-1]  # the last: a label of -1 is unknown
+        records = [replace(record, label=place[record.label]) for record in images.records]
+        images = replace(images, records=records, class_names=names)
+    return replace(config, data=replace(data, label_query=query, label_target=target)), images
+
+
+def check_labels(config: MainConfig, images: ImageSet, outputs: int) -> None:
+    """Refuse labels that the classifier has no output for, and a target that is the query."""
+    data = config.data
+    if images.binary:
+        return
+    largest = max(record.label for record in images.records)
+    if largest >= outputs:
+        raise UserError(
+            f"--data_dir {data.data_dir} has labels up to {largest}, but --classifier_path "
+            f"{config.weights.classifier_path} has {outputs} outputs"
+        )
+    if data.label_target != -1 and data.label_query == data.label_target:
+        name = images.class_names[data.label_target] if images.class_names else data.label_target
+        raise UserError(f"--label_target {name} is --label_query itself; choose another class")

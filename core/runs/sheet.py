@@ -1,0 +1,93 @@
+"""sheet.png: the pictures of an experiment side by side, with what the classifier says of each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.records import Record
+from PIL import Image, ImageDraw, ImageFont
+
+COLUMNS = ("original", "pre-explanation", "mask", "explanation")
+TITLES = ("original", "pre-explanation", "mask", "counterfactual")
+REFINED_TITLES = ("original", "pre-explanation", "kept in white", "counterfactual")
+TILE, GAP, CAPTION, HEADER, PER_ROW, LIMIT = 128, 8, 20, 56, 2, 24
+INK, FAINT, GOOD, BAD = "#1a1a1a", "#6b6b6b", "#1a7f37", "#b3261e"
+
+
+def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence[str] | None, path: Path) -> None:
+    """Write the sheet to ``path``: up to 24 pictures, the most changed and then the least changed first, two a row.
+
+    Nothing is written where none of the pictures was saved.
+    names: the classes' names, in the order of the classifier's outputs.
+    """
+    paths = {record.index: results.pictures_of(record) for record in records}
+    shown = choose([record for record in records if paths[record.index]])
+    if not shown:
+        return
+    rows = -(-len(shown) // PER_ROW)
+    tile = tile_size(paths[shown[0].index]["original"])
+    block = len(COLUMNS) * (tile[0] + GAP)
+    row_height = tile[1] + CAPTION + GAP
+    size = (PER_ROW * block + (PER_ROW + 1) * GAP, HEADER + rows * row_height + GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    flipped = sum(record.outcomes["explanation"].success for record in records)
+    draw.text(
+        (GAP, 8),
+        f"{results.exp_name}: {flipped} of {len(records)} counterfactuals flip",
+        INK,
+        ImageFont.load_default(16),
+    )
+    for place in range(min(PER_ROW, len(shown))):
+        for column, title in enumerate(REFINED_TITLES if results.refined else TITLES):
+            draw.text((GAP + place * (block + GAP) + column * (tile[0] + GAP), HEADER - 20), title, FAINT, font)
+    for place, record in enumerate(shown):
+        left = GAP + place % PER_ROW * (block + GAP)
+        top = HEADER + place // PER_ROW * row_height
+        for column, name in enumerate(COLUMNS):
+            corner = (left + column * (tile[0] + GAP), top)
+            with Image.open(paths[record.index][name]) as picture:
+                sheet.paste(picture.convert("RGB").resize(tile, Image.Resampling.NEAREST), corner)
+            text, ink = caption(record, name, names)
+            draw.text((corner[0], top + tile[1] + 2), fit(draw, text, tile[0], font), ink, font)
+    atomic.write_png(path, sheet)
+
+
+def choose(records: Sequence[Record]) -> list[Record]:
+    """All of a small experiment, or the ends of a large one, by the counterfactual's mean change, largest first."""
+    by_change = sorted(records, key=lambda record: (-record.outcomes["explanation"].l1, record.index))
+    return by_change if len(by_change) <= LIMIT else by_change[: LIMIT // 2] + by_change[-LIMIT // 2 :]
+
+
+def tile_size(path: Path) -> tuple[int, int]:
+    """Small pictures are enlarged by a whole factor, large ones reduced, to about TILE pixels in height."""
+    with Image.open(path) as picture:
+        width, height = picture.size
+    scale = TILE // height if height < TILE else TILE / height
+    return round(width * scale), round(height * scale)
+
+
+def caption(record: Record, column: str, names: Sequence[str] | None) -> tuple[str, str]:
+    """A column's text and its colour: the prediction with its probability, green where it is what was wanted."""
+    if column == "mask":
+        return f"{record.mask_area:.0%} may change", FAINT
+    if column == "original":
+        return f"{name_of(record.prediction, names)} {record.source_prob:.0%}", INK if record.correct else BAD
+    outcome = record.outcomes[column]
+    text = f"{name_of(outcome.prediction, names)} {outcome.prob:.0%}"
+    return text, GOOD if outcome.success else BAD
+
+
+def name_of(label: int, names: Sequence[str] | None) -> str:
+    return names[label].split(",")[0] if names and 0 <= label < len(names) else str(label)
+
+
+def fit(draw: ImageDraw.ImageDraw, text: str, width: int, font) -> str:
+    """The text, its end left out where it is wider than ``width`` pixels."""
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(text + "…", font) > width:
+        text = text[:-1]
+    return text + "…"

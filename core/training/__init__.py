@@ -1,0 +1,1 @@
+"""Training diffusion models and classifiers. Imports data."""

@@ -1,0 +1,65 @@
+"""All settings of train_diffusion.py and train_classifier.py."""
+
+from dataclasses import dataclass
+
+from ace_counterfactuals.core.base.config import SeededConfig
+from ace_counterfactuals.core.base.settings import flag, group
+from ace_counterfactuals.core.data.config import PicturesConfig
+from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    output_path: str = flag("training", "folder for checkpoints, samples and the log", path=True)
+    batch_size: int = flag(1, "pictures a step", low=1)
+    microbatch: int = flag(-1, "pictures a forward pass; -1 takes the whole batch", low=-1)
+    lr: float = flag(1e-4, "learning rate of AdamW", low=0)
+    weight_decay: float = flag(0.0, "weight decay of AdamW", low=0)
+    lr_anneal_steps: int = flag(
+        0, "steps to train, the learning rate falling linearly to 0; 0 trains until it is stopped", low=0
+    )
+    ema_rate: float = flag(0.9999, "rate of the moving average of the weights", low=0, high=1)
+    ema_fp16: bool = flag(False, "store the moving average in half precision: half the size")
+    random_flip: bool = flag(True, "mirror every other picture, drawn anew each time; never done for BDD100k")
+    init_step: int = flag(-1, "steps of the chain from this one on are never drawn; -1 draws all", low=-1)
+    log_interval: int = flag(10, "steps between two lines of log.csv", low=1)
+    save_interval: int = flag(10000, "steps between two checkpoints, each with a grid of samples", low=1)
+    init_weights: str = flag("", "weights to begin with, to fit a trained model to other pictures", path=True)
+    resume_checkpoint: str = flag("", "modelNNNNNN.pt to continue from; its ema and opt files lie beside it", path=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDiffusionConfig:
+    """All flags of train_diffusion.py."""
+
+    pictures: PicturesConfig = group(PicturesConfig, "data: the training partition is used")
+    training: TrainingConfig = group(TrainingConfig, "training")
+    device: SeededConfig = group(SeededConfig, "where")
+    model: ModelConfig = group(ModelConfig, "U-Net")
+    diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierTrainingConfig:
+    output_path: str = flag(
+        "classifier.pt", "file to write: architecture, class names, normalisation and weights", path=True
+    )
+    arch: str = flag(
+        "small-32",
+        "small-WIDTH, plain-WIDTH or mixer-WIDTH, for pictures of 28 to 64 pixels, or a torchvision classifier",
+    )
+    val_dir: str = flag("", "class folders to measure the accuracy on, with the classes of data_dir", path=True)
+    epochs: int = flag(10, "passes over the pictures", low=1)
+    batch_size: int = flag(128, "pictures a step", low=1)
+    lr: float = flag(1e-3, "largest learning rate of AdamW, warmed up and annealed (one cycle)", low=0)
+    weight_decay: float = flag(0.01, "weight decay of AdamW", low=0)
+    random_flip: bool = flag(True, "mirror every other picture, drawn anew each time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainClassifierConfig:
+    """All flags of train_classifier.py."""
+
+    pictures: PicturesConfig = group(PicturesConfig, "data: a set with classes")
+    training: ClassifierTrainingConfig = group(ClassifierTrainingConfig, "training")
+    device: SeededConfig = group(SeededConfig, "where")

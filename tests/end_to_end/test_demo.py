@@ -1,0 +1,66 @@
+"""The demo's photographs and networks are what their cards say."""
+
+import pytest
+import torch
+import yaml
+from ace_counterfactuals.core.base.presets import read_preset
+from ace_counterfactuals.core.base.settings import from_dict, to_dict
+from ace_counterfactuals.core.data.datasets import open_dataset
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.models.classifiers import load_classifier
+from ace_counterfactuals.models.loading import load_weights, state_dict
+
+import main
+from benchmarks.sweep_demo import PLACES, choose
+from benchmarks.trial import read_rows, text
+from tests.support.paths import ROOT
+
+DEMO = ROOT / "demo"
+
+
+def test_the_classifier_is_right_on_nine_of_ten_photographs():
+    images = open_dataset("Folder", DEMO / "pictures", image_size=32)
+    classifier = load_classifier(DEMO / "classifier.pt", dataset="Folder")
+    assert classifier.class_names == images.class_names
+    predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
+    labels = torch.tensor([entry.label for entry in images.records])
+    assert (predictions == labels).double().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "file, arch", [("unseen_a.pt", "plain-24"), ("unseen_b.pt", "mixer-64"), ("tuning.pt", "small-12")]
+)
+def test_the_judging_classifiers_are_small_right_and_of_their_cards_architecture(file, arch):
+    images = open_dataset("Folder", DEMO / "pictures", image_size=32)
+    assert (DEMO / file).stat().st_size < 1e6 and load_weights(DEMO / file)["arch"] == arch
+    classifier = load_classifier(DEMO / file, dataset="Folder")
+    assert classifier.class_names == images.class_names
+    predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
+    labels = torch.tensor([entry.label for entry in images.records])
+    assert (predictions == labels).double().mean() > 0.88
+
+
+def test_the_presets_settings_are_those_that_the_rule_chooses_from_the_sweep():
+    chosen = choose(read_rows(ROOT / "benchmarks/results/sweep_demo.csv"))
+    given = read_preset(MainConfig, "fashion")
+    assert {name: text(given[name]) for name in PLACES} == {name: chosen[name] for name in PLACES}
+    assert given["attack_iterations"] == int(chosen["iterations"])
+
+
+def test_the_diffusion_model_is_small_and_fits_the_preset():
+    path = DEMO / "ddpm.pt"
+    assert path.stat().st_size < 14e6
+    flags = to_dict(from_dict(MainConfig, read_preset(MainConfig, "fashion")))
+    unet = build_unet(flags, state_dict(load_weights(path)), str(path))
+    assert 2e6 < sum(parameter.numel() for parameter in unet.parameters()) < 6e6
+
+
+@pytest.mark.slow
+def test_pullovers_become_coats(tmp_path):
+    flags = ["--preset", "fashion", "--label_query", "pullover", "--label_target", "coat", "--num_samples", "4"]
+    assert main.main([*flags, "--device", "cpu", "--output_path", str(tmp_path), "--exp_name", "coat"]) == 0
+    summary = yaml.safe_load((tmp_path / "Results/coat/summary.yaml").read_text())
+    for kind in ("pre-explanation", "explanation"):
+        assert summary[kind]["cf"] >= 0.75
+        assert summary[kind]["l1"] < 0.08

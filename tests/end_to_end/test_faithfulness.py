@@ -1,0 +1,132 @@
+"""The faithfulness benchmark: one attack seen at several strengths, its figures, its table and figure."""
+
+import pytest
+import torch
+from ace_counterfactuals.core.data.datasets import open_dataset
+from ace_counterfactuals.core.method.explain import explain
+from ace_counterfactuals.core.runs.setup import Networks
+from ace_counterfactuals.models.classifiers import load_classifier
+from PIL import Image
+
+from benchmarks import faithfulness
+from benchmarks.faithfulness_tables import draw, table
+from benchmarks.trial import Questions, ask, open_bench, pre_explanations, read_rows, refined, write_rows
+from tests.support.toys import (
+    CLASSES,
+    SIDE,
+    attack_config,
+    sampling_config,
+    toy_diffusion,
+    toy_unet,
+    write_classifier,
+    write_pictures,
+)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    images = open_dataset("Folder", write_pictures(folder / "pictures", 12), image_size=SIDE)
+    files = {name: write_classifier(folder / f"{name}.pt", seed=i) for i, name in enumerate("abc")}
+    attacked = load_classifier(files["a"], dataset="Folder")
+    networks = Networks(attacked, toy_unet(), toy_diffusion(), torch.device("cpu"))
+    seen = attacked(torch.stack([sample.image for sample in images])).argmax(1).tolist()
+    right = next(e.label for e, label in zip(images.records, seen, strict=True) if e.label == label)
+    questions = ask(images, attacked, [(CLASSES[right], CLASSES[right - 1])], count=1)
+    return networks, images, files, questions
+
+
+def test_only_photographs_that_the_classifier_gets_right_are_asked_about(workshop):
+    networks, _, _, questions = workshop
+    assert torch.equal(networks.classifier(questions.image).argmax(1), questions.prediction)
+    assert not (questions.prediction == questions.target).any()
+
+
+def test_too_few_photographs_are_refused(workshop):
+    networks, images, _, _ = workshop
+    with pytest.raises(ValueError, match=r"boot: \d photographs are classified right, wanted 100"):
+        ask(images, networks.classifier, [("boot", "coat")], count=100)
+
+
+@pytest.mark.parametrize("changes", [{}, {"attack_joint": False}, {"attack_joint_shortcut": True}, {"dist_l1": 0.1}])
+def test_an_attack_passes_through_the_results_of_shorter_ones(workshop, changes):
+    networks, _, _, questions = workshop
+    sampling = sampling_config()
+    attack = attack_config(**changes)
+    passed = pre_explanations(questions, networks, attack, sampling, seed=3, strengths=(1, 3))
+    for iterations, found in passed.items():
+        alone = explain(
+            questions.image,
+            networks.classifier,
+            networks.denoiser,
+            networks.diffusion,
+            attack=attack_config(**changes, attack_iterations=iterations),
+            sampling=sampling,
+            label=questions.prediction,
+            label_target=questions.target[0].item(),
+            indices=questions.indices,
+            seed=3,
+        )
+        assert torch.equal(found, alone.pre_explanation)
+        assert torch.equal(refined(questions, found, networks, sampling, seed=3), alone.counterfactual)
+
+
+def test_pictures_that_did_not_change_flip_nothing_and_transfer_to_nobody(workshop):
+    networks, images, files, questions = workshop
+    bench = open_bench(networks.classifier, {name: files[name] for name in "bc"}, images, questions)
+    several = Questions(
+        *(x.repeat(2, *[1] * (x.ndim - 1)) if torch.is_tensor(x) else x * 2 for x in vars(questions).values())
+    )
+    row = bench.measure(several, several.image, sampling_config())
+    assert row["flip"] == row["l1"] == row["n pooled"] == 0
+    assert row["transfer pooled"] is None and row["flip low"] == 0 < row["flip high"]
+
+
+def test_calls_of_the_unet_are_counted_by_method():
+    calls = faithfulness.unet_calls
+    assert calls("plain PGD", 5, 3, 60) == 0
+    assert calls("far PGD, filtered", 5, 3, 60) == 5
+    assert calls("plain PGD, refined", 5, 3, 60) == 3
+    assert calls("ACE, pre-explanation", 5, 3, 60) == 300
+    assert calls("ACE, counterfactual", 5, 3, 60) == calls("DiME's shortcut, refined", 5, 3, 60) == 303
+
+
+def row(method: str, iterations: int, seed: int = 4, **changes) -> dict:
+    shares = ("flip", "transfer a", "transfer b", "transfer pooled")
+    values = {name + end: value for name in shares for end, value in (("", 0.5), (" low", 0.25), (" high", 0.75))}
+    head = {"seed": seed, "n": 8, "method": method, "iterations": iterations, "U-Net calls": 7}
+    return {**head, **values, "l1": 0.0456, "mask area": 0.3, "frechet": 12.34, **changes}
+
+
+def test_the_table_has_a_row_a_method_at_its_most_iterations_and_the_range_over_seeds(tmp_path):
+    rows = [row("PGD", 5), row("PGD", 10, flip=0.9), row("ACE", 5), row("ACE", 10), row("ACE", 10, 5, l1=0.05)]
+    write_rows(tmp_path / "rows.csv", rows)
+    text = table(read_rows(tmp_path / "rows.csv"))
+    assert "| PGD | 10 | 0.90 (0.25 to 0.75) | 0.50 (0.25 to 0.75) |" in text
+    assert text.count("\n| ACE |") == 1 and "ACE, seeds 4 (n = 8), 5 (n = 8):" in text and "l1 0.046 to 0.050" in text
+
+
+def test_transfer_of_no_flips_is_not_a_number_but_said(tmp_path):
+    none = dict.fromkeys(("transfer a", "transfer a low", "transfer a high"))
+    write_rows(tmp_path / "rows.csv", [row("PGD", 5, **none)])
+    assert "| n/a (0 images) |" in table(read_rows(tmp_path / "rows.csv"))
+
+
+def test_the_figure_is_drawn_also_where_a_method_flips_nothing(tmp_path):
+    none = dict.fromkeys(("transfer pooled", "transfer pooled low", "transfer pooled high"))
+    write_rows(tmp_path / "rows.csv", [row("PGD", 5, **none), row("ACE", 5), row("ACE", 10)])
+    draw(read_rows(tmp_path / "rows.csv"), tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.size[0] > 800
+
+
+@pytest.mark.slow
+def test_faithfulness_runs_and_does_not_compute_again_what_is_there(tmp_path, capsys):
+    arguments = ["--output", str(tmp_path), "--photographs", "1", "--iterations", "2", "--seeds", "4"]
+    faithfulness.main(arguments)
+    assert "ACE, seed 4" in capsys.readouterr().out
+    before = (tmp_path / "faithfulness.csv").read_bytes()
+    faithfulness.main(arguments)
+    assert "s\n" not in capsys.readouterr().out.split("|")[0]
+    assert (tmp_path / "faithfulness.csv").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {f"faithfulness.{kind}" for kind in ("csv", "md", "png")}

@@ -1,0 +1,328 @@
+"""report.html in a real browser: what a person clicks, types and sees."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from ace_counterfactuals.core.evaluation.model import Evaluation
+from ace_counterfactuals.core.report import write_report
+
+from tests.support.report_cases import HOSTILE, make_comparison, make_evaluation, make_experiment, make_hostile
+
+pytest.importorskip("selenium")
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+pytestmark = pytest.mark.slow
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+class Browser:
+    """A headless Chromium that knows what the page says and what it asked for."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, page, fragment="", *, width=1280, dark=False):
+        self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self("Emulation.setEmulatedMedia", features=[scheme])
+        self.driver.get("about:blank")
+        self.driver.get_log("browser"), self.driver.get_log("performance")
+        self.driver.get(page.as_uri() + fragment)
+        self.wait(lambda: self.count)
+
+    def __call__(self, command, **values):
+        return self.driver.execute_cdp_cmd(command, values)
+
+    def wait(self, condition, seconds=30):
+        WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
+
+    def find(self, css):
+        return self.driver.find_element(By.CSS_SELECTOR, css)
+
+    def all(self, css):
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def run(self, script, *values):
+        return self.driver.execute_script(script, *values)
+
+    def press(self, *keys):
+        webdriver.ActionChains(self.driver).send_keys(*keys).perform()
+
+    def click(self, css):
+        """As a mouse would, at a place where no bar lies over it."""
+        self.run("arguments[0].scrollIntoView({block: 'center'})", self.find(css))
+        self.find(css).click()
+
+    @property
+    def count(self):
+        return self.find("#count").text
+
+    @property
+    def names(self):
+        """Of the pictures that are listed."""
+        return self.run("return [...document.querySelectorAll('#cards a.title')].map(a => a.textContent)")
+
+    @property
+    def address(self):
+        return self.driver.current_url.partition("#")[2]
+
+    @property
+    def errors(self):
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    @property
+    def requests(self):
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+    @property
+    def scrolls_sideways(self):
+        return self.run("return document.documentElement.scrollWidth > innerWidth")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield Browser(driver)
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Of ten pictures, of which 3 and 7 did not flip."""
+    folder = tmp_path_factory.mktemp("report")
+    return write_report(make_evaluation(folder / "out", 10), folder / "page")
+
+
+def test_the_report_opens_from_disk_without_error_and_asks_for_nothing_beyond_it(browser, page):
+    browser.open(page)
+    assert browser.count == "10 pictures" and len(browser.all("#cards > li")) == 10
+    browser.run("document.getElementById('cards').scrollIntoView()")
+    requests = []
+
+    def asked_for_pictures():
+        requests.extend(browser.requests)  # each is told once, a moment after it was made
+        return any(url.endswith("original-00000.png") for url in requests)
+
+    browser.wait(asked_for_pictures)
+    assert all(url.startswith((page.parent.as_uri(), "data:")) for url in requests)
+    assert browser.errors == []
+
+
+def test_the_report_shows_failures_at_one_click(browser, page):
+    browser.open(page)
+    browser.click("input[name=flipped][value=no]")
+    browser.wait(lambda: browser.count == "2 of 10 pictures")
+    assert browser.names == ["0000003.png", "0000007.png"] and browser.address == "flipped=no"
+    browser.click("#reset")
+    browser.wait(lambda: browser.count == "10 pictures")
+
+
+def test_the_report_s_matrix_filters_the_cards(browser, page):
+    browser.open(page)
+    browser.click('.matrix a[aria-label="3, shirt to boot"]')
+    browser.wait(lambda: browser.count == "3 of 10 pictures")
+    assert browser.names == ["0000002.png", "0000005.png", "0000008.png"]
+    assert Select(browser.find("[name=from]")).first_selected_option.text == "shirt (3)"
+
+
+def test_the_report_filters_by_distance_class_and_name_together(browser, page):
+    browser.open(page)
+    browser.click(".more summary")
+    browser.find("[name=l1_min]").send_keys("0.002")
+    browser.wait(lambda: browser.count == "8 of 10 pictures")
+    Select(browser.find("[name=label]")).select_by_visible_text("boot (4)")
+    browser.wait(lambda: browser.count == "3 of 10 pictures")
+    browser.find("[name=search]").send_keys("boot/9")
+    browser.wait(lambda: browser.names == ["0000009.png"])
+    browser.find("[name=search]").send_keys("none")
+    browser.wait(lambda: browser.count == "No picture of 10 passes these filters")
+    assert browser.errors == []
+
+
+def test_the_report_sorts_by_distance_from_either_end(browser, page):
+    browser.open(page)
+    Select(browser.find("[name=sort]")).select_by_value("mask_area")
+    Select(browser.find("[name=order]")).select_by_value("down")
+    browser.wait(lambda: browser.names[0] == "0000009.png")
+    assert browser.names == sorted(browser.names, reverse=True)
+
+
+def test_the_report_s_slider_moves_by_keyboard(browser, page):
+    browser.open(page, "#view=slider")
+    frame, slider = browser.find("#cards .slider"), browser.find("#cards .slider input")
+    browser.run("arguments[0].focus()", slider)
+    browser.press(Keys.ARROW_RIGHT * 10)
+    cut = browser.run("return getComputedStyle(arguments[0].querySelector(':nth-child(2)')).clipPath", frame)
+    assert slider.get_attribute("value") == "60" and "40%" in cut
+
+
+@pytest.mark.parametrize(("view", "rule"), [("mask", "--opacity"), ("difference", "--gain")])
+def test_the_report_s_range_changes_all_cards_of_a_view(browser, page, view, rule):
+    browser.open(page, f"#view={view}")
+    before = browser.run(f"return document.getElementById('cards').style.getPropertyValue('{rule}')")
+    browser.run("arguments[0].focus()", browser.find("#strength input"))
+    browser.press(Keys.HOME)
+    after = browser.run(f"return document.getElementById('cards').style.getPropertyValue('{rule}')")
+    assert len(browser.all(f"#cards .{view}")) == 10 and float(after) < float(before)
+
+
+def test_the_report_goes_from_picture_to_picture_by_keyboard(browser, page):
+    browser.open(page, "#flipped=no")
+    browser.press("j", Keys.ENTER)
+    browser.wait(lambda: browser.find("#detail").is_displayed())
+    assert browser.find("#detail-title").text == "0000003.png" and browser.find("#place").text == "1 of 2"
+    browser.press(Keys.ARROW_RIGHT)
+    browser.wait(lambda: browser.find("#detail-title").text == "0000007.png")
+    browser.press("k")
+    browser.wait(lambda: browser.find("#detail-title").text == "0000003.png")
+    browser.press(Keys.ESCAPE)
+    browser.wait(lambda: not browser.find("#detail").is_displayed())
+    assert browser.address == "flipped=no" and browser.errors == []
+    assert browser.run("return document.activeElement.textContent") == "0000003.png"
+
+
+def test_a_link_to_a_picture_of_the_report_opens_it(browser, page):
+    browser.open(page, "#picture=0000004.png")
+    browser.wait(lambda: len(browser.all("#detail .bars")) == 2)
+    text = browser.find("#detail").text
+    for shown in ("0000004.png", "flipped", "coat", "shirt", "54 %", "coat/4.jpg", "mean change (l1)", "0.004"):
+        assert shown in text
+    assert browser.find("#detail .facts a").get_attribute("href").endswith("#picture=0000004.png")
+
+
+def test_a_link_to_a_view_of_the_report_restores_its_filters(browser, page):
+    browser.open(page, "#from=0&sort=l1&order=down&view=mask&likeliest=yes")
+    assert browser.names == ["0000009.png", "0000006.png", "0000003.png", "0000000.png"]
+    browser.wait(lambda: len(browser.all("#cards .bars")) == 8)
+    assert browser.find("[name=view][value=mask]").is_selected() and browser.find(".more").get_attribute("open")
+
+
+def test_the_report_is_dark_or_light_as_the_system_until_one_chooses(browser, page):
+    def ground():
+        return browser.run("return getComputedStyle(document.body).backgroundColor")
+
+    browser.open(page, dark=True)
+    dark = ground()
+    browser.open(page)
+    assert ground() != dark
+    browser.click("#theme")
+    assert ground() == dark
+    browser.open(page)
+    assert ground() == dark, "the choice is kept"
+    browser.run("localStorage.clear()")
+
+
+@pytest.mark.parametrize("fragment", ["", "#view=difference&likeliest=yes&from=0", "#picture=0000004.png"])
+def test_the_report_fits_a_phone(browser, page, fragment):
+    browser.open(page, fragment, width=360)
+    assert not browser.scrolls_sideways
+    assert browser.run("const d = document.getElementById('detail'); return d.scrollWidth <= d.clientWidth")
+
+
+@pytest.mark.parametrize(("fragment", "within"), [("#view=slider", "body"), ("#picture=0000004.png", "#detail")])
+def test_everything_that_can_be_used_in_the_report_has_a_name(browser, page, fragment, within):
+    browser.open(page, fragment)
+    kinds = "button, input, select, a[href]:not(svg a), [role=img], img, nav"
+    shown = f"[...document.querySelectorAll('{within} :is({kinds})')].filter(e => e.checkVisibility())"
+    used = browser.run(f"return {shown}")
+    unnamed = [element.get_attribute("outerHTML") for element in used if not element.accessible_name]
+    assert len(used) > 10 and unnamed == []
+
+
+def test_the_report_tells_a_reader_what_changed(browser, page):
+    browser.open(page, "#picture=0000004.png")
+    assert browser.run("return document.activeElement.id") == "detail-title"
+    assert browser.find("#count").get_attribute("aria-live") == "polite"
+
+
+def test_the_report_compares_experiments_on_the_same_picture(browser, tmp_path):
+    page = write_report(make_comparison(tmp_path / "out"), tmp_path / "page")
+    browser.open(page, width=360)
+    assert not browser.scrolls_sideways
+    assert [len(card.find_elements(By.CSS_SELECTOR, ".tile")) for card in browser.all("#cards > li")] == [
+        3, 3, 3, 2, 3, 3, 3, 3,
+    ]  # fmt: skip
+    Select(browser.find("[name=experiment]")).select_by_visible_text("two/explanation")
+    browser.wait(lambda: browser.count == "7 pictures")
+    assert [h.text for h in browser.all("h1") if h.is_displayed()] == ["two/explanation"]
+    browser.open(page, "#picture=0000002.png")
+    assert len(browser.all(".comparison li")) == 2
+    browser.click(".comparison li:nth-child(2) a")
+    browser.wait(lambda: "experiment=two" in browser.address)
+    assert browser.find("#detail-title").text == "0000002.png" and browser.errors == []
+
+
+def test_a_report_of_hostile_names_shows_them_and_runs_nothing(browser, tmp_path):
+    page = write_report(make_hostile(tmp_path / "out"), tmp_path / "page")
+    browser.open(page, "#likeliest=yes", width=360)
+    browser.wait(lambda: len(browser.all("#cards .bars")) == 20)
+    assert browser.names[0] == f"{HOSTILE[0]}0.png" and not browser.scrolls_sideways
+    browser.find("[name=search]").send_keys("עברי")
+    browser.wait(lambda: browser.count == "4 of 10 pictures")
+    browser.click("#cards a.title")
+    browser.wait(lambda: browser.find("#detail").is_displayed())
+    assert HOSTILE[2].split()[0] in browser.find("#detail-title").get_attribute("textContent")
+    assert browser.driver.title.startswith("<script>") and browser.errors == []
+    assert not browser.all("#cards script, #cards img, #detail script")
+
+
+def test_the_report_shows_whole_pictures_and_falls_back_to_thumbnails_when_moved(browser, tmp_path):
+    evaluation = make_evaluation(tmp_path / "out", 4, size=(160, 80))
+    page = write_report(evaluation, evaluation.experiments[0].root.parent)
+    browser.open(page, "#picture=0000001.png")
+    browser.wait(lambda: browser.run("return document.querySelector('#stage img')?.naturalWidth") == 160)
+    moved = tmp_path / "moved"
+    shutil.copytree(page.parent / "report", moved / "report")
+    shutil.copy(page, moved)
+    browser.open(moved / "report.html", "#picture=0000001.png")
+    browser.wait(lambda: not browser.all("#stage img"))
+    assert len(browser.all("#stage .tile")) == 8
+
+
+def test_a_report_without_masks_and_probabilities_opens(browser, tmp_path):
+    experiment = make_experiment(tmp_path / "out", 4)
+    bare = [replace(p, mask=None, before=(), after=(), values={}) for p in experiment.pictures]
+    experiment = replace(experiment, pictures=tuple(bare), classes=None)
+    browser.open(write_report(Evaluation(experiments=(experiment,)), tmp_path / "page"), "#view=mask")
+    assert browser.count == "4 pictures" and len(browser.all("#cards .mask .tile")) == 4
+    assert not browser.find("[name=view][value=mask] + span").is_displayed()
+    browser.click("#cards a.title")
+    browser.wait(lambda: browser.find("#detail").is_displayed())
+    assert browser.errors == []
+
+
+def test_a_report_of_no_picture_opens(browser, tmp_path):
+    browser.open(write_report(make_evaluation(tmp_path / "out", 0), tmp_path / "page"))
+    assert browser.count == "No picture was explained" and browser.errors == []
+
+
+def test_a_report_of_30000_pictures_is_a_small_page_that_filters(browser, tmp_path):
+    evaluation = make_evaluation(tmp_path / "out", 30_000, classes=tuple(f"class {i}" for i in range(1000)), files=40)
+    page = write_report(evaluation, tmp_path / "page")
+    assert page.stat().st_size < 2e6
+    browser.open(page)
+    assert browser.count == "30,000 pictures" and len(browser.names) == 48
+    browser.click("input[name=flipped][value=no]")
+    browser.wait(lambda: browser.count == "7,500 of 30,000 pictures")
+    browser.click("#pages [data-step='1']")
+    browser.wait(lambda: browser.names[0] == f"{3 + 48 * 4:07d}.png")
+    browser.find("[name=search]").send_keys("29999")
+    browser.wait(lambda: browser.names == ["0029999.png"])
+    browser.click("#cards a.title")
+    browser.wait(lambda: len(browser.all("#detail .bars")) == 2)
+    assert browser.errors == []

@@ -1,0 +1,98 @@
+"""Many processes write into one result folder: nothing collides and no line is lost."""
+
+import csv
+import os
+import warnings
+from dataclasses import replace
+
+import pytest
+import yaml
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.experiment import make_folder, write_tables
+from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
+from ace_counterfactuals.core.runs.locks import hold
+from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
+from ace_counterfactuals.core.runs.run import merge_tables
+from ace_counterfactuals.core.runs.runlog import RunLog
+from ace_counterfactuals.core.runs.verify import verify
+from PIL import Image
+
+from tests.support.toys import tree
+
+
+def picture(index: int) -> Image.Image:
+    return Image.new("RGB", (8, 8), (index % 256, index // 256, 7))
+
+
+def record(index: int) -> Record:
+    success = index % 3 == 0
+    outcome = Outcome(int(success), success, True, success, False, 0.75, 0.25, 0.75, 0.0, 0.0)
+    outcomes = dict.fromkeys(KINDS, outcome)
+    return Record(index, f"{index}.png", True, index % 2, 0, 1, True, 0.75, 0.25, 0.5, outcomes,
+                  pixels=fingerprint(picture(index)))  # fmt: skip
+
+
+def write_chunk(results: ResultFolder, chunk: int, chunks: int, count: int) -> None:
+    """What main.py does for a chunk, but for explaining."""
+    config = MainConfig()
+    config = replace(config, run=replace(config.run, chunk=chunk, chunks=chunks))
+    make_folder(results, {"flags": {}, "weights": {}, "classes": None})
+    with hold(results.log, chunk, chunks), RunLog(results.log, {"selected": count}) as log:
+        for index in range(chunk, count, chunks):
+            drawn = dict.fromkeys(KINDS, {"CF": picture(index), "Noise": picture(index), "SM": picture(index)})
+            results.write(record(index), Pictures(picture(index), drawn))
+            log.timed([index], 0.5)
+        write_tables(config, results, range(chunk, count, chunks))
+
+
+def in_children(work, count: int) -> list[int]:
+    """The exit codes of as many processes at once."""
+    pids = []
+    for i in range(count):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads; a child has its own
+            pid = os.fork()
+        if pid == 0:
+            try:
+                work(i)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+@pytest.mark.slow
+def test_sixteen_processes_write_a_thousand_pictures_and_lose_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("ace_counterfactuals.core.runs.experiment.refuse_other_settings", lambda *_: None)
+    monkeypatch.setattr("ace_counterfactuals.core.runs.experiment.draw_sheet", lambda *_: None)
+    results, count, chunks = ResultFolder(tmp_path, "exp"), 1000, 16
+    assert in_children(lambda chunk: write_chunk(results, chunk, chunks, count), chunks) == [0] * chunks
+    finished, skipped = results.read()
+    assert list(finished.values()) == [record(index) for index in range(count)] and not skipped
+    config = MainConfig()
+    merge_tables(config, results, finished, skipped, list(range(count)))
+    with open(results.root / "results.csv", newline="") as file:
+        assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(count))
+    assert yaml.safe_load((results.root / "summary.yaml").read_text())["n"] == count
+    rows = [row for path in results.log.glob("*.csv") for row in path.read_text().splitlines()[1:]]
+    assert sorted(int(row.split(",")[0]) for row in rows) == list(range(count))
+    assert len(list(results.log.glob("*.json"))) == chunks
+    assert not [name for name in tree(tmp_path, without=()) if name.endswith((".tmp", ".lock"))]
+    assert verify(results) == []
+
+
+def test_processes_that_begin_one_folder_at_once_agree_on_its_settings(tmp_path):
+    results = ResultFolder(tmp_path, "exp")
+
+    def begin(i):
+        try:
+            make_folder(results, {"flags": SETTINGS, "weights": {"model_path": str(i)}, "classes": None})
+        except ValueError:
+            os._exit(7)
+
+    assert sorted(in_children(begin, 8)) == [0] + [7] * 7
+    assert not list(results.root.rglob("*.tmp"))
+
+
+SETTINGS = {name: value for group in vars(MainConfig()).values() for name, value in vars(group).items()}

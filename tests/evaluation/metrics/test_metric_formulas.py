@@ -1,0 +1,225 @@
+"""Metrics whose value is known: by closed form, by construction, by symmetry."""
+
+import numpy as np
+import pytest
+import torch
+from ace_counterfactuals.core.evaluation.metrics import cd, cout, distances, fid, fva, lpips, mnac, sfid, simsiam
+from torch import nn
+
+
+def gaussian(mean, covariance) -> fid.Gaussian:
+    return fid.from_covariance(np.array(mean, float), np.array(covariance, float))
+
+
+@pytest.mark.parametrize(
+    "a, b, expected",
+    [
+        (([0], [[1]]), ([3], [[4]]), 9 + (1 - 2) ** 2),
+        (([0, 0], np.diag([1, 4])), ([1, 2], np.diag([9, 16])), 5 + 4 + 4),
+        (([0, 0], np.diag([1, 0])), ([0, 0], np.diag([4, 0])), 1),
+        (([0, 0], np.diag([1, 0])), ([0, 0], np.diag([0, 1])), 2),
+        (([1, 1], np.zeros((2, 2))), ([0, 0], np.zeros((2, 2))), 2),
+        (([0, 0], [[2, 1], [1, 2]]), ([0, 0], [[2, 1], [1, 2]]), 0),
+    ],
+)
+def test_the_frechet_distance_of_known_gaussians_singular_ones_too(a, b, expected):
+    assert fid.frechet_distance(gaussian(*a), gaussian(*b)) == pytest.approx(expected, abs=1e-12)
+    assert fid.frechet_distance(gaussian(*b), gaussian(*a)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_a_fit_has_the_unbiased_covariance_with_fewer_pictures_than_features_and_with_more(n):
+    features = np.random.default_rng(0).normal(size=(n, 12))
+    fitted = fid.fit(features)
+    np.testing.assert_allclose(fitted.covariance, np.cov(features, rowvar=False), atol=1e-12)
+    np.testing.assert_allclose(fitted.mean, features.mean(0))
+
+
+def test_the_distance_from_features_is_the_one_from_covariances():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(30, 40)), rng.normal(size=(90, 40)) + 1
+    from_features = fid.frechet_distance(fid.fit(a), fid.fit(b))
+    known = [gaussian(x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
+    assert from_features == pytest.approx(fid.frechet_distance(*known), rel=1e-9)
+
+
+def test_fid_is_the_frechet_distance_where_the_covariances_are_regular():
+    pytest.importorskip("pytorch_fid")
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(200, 6)), 2 * rng.normal(size=(300, 6)) + 1
+    assert fid.fid(a, b) == pytest.approx(fid.frechet_distance(fid.fit(a), fid.fit(b)), rel=1e-9)
+
+
+def test_fid_of_fewer_pictures_than_features_is_still_near():
+    pytest.importorskip("pytorch_fid")
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(5, 32)), rng.normal(size=(7, 32))
+    assert fid.fid(a, b) == pytest.approx(fid.frechet_distance(fid.fit(a), fid.fit(b)), rel=1e-4)
+
+
+NAMES = [f"{i:07d}.png" for i in range(11)]
+
+
+def test_a_split_divides_the_names_into_two_halves_and_its_seed_decides_which():
+    a, b = sfid.split_names(NAMES, 0)
+    assert (len(a), len(b)) == (5, 6) and a | b == set(NAMES) and not a & b
+    assert sfid.split_names(NAMES[::-1], 0) == (a, b)
+    assert sfid.split_names(NAMES, 1) != (a, b)
+
+
+def test_split_fid_compares_originals_of_one_half_with_counterfactuals_of_the_other():
+    rng = np.random.default_rng(0)
+    originals, changed = rng.normal(size=(11, 3)), rng.normal(size=(9, 3))
+    values = sfid.split_distances(originals, NAMES, changed, NAMES[2:], seed=3, splits=1)
+    a, b = (sorted(NAMES.index(name) for name in half) for half in sfid.split_names(NAMES, 3))
+    rows = [[i - 2 for i in half if i >= 2] for half in (a, b)]
+    expected = [
+        fid.frechet_distance(fid.fit(originals[a]), fid.fit(changed[rows[1]])),
+        fid.frechet_distance(fid.fit(originals[b]), fid.fit(changed[rows[0]])),
+    ]
+    np.testing.assert_allclose(values, expected)
+
+
+def test_split_fid_gives_two_values_a_split():
+    features = np.random.default_rng(0).normal(size=(11, 3))
+    assert len(sfid.split_distances(features, NAMES, features, NAMES)) == 20
+
+
+def test_split_fid_of_identical_sets_is_what_halves_of_one_set_differ_by():
+    features = np.random.default_rng(0).normal(size=(4000, 4))
+    names = [str(i) for i in range(len(features))]
+    values = sfid.split_distances(features, names, features, names)
+    assert 0 < values.mean() < 0.02
+    np.testing.assert_allclose(values[::2], values[1::2])  # the two directions are the same two sets
+
+
+def test_split_fid_of_one_picture_often_seen_is_zero():
+    features = np.ones((11, 3))
+    assert sfid.split_distances(features, NAMES, features, NAMES).max() == 0
+
+
+def test_a_half_without_two_pictures_is_refused():
+    features = np.random.default_rng(0).normal(size=(3, 3))
+    with pytest.raises(ValueError, match="sFID of 3 counterfactuals"):
+        sfid.split_distances(features, NAMES[:3], features, NAMES[:3])
+
+
+def test_a_face_is_verified_above_a_cosine_of_one_half_strictly():
+    angles = np.array([0.5 - 1e-9, 0.5, 0.5 + 1e-9, -1, 1])
+    assert fva.verified(angles).tolist() == [False, False, True, False, True]
+
+
+def test_the_cosine_ignores_lengths_and_is_zero_for_a_zero_vector():
+    a, b = torch.tensor([[1.0, 0], [1, 1], [0, 0]]), torch.tensor([[0.0, 2], [3, 3], [1, 0]])
+    np.testing.assert_allclose(fva.cosines(a, b), [0, 1, 0], atol=1e-15)
+
+
+def test_simsiam_similarity_is_the_mean_cosine():
+    a, b = torch.tensor([[1.0, 0], [1, 1]]), torch.tensor([[0.0, 2], [3, 3]])
+    assert simsiam.similarity(a, b) == pytest.approx(0.5)
+
+
+def test_mnac_counts_the_decisions_that_change():
+    before = mnac.decisions(torch.tensor([[0.2, 0.8, 0.5], [0.9, 0.9, 0.9]]))
+    after = mnac.decisions(torch.tensor([[0.7, 0.1, 0.51], [0.9, 0.6, 0.5]]))
+    assert mnac.changes(before, after).tolist() == [3, 1]
+
+
+def test_the_correlation_is_numpys_and_zero_where_it_is_undefined():
+    values = np.random.default_rng(0).integers(0, 2, (50, 5))
+    values[:, 3] = 1
+    expected = [np.corrcoef(values[:, i], values[:, 2])[0, 1] if i != 3 else 0 for i in range(5)]
+    np.testing.assert_allclose(cd.correlations(values, 2), expected, atol=1e-12)
+    assert not cd.correlations(values, 3).any()
+
+
+def test_cd_is_zero_where_attributes_change_together_as_they_occur_together():
+    changed = np.array([[1, 1, 0], [0, 0, 1], [1, 1, 1], [0, 0, 0]])
+    training = cd.correlations(changed, 0)
+    assert cd.correlation_difference(np.zeros_like(changed), changed, training, 0) == pytest.approx(0, abs=1e-12)
+
+
+def test_cd_adds_up_the_correlations_that_only_the_counterfactuals_have():
+    changed = np.array([[1, 1, 0], [0, 0, 1]])  # attribute 1 follows the query, attribute 2 goes against it
+    assert cd.correlation_difference(np.zeros_like(changed), changed, np.array([1.0, 0.0, 0.0]), 0) == pytest.approx(2)
+
+
+def test_cd_of_a_query_that_never_changes_is_the_sum_of_the_training_correlations():
+    same = np.ones((3, 2), bool)
+    assert cd.correlation_difference(same, same, np.array([1.0, -0.25]), 0) == 1.25
+
+
+class FirstRow(nn.Module):
+    """Binary: its probability is the brightness of the first row."""
+
+    def forward(self, images):
+        return torch.logit(images[:, :, 0].double().mean((1, 2)))
+
+
+def test_the_most_changed_pixel_goes_first_and_equals_keep_their_order():
+    image, changed = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    changed[0, 0] = torch.tensor([[10.0, 0], [30, 0]]) / 255
+    changed[0, 1, 1, 1] = 30 / 255
+    assert cout.insertion_ranks(image, changed)[0].tolist() == [[2, 3], [0, 1]]
+
+
+def test_cout_of_a_network_that_looks_at_one_row_is_a_ramp_and_then_flat():
+    image, changed = torch.zeros(1, 3, 10, 10), torch.zeros(1, 3, 10, 10)
+    changed[:, :, 0] = 1  # ten of a hundred pixels, in steps of two: probability 0, .2, ... 1 and then 1
+    scores = cout.insertion_scores(FirstRow(), image, changed, torch.tensor([0]), torch.tensor([1]))
+    assert scores.shape == (1, 51)
+    torch.testing.assert_close(scores[0, :6], torch.tensor([-1, -0.6, -0.2, 0.2, 0.6, 1]).double())
+    assert (scores[0, 5:] == 1).all()
+    assert cout.areas(scores, 100).item() == pytest.approx(0.9)
+
+
+def test_cout_of_an_unchanged_picture_is_its_constant_difference():
+    image = torch.full((1, 3, 10, 10), 0.25)
+    scores = cout.insertion_scores(FirstRow(), image, image, torch.tensor([0]), torch.tensor([1]))
+    assert cout.areas(scores, 100).item() == pytest.approx(-0.5)
+
+
+def test_cout_takes_any_two_classes():
+    def classifier(images):
+        return torch.log(torch.tensor([[0.1, 0.2, 0.7]])).expand(len(images), 3)
+
+    image = torch.rand(2, 3, 4, 4)
+    scores = cout.insertion_scores(classifier, image, 1 - image, torch.tensor([2, 0]), torch.tensor([1, 2]))
+    torch.testing.assert_close(cout.areas(scores, 16), torch.tensor([-0.5, 0.6]).double(), atol=1e-6, rtol=0)
+
+
+def test_the_last_step_is_counted_at_full_width_as_published_and_normalising_takes_it_back():
+    pixels = 64 * 64  # 51 steps of 81, the last of 46
+    ones = torch.ones(1, 52, dtype=torch.float64)
+    assert cout.areas(ones, pixels).item() == pytest.approx(51 * 81 / 4096)
+    assert cout.areas(ones, pixels).item() / cout.total_width(pixels) == pytest.approx(1)
+    assert cout.total_width(100) == 1
+
+
+def test_a_binary_source_is_the_prediction_and_the_target_the_other_answer():
+    source, target = cout.binary_pair(torch.tensor([-1.0, 0.0, 2.0]))
+    assert source.tolist() == [0, 0, 1] and target.tolist() == [1, 1, 0]
+
+
+def mean_change(a, b):
+    return (a - b).abs().flatten(1).mean(1)
+
+
+def test_the_diversity_of_identical_runs_is_zero():
+    run = torch.rand(3, 3, 4, 4)
+    assert lpips.diversities(mean_change, [run, run, run]).tolist() == [0, 0, 0]
+
+
+def test_the_diversity_is_the_mean_over_all_pairs_of_runs():
+    runs = [torch.full((2, 3, 4, 4), level) for level in (0.0, 0.25, 1.0)]
+    torch.testing.assert_close(lpips.diversities(mean_change, runs), torch.full((2,), 2 / 3).double())
+
+
+def test_the_distances_of_a_change_of_one_pixel():
+    image, changed = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    changed[0, :2, 1, 1] = torch.tensor([0.75, 1.0])
+    assert distances.l1(image, changed).item() == pytest.approx(1.75 / 48)
+    assert distances.l2(image, changed).item() == pytest.approx(1.25)
+    assert distances.l_inf(image, changed).item() == 1
+    assert distances.mask_area(image, changed, inpaint=0.15, dilation=3).item() == pytest.approx(9 / 16)
+    assert distances.mask_area(image, image, inpaint=0.15, dilation=3).item() == 1

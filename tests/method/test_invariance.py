@@ -1,0 +1,136 @@
+"""A picture's result is a function of weights, flags, seed and index: batch, order and chunk do not enter."""
+
+import pytest
+import torch
+from ace_counterfactuals.core.method.explain import explain, filter_steps, make_grad_fn, make_objective
+from ace_counterfactuals.core.method.filtering import Filter
+from ace_counterfactuals.core.method.noise import image_noise
+
+from tests.support.toys import (
+    ToyClassifier,
+    Workshop,
+    attack_config,
+    pictures,
+    relative_distance,
+    sampling_config,
+    toy_diffusion,
+    toy_unet,
+    tree,
+)
+
+INDICES = [10, 11, 12, 13]
+
+
+def explained(image, indices, dtype=torch.float64, **changes):
+    return explain(
+        image,
+        ToyClassifier(dtype=dtype),
+        toy_unet(dtype),
+        toy_diffusion(),
+        attack=attack_config(dist_l1=0.01, dist_l2=0.01, **changes),
+        sampling=sampling_config(),
+        label_target=1,
+        indices=indices,
+    )
+
+
+def first_gradient(image, indices, dtype):
+    attack, sampling, diffusion = attack_config(dist_l1=0.01), sampling_config(), toy_diffusion()
+    filter_ = Filter(diffusion, toy_unet(dtype), filter_steps(sampling, diffusion))
+    target = torch.ones(len(image), dtype=torch.int64)
+    objective = make_objective(ToyClassifier(dtype=dtype), "PGD", target, target)
+    grad_fn = make_grad_fn(objective, filter_, image, lambda i: image_noise(4, indices, i), attack, indices)
+    return grad_fn(image, 0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
+def test_the_first_gradient_is_the_same_alone_and_in_a_batch(dtype, tolerance):
+    image = pictures(4, dtype)
+    together = first_gradient(image, INDICES, dtype)
+    for i in range(4):
+        alone = first_gradient(image[i : i + 1], INDICES[i : i + 1], dtype)
+        assert relative_distance(together[i : i + 1], alone) < tolerance
+
+
+@pytest.mark.parametrize("method", ["PGD", "GD", "C&W", "None"])
+@pytest.mark.parametrize("arrangement", ["alone", "reversed", "among others"])
+def test_in_double_precision_the_whole_result_is_the_same(method, arrangement):
+    image = pictures(4, torch.float64)
+    together = explained(image, INDICES, attack_method=method)
+    places = {"alone": [2], "reversed": [3, 2, 1, 0], "among others": [1, 2]}[arrangement]
+    found = explained(image[places], [INDICES[i] for i in places], attack_method=method)
+    for name in ("pre_explanation", "counterfactual", "noised", "mask", "cf_logits"):
+        torch.testing.assert_close(getattr(found, name), getattr(together, name)[places], atol=1e-8, rtol=1e-8)
+    assert torch.equal(found.keep, together.keep[places])
+
+
+def test_the_result_goes_by_the_index_and_not_by_the_place():
+    image = pictures(1, torch.float64)
+    assert not torch.equal(explained(image, [0]).counterfactual, explained(image, [1]).counterfactual)
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    return Workshop(tmp_path)
+
+
+@pytest.fixture
+def torch_flags():
+    """--cudnn_deterministic changes torch for the whole process: change it back."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.backends.cudnn.deterministic = before[1]
+
+
+def pictures_and_records(workshop, exp_name="exp"):
+    return {
+        name: data
+        for name, data in tree(workshop.results(exp_name)).items()
+        if not name.endswith(("summary.yaml", "results.csv", "sheet.png", "config.yaml"))
+    }
+
+
+def test_one_at_a_time_the_chunks_give_the_bytes_of_the_whole(workshop):
+    workshop.run(batch_size=1, exp_name="whole")
+    for chunk in (1, 0, 2):
+        workshop.run(batch_size=1, exp_name="chunks", chunk=chunk, chunks=3)
+    assert pictures_and_records(workshop, "chunks") == pictures_and_records(workshop, "whole")
+
+
+@pytest.mark.parametrize("batch_size", [4, 5])
+def test_with_deterministic_kernels_the_chunks_give_the_bytes_of_the_whole(workshop, torch_flags, batch_size):
+    """Every batch is padded to its full size, so that no kernel is chosen by how many pictures are left."""
+    settings = {"batch_size": batch_size, "cudnn_deterministic": True}
+    workshop.run(exp_name="whole", **settings)
+    for chunk in (1, 0, 2):
+        workshop.run(exp_name="chunks", chunk=chunk, chunks=3, **settings)
+    assert pictures_and_records(workshop, "chunks") == pictures_and_records(workshop, "whole")
+
+
+def test_with_deterministic_kernels_the_first_batch_size_of_an_experiment_is_kept(workshop, torch_flags, capsys):
+    workshop.run(exp_name="whole", batch_size=2, cudnn_deterministic=True)
+    workshop.run(exp_name="parts", batch_size=2, cudnn_deterministic=True, num_samples=3)
+    workshop.run(exp_name="parts", batch_size=3, cudnn_deterministic=True)
+    assert "note: --batch_size 3 is taken as 2, with which" in capsys.readouterr().err
+    assert pictures_and_records(workshop, "parts") == pictures_and_records(workshop, "whole")
+
+
+@pytest.mark.parametrize("changes", [{"num_workers": 3}, {"attack_joint_checkpoint": True, "batch_size": 1}])
+def test_reading_ahead_and_checkpointing_leave_no_trace(workshop, changes):
+    settings = {"batch_size": 1, "num_samples": 3}
+    workshop.run(exp_name="plain", **settings)
+    workshop.run(exp_name="other", **{**settings, **changes})
+    plain, other = (pictures_and_records(workshop, name) for name in ("plain", "other"))
+    if "num_workers" in changes:
+        assert other == plain
+    else:  # other sums in the last bits, which a sign may amplify
+        assert other.keys() == plain.keys()
+
+
+def test_two_runs_of_one_command_write_the_same_bytes(workshop):
+    for name in ("first", "second"):
+        workshop.run(exp_name=name)
+    first, second = (tree(workshop.results(name)) for name in ("first", "second"))
+    different = {name for name in first if first[name] != second[name]}
+    assert different <= {"config.yaml", "sheet.png"}  # they hold the experiment's name

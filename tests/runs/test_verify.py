@@ -1,0 +1,198 @@
+"""verify-results.py finds what is damaged, and the next run mends it."""
+
+import importlib.util
+import json
+import os
+import shutil
+
+import pytest
+from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.locks import Locked, hold
+from ace_counterfactuals.core.runs.verify import verify
+from PIL import Image
+
+from tests.support.paths import ROOT
+from tests.support.toys import Workshop, exit_code, tree
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workshop = Workshop(tmp_path_factory.mktemp("whole"))
+    workshop.run(batch_size=1, save_float=True)
+    return workshop
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """The same with a result folder of its own to spoil."""
+    workshop = Workshop.__new__(Workshop)
+    workshop.__dict__.update(whole.__dict__, output=tmp_path / "out")
+    shutil.copytree(whole.output, workshop.output)
+    return workshop
+
+
+def found(workshop):
+    return [finding.reason for finding in verify(ResultFolder(workshop.output, "exp"))]
+
+
+def only(workshop, pattern):
+    (path,) = workshop.output.glob(pattern)
+    return path
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def change_record(path, **changes):
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, **changes}))
+
+
+RESULTS = "Results/exp"
+DAMAGE = {
+    "a truncated picture": ("explanation/*/*/CF/0000002.png", cut, "cannot be decoded"),
+    "a truncated mask": ("pre-explanation/*/*/SM/0000002.png", cut, "cannot be decoded"),
+    "an empty picture": ("explanation/*/*/Noise/0000002.png", lambda p: p.write_bytes(b""), "cannot be decoded"),
+    "a truncated Info": ("explanation/*/*/Info/0000002.txt", cut, "not what its record says"),
+    "a missing picture": ("pre-explanation/*/*/CF/0000002.png", os.unlink, "is missing"),
+    "a missing Info": ("pre-explanation/*/*/Info/0000002.txt", os.unlink, "is missing"),
+    "a truncated record": ("records/0000002.json", cut, "is no whole record"),
+    "a picture of another size": (
+        "explanation/*/*/CF/0000002.png",
+        lambda p: Image.new("RGB", (4, 4)).save(p),
+        "is of size (4, 4)",
+    ),
+    "another picture": (
+        "explanation/*/*/CF/0000002.png",
+        lambda p: Image.new("RGB", (8, 8)).save(p),
+        "differs from its original by",
+    ),
+    "truncated floats": ("pre-explanation/*/*/CF/0000002.npy", cut, "cannot be read"),
+    "a truncated original": ("../../Original/*/0000002.png", cut, "cannot be decoded"),
+    "a missing original": ("../../Original/*/0000002.png", os.unlink, "is missing"),
+}
+
+
+def test_a_whole_folder_is_found_to_be_one_and_stays_as_it_is(copy, whole):
+    assert found(copy) == []
+    assert tree(copy.output) == tree(whole.output)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_named_moved_aside_and_mended_by_the_next_run(copy, whole, damage):
+    pattern, spoil, reason = DAMAGE[damage]
+    spoil(only(copy, f"{RESULTS}/{pattern}"))
+    (told,) = found(copy)
+    assert "0000002" in told and reason in told
+    assert not (copy.results() / "records/0000002.json").exists()
+    assert list((copy.results() / "log/damaged").rglob("0000002.json"))
+    copy.run(batch_size=1, save_float=True)
+    assert tree(copy.output) == tree(whole.output)
+    assert found(copy) == []
+
+
+def test_an_original_of_another_picture_is_found(copy):
+    Image.new("RGB", (8, 8)).save(only(copy, "Original/*/0000002.png"))
+    assert "is another picture than was explained" in found(copy)[0]
+
+
+def test_a_half_deleted_tree_is_mended_by_the_next_run(copy, whole):
+    shutil.rmtree(copy.results() / "explanation")
+    shutil.rmtree(copy.output / "Original/Correct")
+    (copy.results() / "summary.yaml").unlink()
+    assert len(found(copy)) == 6 + 1
+    copy.run(batch_size=1, save_float=True)
+    assert tree(copy.output) == tree(whole.output)
+
+
+def test_a_twin_in_another_folder_is_found(copy, whole):
+    path = only(copy, f"{RESULTS}/explanation/*/*/CF/0000002.png")
+    other = "CCF" if path.parts[-3] == "ICF" else "ICF"
+    twin = path.parents[2] / other / "CF/0000002.png"
+    shutil.copy(path, twin)
+    assert found(copy) == [f"{twin}: is not where its record says"]
+    copy.run(batch_size=1, save_float=True)
+    assert tree(copy.output) == tree(whole.output)
+
+
+@pytest.mark.parametrize("name", ["explanation/CC/CCF/CF/0000099.png", "records/notes.txt", ".summary.yaml.vm-1.tmp"])
+def test_a_stray_file_is_found_and_moved_aside(copy, whole, name):
+    (copy.results() / name).write_bytes(b"stray")
+    assert found(copy) == [f"{copy.results() / name}: belongs to no finished picture"]
+    assert tree(copy.output) == tree(whole.output)
+
+
+def test_a_picture_whose_record_is_gone_is_found(copy, whole):
+    (copy.results() / "records/0000002.json").unlink()
+    told = found(copy)
+    assert len(told) == 10 and "picture 0000002 is not as its record says" in told[-1]
+    copy.run(batch_size=1, save_float=True)
+    assert tree(copy.output) == tree(whole.output)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("results.csv", b"boot/000.png", b"boot/999.png"),
+        ("summary.yaml", b"n: 6", b"n: 7"),
+        ("summary.yaml", b"n", b""),
+    ],
+)
+def test_tables_that_say_otherwise_than_the_records_are_found(copy, whole, name, old, new):
+    path = copy.results() / name
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    assert len(found(copy)) == 1 and not path.exists()
+    copy.run(batch_size=1, save_float=True)
+    assert tree(copy.output) == tree(whole.output)
+
+
+def test_tables_of_a_part_of_the_pictures_are_no_damage(copy):
+    copy.run(num_samples=2)
+    copy.run(chunk=1, chunks=3)
+    assert found(copy) == []
+
+
+def test_tables_that_are_missing_are_told(copy):
+    for name in ("summary.yaml", "results.csv", "sheet.png"):
+        (copy.results() / name).unlink()
+    assert found(copy) == ["there is no table of the finished pictures; the next run writes it"]
+
+
+def test_a_skipped_picture_and_a_run_without_pictures_are_no_damage(tmp_path):
+    workshop = Workshop(tmp_path)
+    (workshop.data / "boot/000.png").write_bytes(b"no picture")
+    workshop.run(save_images=False)
+    assert found(workshop) == []
+
+
+def test_a_folder_that_somebody_works_on_is_refused(copy):
+    results = ResultFolder(copy.output, "exp")
+    with hold(results.log, 1, 3), pytest.raises(Locked):
+        verify(results)
+
+
+def test_a_folder_of_the_original_program_is_refused(copy):
+    shutil.rmtree(copy.results() / "records")
+    with pytest.raises(UserError, match="has no records; it is not a folder of main.py"):
+        found(copy)
+
+
+def test_an_experiment_that_is_not_there_is_named(copy):
+    with pytest.raises(UserError, match=r"--exp_name exq: no such experiment in .*; did you mean exp\?"):
+        verify(ResultFolder(copy.output, "exq"))
+
+
+def test_the_script_says_what_it_found_by_its_exit_code(copy, capsys):
+    path = ROOT / "scripts/verify-results.py"
+    spec = importlib.util.spec_from_file_location("verify_results", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    arguments = [str(copy.output), "exp"]
+    assert script.main(arguments) == 0 and "all is as its records say" in capsys.readouterr().out
+    cut(only(copy, f"{RESULTS}/explanation/*/*/CF/0000002.png"))
+    assert script.main(arguments) == 1
+    printed = capsys.readouterr().out
+    assert "0000002.png: cannot be decoded" in printed and "1 found; what was damaged lies in" in printed
+    assert exit_code(lambda: script.main([str(copy.output)])) == 2

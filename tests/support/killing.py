@@ -1,0 +1,111 @@
+"""Runs of main.py in forked children, which die by SIGKILL at a chosen instant.
+
+Between any two system calls of whoever writes lies a fault point, and one lies before each pass through the diffusion
+model. What the product does is not changed: its functions are wrapped in the child alone.
+"""
+
+import builtins
+import io
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from ace_counterfactuals.core.method import explain as explain_module
+from ace_counterfactuals.core.runs import run as run_module
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+
+from main import main
+from tests.support.toys import exit_code
+
+# What is before the first picture, between two and after the tables counts as loading.
+PHASES = ("loading", "attack", "refinement", "writing", "summary")
+CALLS = [(os, name) for name in ("open", "replace", "link", "fsync", "unlink", "mkdir", "pwrite")]
+CALLS += [(io, "open"), (builtins, "open"), (GaussianDiffusion, "p_mean_variance")]
+
+
+@dataclass(frozen=True)
+class End:
+    """How a child ended, in which phase, and how many fault points it passed."""
+
+    killed: bool
+    phase: str
+    points: int
+
+
+class Faults:
+    """Counts fault points in memory that the parent sees, and dies at the chosen one."""
+
+    def __init__(self, shared: mmap.mmap, at: int | None, within: str | None):
+        self.shared, self.at, self.within, self.points = shared, at, within, 0
+
+    def point(self) -> None:
+        if self.within not in (None, PHASES[self.shared[0]]):
+            return
+        self.points += 1
+        self.shared[1:5] = struct.pack("I", self.points)
+        if self.points == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before_and_after(self, call):
+        def wrapped(*inputs, **options):
+            self.point()
+            try:
+                return call(*inputs, **options)
+            finally:
+                self.point()
+
+        return wrapped
+
+    def phase(self, name: str, call):
+        def wrapped(*inputs, **options):
+            before, self.shared[0] = self.shared[0], PHASES.index(name)
+            try:
+                return call(*inputs, **options)
+            finally:
+                self.shared[0] = before
+
+        return wrapped
+
+    def install(self) -> None:
+        for owner, name in CALLS:
+            setattr(owner, name, self.before_and_after(getattr(owner, name)))
+        run_module.explain = self.phase("attack", run_module.explain)
+        explain_module.refine = self.phase("refinement", explain_module.refine)
+        ResultFolder.write = self.phase("writing", ResultFolder.write)
+        run_module.write_tables = self.phase("summary", run_module.write_tables)
+
+
+def run_child(
+    arguments: list[str], log: Path, *, at: int | None = None, within: str | None = None, after: float | None = None
+) -> End:
+    """Run main.py; it is killed at its ``at``-th fault point, or ``after`` some seconds, unless it ends before.
+
+    within: count the fault points of this phase alone.  log: what the child prints.  An exit code other than 0 is an
+    AssertionError that shows it.
+    """
+    shared = mmap.mmap(-1, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads; a child has its own
+        pid = os.fork()
+    if pid == 0:
+        try:
+            with open(log, "w") as printed:
+                sys.stdout = sys.stderr = printed
+                Faults(shared, at, within).install()
+                code = exit_code(lambda: main(arguments))
+        finally:
+            os._exit(code if "code" in locals() else 1)
+    if after is not None:
+        time.sleep(after)
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    killed = os.WIFSIGNALED(status)
+    assert killed or os.WEXITSTATUS(status) == 0, log.read_text()
+    return End(killed, PHASES[shared[0]], struct.unpack("I", shared[1:5])[0])
