@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+
 from ace_counterfactuals.core.base.settings import UserError, flag, group
 from ace_counterfactuals.core.cli.parsing import parse, run_script
 from ace_counterfactuals.core.data.datasets import BINARY, DATASETS

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from ace_counterfactuals.core.base.runtime import notice
 from ace_counterfactuals.core.base.settings import UserError, flag, group
 from ace_counterfactuals.core.cli.parsing import parse, run_script

@@ -6,6 +6,7 @@ What imports torch is imported when it is needed: --status answers without it, a
 from pathlib import Path
 
 import yaml
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.cli.launchers import AUTO, place, run_part
 from ace_counterfactuals.core.cli.parsing import parse, run_script

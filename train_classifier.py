@@ -3,6 +3,9 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.cli.parsing import parse, run_script
@@ -10,8 +13,6 @@ from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, op
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
 from ace_counterfactuals.guided_diffusion.training import shuffled
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
-from torch import Tensor
-from tqdm import tqdm
 
 MEAN = STD = (0.5, 0.5, 0.5)
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
 from ace_counterfactuals.core.base.settings import UserError, to_dict
@@ -20,9 +24,6 @@ from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
 from ace_counterfactuals.models.loading import load_weights, save_weights, state_dict
-from torch import Tensor
-from torchvision.utils import make_grid
-from tqdm import tqdm
 
 SAMPLES, SAMPLE_STEPS = 32, "50"
 

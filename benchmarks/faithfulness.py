@@ -17,14 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.explain import noise_source
 from ace_counterfactuals.core.method.noise import REFINEMENT
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import Networks, load_networks, open_images
-from torch import Tensor
-
 from benchmarks.faithfulness_tables import draw, table
 from benchmarks.trial import (
     BATCH,

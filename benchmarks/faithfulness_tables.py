@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+
 from ace_counterfactuals.core.base import atomic
 
 matplotlib.use("Agg")

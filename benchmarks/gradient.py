@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.nn.functional as F
+
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.gradients import (
     chain_gradient,

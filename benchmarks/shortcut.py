@@ -19,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.datasets import ImageSet, open_dataset
 from ace_counterfactuals.core.evaluation.metrics import distances
@@ -29,9 +32,6 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.runs.setup import Networks, load_networks
 from ace_counterfactuals.models.classifiers import Classifier
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
-
 from benchmarks.mark import CARRIER, CLASSES, has_mark, level, plant, ratio_interval, share_of_change
 from benchmarks.trial import RESULTS, ROOT, demo_config, interval, write_rows
 

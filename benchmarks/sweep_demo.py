@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, SAME
 from ace_counterfactuals.core.runs.setup import load_networks, open_images
-
 from benchmarks.trial import (
     BATCH,
     FOR_RESULTS,

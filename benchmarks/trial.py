@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict
@@ -29,7 +31,6 @@ from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import Networks
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
-from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results/benchmarks"  # what is committed lies in benchmarks/results

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable, Mapping
 
 import torch
-from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from torch import Tensor
+
+from ace_counterfactuals.guided_diffusion.unet import UNetModel
 
 DEFAULT_CHANNEL_MULT = {
     512: (0.5, 1, 1, 2, 2, 4, 4),

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ace_counterfactuals.guided_diffusion.schedule import make_betas, respace_betas, respaced_steps
 from torch import Tensor
+
+from ace_counterfactuals.guided_diffusion.schedule import make_betas, respace_betas, respaced_steps
 
 Denoiser = Callable[..., Tensor]
 """(x_t, original timesteps, classes or None) -> (N, C or 2C, H, W)"""

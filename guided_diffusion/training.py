@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from torch import Tensor, nn
+
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 
 Batch = tuple[Tensor, Tensor | None]
 """Pictures (N, C, H, W) in [-1, 1], and classes or None."""

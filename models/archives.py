@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import safetensors.torch
 import torch
+
 from ace_counterfactuals.models.unpickle import NUMPY, Malformed, Refused, plain, unpickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch files before 1.6

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 import torchvision
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
 from ace_counterfactuals.models.loading import (
     WeightsError,
     check_fit,
@@ -18,8 +21,6 @@ from ace_counterfactuals.models.loading import (
     state_dict,
 )
 from ace_counterfactuals.models.small import FAMILIES
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 FORMAT, VERSION = "ace-classifier", 1
 FLAG = "--classifier_path"

@@ -1,8 +1,9 @@
 """What any classifier sees in a picture, before it decides: the input of its last linear layer."""
 
+from torch import Tensor, nn
+
 from ace_counterfactuals.models.classifiers import FLAG, LOGITS, Classifier, is_ours, load_classifier, open_ours
 from ace_counterfactuals.models.loading import WeightsError, load_weights
-from torch import Tensor, nn
 
 
 class Features(nn.Module):

@@ -5,8 +5,9 @@ from unittest.mock import patch
 
 import torch
 import torchvision
-from ace_counterfactuals.models.loading import WeightsError, load_into, load_weights, state_dict
 from torch import Tensor, nn
+
+from ace_counterfactuals.models.loading import WeightsError, load_into, load_weights, state_dict
 
 FLAG = "--inception-weights"
 WIDTH = 2048

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from torch import Tensor, nn
+
 from ace_counterfactuals.models.archives import PLAIN_VALUES, reader
 from ace_counterfactuals.models.describe import describe
 from ace_counterfactuals.models.unpickle import Malformed, Refused
-from torch import Tensor, nn
 
 __all__ = ["WeightsError", "check_fit", "describe", "digest", "load_into", "load_weights", "save_weights", "state_dict"]
 

@@ -2,10 +2,11 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from ace_counterfactuals.models.classifiers import Classifier, is_ours, open_ours
 from ace_counterfactuals.models.loading import WeightsError, describe, load_into, load_weights, state_dict
 from ace_counterfactuals.models.resnets import build_caffe_resnet50, from_caffe
-from torch import Tensor, nn
 
 FLAG = "--oracle-path"
 BGR_MEAN = (131.0912, 103.8827, 91.4953)  # in this order, the reverse of FVA's: so the CelebA oracle was trained

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
-from ace_counterfactuals.models.inception import fetched
-from ace_counterfactuals.models.loading import load_into, load_weights, state_dict
 from torch import Tensor, nn
 from torchvision.models.vgg import VGG16_Weights, cfgs, make_layers
+
+from ace_counterfactuals.models.inception import fetched
+from ace_counterfactuals.models.loading import load_into, load_weights, state_dict
 
 FLAG = "--lpips-backbone"
 

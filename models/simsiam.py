@@ -1,9 +1,10 @@
 """SimSiam's encoder (ResNet-50, batch 256), whose outputs S3 compares."""
 
+from torch import Tensor, nn
+
 from ace_counterfactuals.models.classifiers import IMAGENET
 from ace_counterfactuals.models.loading import WeightsError, describe, load_into, load_weights, state_dict
 from ace_counterfactuals.models.resnets import build_resnet50
-from torch import Tensor, nn
 
 FLAG = "--weights-path"
 WIDTH = 2048

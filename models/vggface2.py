@@ -1,8 +1,9 @@
 """VGGFace2's ResNet-50, whose features tell faces apart (FVA, FS)."""
 
+from torch import Tensor, nn
+
 from ace_counterfactuals.models.loading import load_into, load_weights, state_dict
 from ace_counterfactuals.models.resnets import build_caffe_resnet50
-from torch import Tensor, nn
 
 FLAG = "--weights-path"
 BGR_MEAN = (91.4953, 103.8827, 131.0912)

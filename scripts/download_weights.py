@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import yaml
+
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.cli.parsing import Parser, run_script

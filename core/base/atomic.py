@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from ace_counterfactuals.core.base.notices import host_name, is_running, owner
 from PIL import Image
+
+from ace_counterfactuals.core.base.notices import host_name, is_running, owner
 
 STRAY = re.compile(r"\..+\.(?P<host>[^-]+)-(?P<pid>\d+)\.tmp")
 ABANDONED = 3600.0

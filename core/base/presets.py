@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from ace_counterfactuals.core.base.settings import UserError, convert, flag_items
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"

@@ -3,6 +3,7 @@
 import os
 
 import torch
+
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.ranks import local_rank
 

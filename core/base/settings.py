@@ -3,7 +3,8 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, field, fields
 from typing import Any, TypeVar
 
@@ -18,6 +19,29 @@ Config = TypeVar("Config")
 
 class UserError(ValueError):
     """Something that the person at the keyboard can mend; printed as one line, exit code 2."""
+
+
+class FlagError(UserError):
+    """A setting that cannot be used as it is.
+
+    field: its name as declared, which a command line spells as its flag; reason: begins with the value, names other
+    settings as declared, and says what was wanted and what to do.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field, self.reason = field, reason
+
+
+@contextmanager
+def blaming(field: str) -> Iterator[None]:
+    """Within, a ValueError that names no setting is this one's."""
+    try:
+        yield
+    except FlagError:
+        raise
+    except ValueError as error:
+        raise FlagError(field, str(error)) from None
 
 
 def flag(

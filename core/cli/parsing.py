@@ -10,6 +10,7 @@ from typing import NoReturn
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import (
     Config,
+    FlagError,
     UserError,
     convert,
     describe_range,
@@ -108,5 +109,6 @@ def run_script(main) -> NoReturn:
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except (ValueError, FloatingPointError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        said = f"--{error.field} {error.reason}" if isinstance(error, FlagError) else str(error)
+        print(f"error: {' '.join(said.split())}", file=sys.stderr)
         sys.exit(2)

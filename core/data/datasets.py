@@ -11,6 +11,9 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torchvision.models import ResNet50_Weights
+
 from ace_counterfactuals.core.data import annotations
 from ace_counterfactuals.core.data.annotations import found, require
 from ace_counterfactuals.core.data.imageset import (
@@ -27,8 +30,6 @@ from ace_counterfactuals.core.data.imageset import (
 )
 from ace_counterfactuals.core.data.pictures import UnreadableImage, is_picture, picture_names, resize_crop, resize_wide
 from ace_counterfactuals.models.classifiers import BINARY
-from torch import Tensor
-from torchvision.models import ResNet50_Weights
 
 __all__ = [
     "BINARY",

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
 from PIL import Image
 from torch import Tensor
+
+from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
 
 UNKNOWN = -1  # the label of a picture that has none; as a flag: not given
 MAX_LISTED = 40

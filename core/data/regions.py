@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
+
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError, names_a_file
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, is_picture, resize_crop, resize_wide
 from ace_counterfactuals.models.loading import digest
-from PIL import Image
-from torch import Tensor
 
 FLAG = "--region"
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
 from ace_counterfactuals.core.base.runtime import notice
 
 FORMAT, VERSION = "ace-cache", 1

@@ -5,6 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+
 from ace_counterfactuals.core.evaluation.cache import Store, joined
 from ace_counterfactuals.core.evaluation.figures import Answers, mean_figure
 from ace_counterfactuals.core.evaluation.meanings import LENGTH, MEANINGS, key_of

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.evaluation.cache import joined
 from ace_counterfactuals.core.evaluation.meanings import key_of, make_figure

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.data.datasets import BINARY
 from ace_counterfactuals.core.evaluation.cache import Store
@@ -16,7 +18,6 @@ from ace_counterfactuals.core.evaluation.passes import Task
 from ace_counterfactuals.models import classifiers, inception, oracles, perceptual, simsiam, vggface2
 from ace_counterfactuals.models.features import architecture, load_features
 from ace_counterfactuals.models.loading import WeightsError, digest
-from torch import Tensor, nn
 
 FACES = ("CelebA", "CelebAMV", "CelebAHQ")
 HUB = "hub"

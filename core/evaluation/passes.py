@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
 from ace_counterfactuals.core.data.imageset import prefetch
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
 from ace_counterfactuals.core.evaluation.cache import Store, joined
 from ace_counterfactuals.core.evaluation.metrics import fva
-from torch import Tensor, nn
-from tqdm import tqdm
 
 VIEWS = {"whole": to_tensor, "face": lambda image: to_tensor(fva.prepare(image))}
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from ace_counterfactuals.core.base.runtime import notice
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.data.datasets import BINARY, celeba_attributes

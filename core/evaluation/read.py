@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import yaml
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.data.pictures import picture_names
 from ace_counterfactuals.core.runs.experiment import CONFIG, read_config

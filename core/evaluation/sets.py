@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
 from ace_counterfactuals.core.evaluation.cache import Store
 from ace_counterfactuals.core.evaluation.figures import Answers
 from ace_counterfactuals.core.evaluation.meanings import make_figure

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.method.attacks import GradFn, make_attack
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.filtering import Filter, refine, step_tensor
@@ -26,7 +28,6 @@ from ace_counterfactuals.core.method.objectives import (
     untargeted_loss,
 )
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import Denoiser, GaussianDiffusion
-from torch import Tensor
 
 Classifier = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in [0, 1] -> logits, (N,) if binary and (N, K) for K classes"""

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from ace_counterfactuals.core.method.noise import Draw, NoiseFn, no_noise
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import Denoiser, GaussianDiffusion
-from torch import Tensor
 
 
 def to_diffusion(image: Tensor) -> Tensor:

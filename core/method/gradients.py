@@ -7,9 +7,10 @@ gradient of a picture does not depend on its batch, and returns the gradient at 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.method.filtering import Filter, to_image
 from ace_counterfactuals.core.method.noise import NoiseFn
-from torch import Tensor
 
 Objective = Callable[[Tensor], Tensor]
 

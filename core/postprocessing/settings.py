@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError, from_dict, to_dict
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.data.imageset import UNKNOWN, Sample, UnreadableImage
 from ace_counterfactuals.core.data.pictures import decode, to_tensor
@@ -13,7 +15,6 @@ from ace_counterfactuals.core.runs.floats import read_stored
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
 from ace_counterfactuals.core.runs.records import Record
 from ace_counterfactuals.core.runs.results import Pair, picture_size, read_pairs
-from torch import Tensor
 
 KIND = "pre-explanation"
 

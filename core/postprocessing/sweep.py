@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from matplotlib.figure import Figure
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
 from ace_counterfactuals.core.postprocessing.config import SWEPT
 from ace_counterfactuals.core.runs.experiment import CONFIG
 from ace_counterfactuals.core.runs.layout import REFINED
-from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which the colour-blind tell apart; the markers tell the lines apart without it.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

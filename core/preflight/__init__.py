@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.data.datasets import Sample, UnreadableImage
 from ace_counterfactuals.core.preflight.data import Budget, measure_classifier, measure_disk, survey

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.datasets import EmptySelection, ImageSet, Sample, UnreadableImage, prefetch, select
 from ace_counterfactuals.core.method.explain import filter_steps, refining_filter
@@ -23,7 +25,6 @@ from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.runs.setup import select_images
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
-from torch import Tensor
 
 SAMPLE = 64  # pictures that the classifier is tried on
 AT_ONCE = 8

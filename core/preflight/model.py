@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.data.datasets import ImageSet, Sample, UnreadableImage, prefetch
 from ace_counterfactuals.core.method.explain import (
     check_finite,
@@ -23,7 +25,6 @@ from ace_counterfactuals.core.method.objectives import choose_targets, predict
 from ace_counterfactuals.core.preflight.data import Budget
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import Networks
-from torch import Tensor
 
 TRIAL = 8  # pictures that the filter is tried on
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.model import Experiment, Picture
 from ace_counterfactuals.core.report.sheets import Sheets, heat_palette
-from PIL import Image
 
 PAIRS = 12
 FADE = 0.55  # of the mean original behind the mask

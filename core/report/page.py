@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import jinja2
+
 from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure
 from ace_counterfactuals.core.report.data import plain
 from ace_counterfactuals.core.report.masks import MeanMask, frequent_pairs

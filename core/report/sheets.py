@@ -11,10 +11,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.pictures import decode
 from ace_counterfactuals.core.evaluation.model import Evaluation
-from PIL import Image
 
 TILE, SHEET = 128, 512  # largest sides in pixels
 LOSSLESS = 64  # pictures up to this side are kept as they are

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.method.filtering import change_mask
-from torch import Tensor
 
 ROUNDS = 8
 

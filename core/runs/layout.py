@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from PIL import Image
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.runs.records import KINDS, Record
-from PIL import Image
 
 RECORD = re.compile(r"\d{7,}\.json")
 OWN = re.compile(r"\d{7,}\.(json|png|txt|npy)")

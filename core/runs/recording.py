@@ -2,14 +2,15 @@
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
+
 from ace_counterfactuals.core.method.explain import Explanation
 from ace_counterfactuals.core.method.filtering import change_mask
 from ace_counterfactuals.core.method.objectives import predict, probabilities
 from ace_counterfactuals.core.runs.floats import to_npy, to_stored
 from ace_counterfactuals.core.runs.layout import Pictures, fingerprint
 from ace_counterfactuals.core.runs.records import KINDS, Likeliest, Outcome, Record
-from PIL import Image
-from torch import Tensor
 
 
 def to_pil(picture: Tensor) -> Image.Image:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
+from torch import Tensor, nn
+
 from ace_counterfactuals.core.base.runtime import notice
 from ace_counterfactuals.core.data.imageset import UNKNOWN, Entry, ImageSet, prefetch
 from ace_counterfactuals.core.data.pictures import FORMATS, UnreadableImage, picture_names
 from ace_counterfactuals.core.runs.layout import FOLDERS
-from PIL import Image
-from torch import Tensor, nn
 
 Transform = Callable[[Image.Image], Image.Image]
 INFO = ("label", "pred", "target", "cf pred", "l_inf", "l_1")

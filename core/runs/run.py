@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError, to_dict
@@ -45,7 +47,6 @@ from ace_counterfactuals.core.runs.setup import (
     open_images,
     select_images,
 )
-from tqdm import tqdm
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, make_deterministic, notice
 from ace_counterfactuals.core.base.settings import UserError, to_dict
 from ace_counterfactuals.core.data.datasets import BINARY, ImageSet, open_dataset, resolve_label, resolve_name, select

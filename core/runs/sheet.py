@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image, ImageDraw, ImageFont
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import Record
-from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS = ("original", "pre-explanation", "mask", "explanation")
 TITLES = ("original", "pre-explanation", "mask", "counterfactual")

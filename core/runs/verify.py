@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from PIL import Image
+from tqdm import tqdm
+
 from ace_counterfactuals.core.base.notices import now, owner
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.runs.experiment import read_config, summary_of
 from ace_counterfactuals.core.runs.layout import ResultFolder, fingerprint, no_such_experiment, read_record
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import Record
-from PIL import Image
-from tqdm import tqdm
 
 ROUNDING = 1 / 255  # what storing with 8 bits may change of a distance
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.models.classifiers import build_classifier
-
 from tests.support.paths import ROOT
 from tests.support.toys import CLASSES, Workshop, exit_code, randomised, toy_unet, tree, write_classifier
 

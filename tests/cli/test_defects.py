@@ -2,9 +2,9 @@
 
 import pytest
 import yaml
+
 from ace_counterfactuals.core.data import imageset
 from ace_counterfactuals.core.runs.layout import ResultFolder, read_record
-
 from tests.support.toys import Workshop, tree
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from ace_counterfactuals.core.base.presets import PRESETS, read_preset
 from ace_counterfactuals.core.base.settings import UserError, convert, flag, flag_items, from_dict, to_dict
 from ace_counterfactuals.core.cli.parsing import flags_table, make_parser, parse

@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.base.ranks import local_rank
 from ace_counterfactuals.core.base.runtime import choose_device
 from ace_counterfactuals.core.base.settings import UserError, part
@@ -13,7 +14,6 @@ from ace_counterfactuals.core.cli import launchers
 from ace_counterfactuals.core.cli.launchers import place
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.runs.config import MainConfig
-
 from tests.support.toys import Workshop
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}

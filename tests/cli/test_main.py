@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.base.settings import flag_items
 from ace_counterfactuals.core.runs.config import MainConfig
-
 from main import main
 from tests.support.paths import ROOT
 from tests.support.toys import UNET, Workshop, exit_code, tree

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
+
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.verify import verify
-from PIL import Image
-
 from tests.support.toys import CLASSES, SIDE, Workshop, tree, write_pictures
 
 

@@ -6,9 +6,10 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from ace_counterfactuals.core.data.datasets import Entry, ImageSet, UnreadableImage
 from ace_counterfactuals.core.data.pictures import resize_crop
-from PIL import Image
 
 SHORT_RUN = 400
 SECONDS_A_PICTURE = 5

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from ace_counterfactuals.core.data.datasets import Entry, ImageSet, UnreadableImage, open_dataset, prefetch
 from ace_counterfactuals.core.data.pictures import decode, resize_crop, to_tensor
-from PIL import Image
 
 GREY16 = np.array([[0, 255, 256, 32768], [40000, 65000, 65279, 65535]], dtype=np.uint16)
 

@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-from ace_counterfactuals.core.data.datasets import celeba_attributes, open_dataset
 from PIL import Image
 
+from ace_counterfactuals.core.data.datasets import celeba_attributes, open_dataset
 from tests.support.paths import GOLDEN
 
 DATA = GOLDEN / "data"

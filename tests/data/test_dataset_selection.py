@@ -6,6 +6,7 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+
 from ace_counterfactuals.core.data.datasets import (
     EmptySelection,
     Entry,
@@ -17,7 +18,6 @@ from ace_counterfactuals.core.data.datasets import (
 )
 from ace_counterfactuals.core.data.imageset import shorten
 from ace_counterfactuals.core.data.pictures import resize_crop
-
 from tests.support.paths import GOLDEN
 
 DATA = GOLDEN / "data"

@@ -7,6 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from ace_counterfactuals.core.data import config
 from ace_counterfactuals.core.data.datasets import (
     BINARY,
@@ -17,8 +19,6 @@ from ace_counterfactuals.core.data.datasets import (
     prefetch,
     select,
 )
-from PIL import Image
-
 from tests.support.paths import GOLDEN
 
 DATA = GOLDEN / "data"

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from ace_counterfactuals.core.data.regions import open_region
-from ace_counterfactuals.core.method.explain import explain, explain_again
 from PIL import Image
 
+from ace_counterfactuals.core.data.regions import open_region
+from ace_counterfactuals.core.method.explain import explain, explain_again
 from tests.support.toys import SIDE, ToyClassifier, attack_config, pictures, sampling_config, toy_diffusion, toy_unet
 
 NETWORKS = (ToyClassifier(), toy_unet(), toy_diffusion())

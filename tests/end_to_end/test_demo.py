@@ -3,6 +3,8 @@
 import pytest
 import torch
 import yaml
+
+import main
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict, to_dict
 from ace_counterfactuals.core.data.datasets import open_dataset
@@ -10,8 +12,6 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights, state_dict
-
-import main
 from benchmarks.sweep_demo import PLACES, choose
 from benchmarks.trial import read_rows, text
 from tests.support.paths import ROOT

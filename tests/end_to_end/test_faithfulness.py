@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from PIL import Image
+
 from ace_counterfactuals.core.data.datasets import open_dataset
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.setup import Networks
 from ace_counterfactuals.models.classifiers import load_classifier
-from PIL import Image
-
 from benchmarks import faithfulness
 from benchmarks.faithfulness_tables import draw, table
 from benchmarks.trial import Questions, ask, open_bench, pre_explanations, read_rows, refined, write_rows

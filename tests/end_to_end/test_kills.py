@@ -8,9 +8,9 @@ import time
 from collections import Counter
 
 import pytest
+
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.verify import verify
-
 from main import __file__ as MAIN
 from tests.support.killing import PHASES, run_child
 from tests.support.toys import Workshop, tree

@@ -5,9 +5,9 @@ import shutil
 from dataclasses import replace
 
 import pytest
+
 from ace_counterfactuals.core.evaluation.model import Evaluation
 from ace_counterfactuals.core.report import write_report
-
 from tests.support.report_cases import HOSTILE, make_comparison, make_evaluation, make_experiment, make_hostile
 
 pytest.importorskip("selenium")

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from PIL import Image
+
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.experiment import make_folder, write_tables
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
@@ -15,8 +17,6 @@ from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
 from ace_counterfactuals.core.runs.run import merge_tables
 from ace_counterfactuals.core.runs.runlog import RunLog
 from ace_counterfactuals.core.runs.verify import verify
-from PIL import Image
-
 from tests.support.toys import tree
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from ace_counterfactuals.core.data.datasets import open_dataset
-from ace_counterfactuals.models.classifiers import load_classifier
 from PIL import Image
 
+from ace_counterfactuals.core.data.datasets import open_dataset
+from ace_counterfactuals.models.classifiers import load_classifier
 from benchmarks import mark, shortcut
 from benchmarks.shortcut import Cell, compare, draw, figures, table
 from scripts import plant_mark

@@ -6,14 +6,14 @@ import struct
 import numpy as np
 import pytest
 import torch
-from ace_counterfactuals.core.data.datasets import open_dataset
-from ace_counterfactuals.models.classifiers import load_classifier
-from ace_counterfactuals.models.loading import load_weights
 from PIL import Image
 
 import main
 import train_classifier
 import train_diffusion
+from ace_counterfactuals.core.data.datasets import open_dataset
+from ace_counterfactuals.models.classifiers import load_classifier
+from ace_counterfactuals.models.loading import load_weights
 from scripts import fashion_mnist
 
 SIZE = ["--image_size", "32", "--device", "cpu"]

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation import run
 from ace_counterfactuals.core.runs.layout import FOLDERS
-
 from tests.support.paths import ROOT
 from tests.support.result_folders import (
     counterfactual,

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+import compute_transfer
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.evaluation import passes
@@ -21,9 +24,6 @@ from ace_counterfactuals.core.runs.results import read_pairs
 from ace_counterfactuals.models import oracles, vggface2
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.features import load_features
-from PIL import Image
-
-import compute_transfer
 from tests.support.paths import GOLDEN
 from tests.support.result_folders import counterfactual, evaluate, figures, metrics, write_experiment, write_record
 from tests.support.toys import SIDE, Workshop, write_classifier

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+
 from ace_counterfactuals.core.evaluation.cache import Store, joined
 
 KEYS = [hashlib.sha256(bytes([i])).digest() for i in range(5)]

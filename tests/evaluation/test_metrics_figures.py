@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from ace_counterfactuals.core.evaluation.figures import cd_figure, mean_figure
 from ace_counterfactuals.core.evaluation.meanings import make_figure
 from ace_counterfactuals.core.evaluation.metrics import cd

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from ace_counterfactuals.core.evaluation.metrics import frechet, intervals, sfid
 from ace_counterfactuals.core.evaluation.metrics.fid import fid, fit, frechet_distance, from_covariance, moments
 

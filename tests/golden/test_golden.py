@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
+
 from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.data.datasets import open_dataset, select
@@ -28,8 +30,6 @@ from ace_counterfactuals.core.runs.setup import diffusion_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights, state_dict
-from PIL import Image
-
 from main import main
 from tests.support.paths import GOLDEN, SHARED
 

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from torch import nn
+
 from ace_counterfactuals.guided_diffusion.checkpoint import (
     DEFAULT_CHANNEL_MULT,
     build_unet,
@@ -7,8 +9,6 @@ from ace_counterfactuals.guided_diffusion.checkpoint import (
     suggest_flags,
     unet_kwargs,
 )
-from torch import nn
-
 from tests.support.unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, toy_unet
 
 STATE = toy_unet().state_dict()

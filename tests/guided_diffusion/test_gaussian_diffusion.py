@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import (
     discretized_gaussian_log_likelihood,
     make_diffusion,

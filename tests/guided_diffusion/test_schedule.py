@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from ace_counterfactuals.guided_diffusion.schedule import make_betas, respace_betas, respaced_steps
 
 

@@ -3,9 +3,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from ace_counterfactuals.guided_diffusion.training import Trainer, TrainingOptions, sample, shuffled
-from torch import Tensor, nn
 
 
 class Toy(nn.Module):

@@ -4,9 +4,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.unet import AttentionBlock, GroupNorm32, ResBlock, timestep_embedding
-
 from tests.support.unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, randomised, toy_unet
 
 PAPER = {**FLAGS, "num_res_blocks": 2, "num_channels": 128, "image_size": 256}

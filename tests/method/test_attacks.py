@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.method.attacks import (
     CW_MARGIN,
     carlini_wagner,
@@ -11,7 +12,6 @@ from ace_counterfactuals.core.method.attacks import (
     make_attack,
     pgd,
 )
-
 from tests.support.toys import pictures
 
 STEP, EPSILON = 8 / 255, 16 / 255

@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.method.explain import NonFiniteError, explain, explain_again, filter_steps
 from ace_counterfactuals.core.method.objectives import predict
-
 from tests.support.toys import ToyClassifier, attack_config, pictures, sampling_config, toy_diffusion, toy_unet
 
 DIFFUSION = toy_diffusion()

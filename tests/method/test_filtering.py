@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.method.filtering import (
     Filter,
     change_mask,
@@ -13,7 +14,6 @@ from ace_counterfactuals.core.method.filtering import (
 )
 from ace_counterfactuals.core.method.noise import REFINEMENT, Draw, image_noise, no_noise
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
-
 from tests.support.toys import pictures, toy_diffusion, toy_unet
 
 

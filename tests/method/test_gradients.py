@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.method.filtering import Filter, to_image
 from ace_counterfactuals.core.method.gradients import (
     chain_gradient,
@@ -12,7 +13,6 @@ from ace_counterfactuals.core.method.gradients import (
     shortcut_gradient,
 )
 from ace_counterfactuals.core.method.noise import image_noise, no_noise
-
 from tests.support.toys import ToyClassifier, pictures, relative_distance, toy_diffusion, toy_unet
 
 T = 8

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.method.explain import explain, filter_steps, make_grad_fn, make_objective
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.noise import image_noise
-
 from tests.support.toys import (
     ToyClassifier,
     Workshop,

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 import torch
-from ace_counterfactuals.core.method.noise import REFINEMENT, Draw, image_noise, no_noise
 
+from ace_counterfactuals.core.method.noise import REFINEMENT, Draw, image_noise, no_noise
 from tests.support.toys import SIDE
 
 X = torch.zeros(4, 3, SIDE, SIDE)

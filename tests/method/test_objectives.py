@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+
 from ace_counterfactuals.core.method.objectives import (
     choose_targets,
     classification_loss,

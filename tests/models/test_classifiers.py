@@ -8,10 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier
-from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
 from torch import nn
 
+from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier
+from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
 from tests.support.paths import GOLDEN
 
 CASES = GOLDEN / "cases"

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
+
 from ace_counterfactuals.models.loading import (
     WeightsError,
     describe,
@@ -24,8 +26,6 @@ from ace_counterfactuals.models.loading import (
     save_weights,
     state_dict,
 )
-from torch import nn
-
 from tests.support import weight_files as files
 
 

@@ -3,16 +3,16 @@
 import pytest
 import torch
 import torchvision
+from PIL import Image
+from torch.nn.functional import cosine_similarity
+from torchvision.transforms.functional import resize, to_tensor
+
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
 from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
 from ace_counterfactuals.models.oracles import load_oracle
 from ace_counterfactuals.models.resnets import build_caffe_resnet50, caffe_name
 from ace_counterfactuals.models.simsiam import load_simsiam
 from ace_counterfactuals.models.vggface2 import load_vggface2
-from PIL import Image
-from torch.nn.functional import cosine_similarity
-from torchvision.transforms.functional import resize, to_tensor
-
 from tests.support import weight_files as files
 from tests.support.paths import GOLDEN
 

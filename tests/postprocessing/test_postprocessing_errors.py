@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import yaml
-from ace_counterfactuals.core.base.settings import UserError
 from PIL import Image
 
 import postprocessing
+from ace_counterfactuals.core.base.settings import UserError
 from tests.support.refinery import OWN, RUN, Refinery
 from tests.support.toys import exit_code, tree
 

@@ -8,11 +8,11 @@ import sys
 import time
 
 import pytest
+
 from ace_counterfactuals.core.postprocessing import postprocess as postprocess_module
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.verify import verify
-
 from tests.support.paths import ROOT
 from tests.support.refinery import OWN, RUN, Refinery
 from tests.support.toys import tree

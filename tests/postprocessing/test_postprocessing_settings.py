@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
+
+import postprocessing
 from ace_counterfactuals.core.base.settings import flag_items
 from ace_counterfactuals.core.evaluation.read import companions, open_source, outcome_kind
 from ace_counterfactuals.core.postprocessing.config import PostConfig
 from ace_counterfactuals.core.runs.layout import FOLDERS
 from ace_counterfactuals.core.runs.results import read_pairs
-from PIL import Image
-
-import postprocessing
 from tests.support.refinery import OWN, RUN, Refinery, rows
 from tests.support.toys import toy_unet, tree
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.preflight.data import Budget, ClassifierCheck
 from ace_counterfactuals.core.preflight.model import CostCheck

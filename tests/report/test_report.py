@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.evaluation.model import Evaluation
 from ace_counterfactuals.core.report import write_report
@@ -13,8 +15,6 @@ from ace_counterfactuals.core.report.masks import draw_mean_masks
 from ace_counterfactuals.core.report.page import chosen_figures, figure_text, transitions
 from ace_counterfactuals.core.report.plots import BINS, confidence_histogram, distance_scatter, round_up
 from ace_counterfactuals.core.report.sheets import write_all_sheets
-from PIL import Image
-
 from tests.support.report_cases import HOSTILE, figure, make_comparison, make_evaluation, make_hostile, write_level
 from tests.support.toys import tree
 

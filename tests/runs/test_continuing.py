@@ -4,13 +4,13 @@ import os
 import shutil
 
 import pytest
+from PIL import Image
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import owner
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.runs.layout import ResultFolder, read_record
 from ace_counterfactuals.core.runs.locks import hold
-from PIL import Image
-
 from tests.support.toys import Workshop, tree
 
 

@@ -9,11 +9,11 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 import torch
 import yaml
+from PIL import Image
+
 from ace_counterfactuals.core.base.settings import UserError, flag_items
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.models.loading import digest
-from PIL import Image
-
 from main import main
 from tests.support.toys import CLASSES, Workshop, toy_unet, tree, write_classifier
 

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+
 from ace_counterfactuals.core.base.notices import host_name
 from ace_counterfactuals.core.runs import locks
 from ace_counterfactuals.core.runs.locks import Locked, birth, hold, holders

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.method.explain import Explanation
 from ace_counterfactuals.core.runs.recording import make_record
 from ace_counterfactuals.core.runs.records import KINDS, Record, summarise

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from ace_counterfactuals.core.runs.layout import CONTENTS, FOLDERS, ResultFolder
 from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
 from ace_counterfactuals.core.runs.sheet import BAD, GOOD, LIMIT, caption, choose, draw_sheet, fit
-from PIL import Image
-
 from tests.support.toys import tree
 
 

@@ -10,12 +10,12 @@ from io import StringIO
 
 import pytest
 import yaml
+
 from ace_counterfactuals.core.runs import interrupt
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs.locks import holders
 from ace_counterfactuals.core.runs.runlog import RUNNING
 from ace_counterfactuals.core.runs.status import read_logs
-
 from main import __file__ as MAIN
 from tests.support.toys import Workshop, tree
 

@@ -4,12 +4,12 @@ import subprocess
 import sys
 
 import pytest
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.runs import locks
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.status import duration, status
-
 from main import __file__ as MAIN
 from main import main
 from tests.support.toys import Workshop, tree

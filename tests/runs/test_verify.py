@@ -6,12 +6,12 @@ import os
 import shutil
 
 import pytest
+from PIL import Image
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import Locked, hold
 from ace_counterfactuals.core.runs.verify import verify
-from PIL import Image
-
 from tests.support.paths import ROOT
 from tests.support.toys import Workshop, exit_code, tree
 

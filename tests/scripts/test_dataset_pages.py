@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.method.explain import filter_steps
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, diffusion_of
-
 from tests.support.paths import ROOT
 
 PAGES = {page.stem: page.read_text() for page in sorted((ROOT / "docs/datasets").glob("*.md"))}

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import main
 from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.runs.config import MainConfig
-
-import main
 from tests.support.paths import ROOT
 
 DATA = ROOT / "tests/golden/data"

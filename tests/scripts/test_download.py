@@ -13,9 +13,9 @@ from threading import Thread
 
 import pytest
 import yaml
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.models.loading import digest
-
 from tests.support.paths import ROOT
 
 SCRIPTS = ROOT / "scripts"

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from ace_counterfactuals.core.base.settings import to_dict
-from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.runs.config import MainConfig
 from PIL import Image
 
 import postprocessing
+from ace_counterfactuals.core.base.settings import to_dict
+from ace_counterfactuals.core.cli.parsing import parse
+from ace_counterfactuals.core.runs.config import MainConfig
 from main import main
 from tests.support.paths import GOLDEN
 

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 import yaml
+
 from ace_counterfactuals.core.base.presets import PRESETS
 from ace_counterfactuals.core.base.settings import UserError, flag_items, to_dict
 from ace_counterfactuals.core.cli.parsing import parse

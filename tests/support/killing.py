@@ -20,7 +20,6 @@ from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
-
 from main import main
 from tests.support.toys import exit_code
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
 from ace_counterfactuals.core.evaluation.model import Difference, Evaluation, Experiment, Figure, Picture
 from ace_counterfactuals.core.runs.layout import FOLDERS
-from PIL import Image
 
 CLASSES = ("boot", "coat", "shirt")
 

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
 from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.core.runs.layout import FOLDERS
 from ace_counterfactuals.core.runs.records import Outcome, Record
-from PIL import Image
-
 from evaluate import main
 
 SIDE = 16

@@ -3,10 +3,10 @@
 import json
 
 import torch
-from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, unet_kwargs
-from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from torch import nn
 
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, unet_kwargs
+from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from tests.support.paths import GOLDEN as RECORDED
 
 FLAGS = {

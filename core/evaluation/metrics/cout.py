@@ -7,8 +7,9 @@ every fiftieth part of them.
 from collections.abc import Callable
 
 import torch
-from ace_counterfactuals.core.method.objectives import predict, probabilities
 from torch import Tensor
+
+from ace_counterfactuals.core.method.objectives import predict, probabilities
 
 PARTS = 50
 

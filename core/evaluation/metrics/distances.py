@@ -3,8 +3,9 @@
 Pictures are (N, 3, H, W) in [0, 1]; every function gives (N,) float64, of which the mean over pictures is reported.
 """
 
-from ace_counterfactuals.core.method.filtering import change_mask, kept_pixels
 from torch import Tensor
+
+from ace_counterfactuals.core.method.filtering import change_mask, kept_pixels
 
 
 def l1(originals: Tensor, counterfactuals: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from ace_counterfactuals.core.runs.results import Pair
 
 

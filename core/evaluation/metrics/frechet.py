@@ -6,6 +6,7 @@ Pictures are drawn by name, an original with its counterfactual, so that a part 
 from dataclasses import dataclass
 
 import numpy as np
+
 from ace_counterfactuals.core.evaluation.metrics.fid import fit, frechet_distance
 from ace_counterfactuals.core.evaluation.metrics.sfid import SPLITS, split_names
 

@@ -6,6 +6,7 @@ Population: counterfactuals of CC+IC, CCF, and all originals, split by name.  No
 from collections.abc import Sequence
 
 import numpy as np
+
 from ace_counterfactuals.core.evaluation.metrics.fid import fit, frechet_distance
 
 SPLITS = 10

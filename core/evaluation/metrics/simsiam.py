@@ -3,8 +3,9 @@
 Population: CC, CCF+ICF.  Features: outputs of SimSiam's ResNet-50 encoder (N, 2048), no resizing.
 """
 
-from ace_counterfactuals.core.evaluation.metrics.fva import cosines
 from torch import Tensor
+
+from ace_counterfactuals.core.evaluation.metrics.fva import cosines
 
 
 def similarity(features: Tensor, others: Tensor) -> float:

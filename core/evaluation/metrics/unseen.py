@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.data.datasets import BINARY
 from ace_counterfactuals.core.evaluation.metrics.transfer import NO_VERDICTS, Verdicts, judge
@@ -12,7 +14,6 @@ from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
 from ace_counterfactuals.core.runs.results import Pair, Reader
 from ace_counterfactuals.models import classifiers
 from ace_counterfactuals.models.loading import digest
-from torch import Tensor
 
 FLAG = "--classifier"
 Network = Callable[[Tensor], Tensor]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
-
 from tests.support.paths import GOLDEN
 
 FACES = GOLDEN / "eval/celeba"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+
 from ace_counterfactuals.core.base.settings import UserError, flag
 from ace_counterfactuals.core.cli.parsing import parse
 

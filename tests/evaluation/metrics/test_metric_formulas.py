@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from ace_counterfactuals.core.evaluation.metrics import cd, cout, distances, fid, fva, lpips, mnac, sfid, simsiam
 from torch import nn
+
+from ace_counterfactuals.core.evaluation.metrics import cd, cout, distances, fid, fva, lpips, mnac, sfid, simsiam
 
 
 def gaussian(mean, covariance) -> fid.Gaussian:

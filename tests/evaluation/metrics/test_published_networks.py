@@ -13,10 +13,10 @@ from unittest.mock import patch
 import pytest
 import torch
 import torchvision
+
 from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.models.inception import load_inception
 from ace_counterfactuals.models.perceptual import load_lpips
-
 from tests.support.paths import ROOT
 
 FACES = ROOT / "tests/golden/eval/celeba"

@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
+
 from ace_counterfactuals.core.evaluation.metrics.flips import flip_rate
 from ace_counterfactuals.core.runs.layout import FOLDERS
 from ace_counterfactuals.core.runs.results import CORRECT, EVERY, FLIPPED, Reader, find_experiment, read_pairs
-from PIL import Image
 
 CPU = torch.device("cpu")
 

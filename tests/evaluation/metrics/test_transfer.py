@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
 from ace_counterfactuals.core.evaluation.metrics.transfer import Verdicts, judge, transfer
 

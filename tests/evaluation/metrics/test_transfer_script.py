@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
+
 from ace_counterfactuals.core.evaluation.metrics.unseen import aligned
 from ace_counterfactuals.models.classifiers import Classifier, open_ours, save_classifier
 from ace_counterfactuals.models.loading import load_weights
-
 from compute_transfer import main
 from tests.support.toys import CLASSES, SIDE, Workshop, exit_code, pictures
 
