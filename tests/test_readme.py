@@ -1,31 +1,45 @@
-"""The README says what the code does."""
+"""README.md and docs/ say what the code does, and lead where they say."""
 
 import re
 
 import pytest
 
-from scripts.update_readme import PAGES, updated
+from scripts.update_docs import pages
 from tests.support.paths import ROOT
 
+PAGES = {str(path.relative_to(ROOT)): path for path in (*ROOT.glob("*.md"), *ROOT.glob("d*/**/*.md"))}
+each_page = pytest.mark.parametrize("page", sorted(PAGES))
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_flags_table_is_the_declarations(page):
-    text = (ROOT / page).read_text()
-    assert text == updated(text, PAGES[page]), "run python scripts/update_readme.py"
+
+def anchors(text: str) -> set[str]:
+    """What # may name in a page: its headings as GitHub spells them."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_generated_pages_are_up_to_date():
+    stale = [page.name for page, text in pages().items() if page.read_text() != text]
+    assert stale == [], "run python scripts/update_docs.py"
 
 
 def test_ci_calls_the_test_command_of_the_readme():
     command = "bash scripts/test.sh"
-    assert command in (ROOT / "README.md").read_text()
+    assert command in PAGES["README.md"].read_text()
     assert command in (ROOT / ".ci/run").read_text()
 
 
-def test_every_file_that_the_readme_links_to_is_there():
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@each_page
+def test_every_relative_link_leads_to_a_file_and_a_heading(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page].read_text()):
+        path, _, heading = target.partition("#")
+        if "://" not in target:
+            linked = PAGES[page].parent / path if path else PAGES[page]
+            assert linked.exists(), target
+            assert not heading or heading in anchors(linked.read_text()), target
 
 
 @pytest.mark.parametrize("name", ["faithfulness.md", "shortcut.md"])
-def test_the_tables_of_the_readme_are_those_of_the_committed_results(name):
+def test_the_tables_of_the_benchmarks_are_those_of_the_committed_results(name):
     table = (ROOT / "benchmarks/results" / name).read_text().split("\n\n")[0]
-    assert table.startswith("| ") and table in (ROOT / "README.md").read_text()
+    assert table.startswith("| ") and table in PAGES["README.md"].read_text()

@@ -51,9 +51,3 @@ def test_the_calls_on_a_page_are_those_of_its_preset(page):
     assert list(map(int, calls.values())) == [
         iterations * steps + steps, iterations * steps, iterations * (steps - 1), iterations,
     ]  # fmt: skip
-
-
-@pages
-def test_links_between_the_pages_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGES[page]):
-        assert (ROOT / "docs/datasets" / target).exists(), target
