@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field, fields
 from typing import Any, TypeVar
@@ -48,7 +48,7 @@ def flag(
     default: Any,
     help: str,
     *,
-    choices: Sequence[str] | None = None,
+    choices: Collection[str] | None = None,
     aliases: dict[str, str] | None = None,
     low: float | None = None,
     high: float | None = None,
@@ -59,15 +59,15 @@ def flag(
 ) -> Any:
     """A dataclass field that is a flag of the same name.
 
-    aliases: other spellings of a choice.  low, high: inclusive bounds.  kind: text -> value, the default's type if
-    not given.  path: a relative value in a preset file is relative to that file; a function says of which values that
-    holds.  result: whether the result of a picture depends on the flag, so that an experiment cannot be continued with
-    another value.  many: takes one value
-    or more, each of ``kind``, and gives a tuple.
+    choices: read when they are needed, so that a table may still grow.  aliases: other spellings of a choice.
+    low, high: inclusive bounds.  kind: text -> value, the default's type if not given.  path: a relative value in a
+    preset file is relative to that file; a function says of which values that holds.  result: whether the result of
+    a picture depends on the flag, so that an experiment cannot be continued with another value.  many: takes one
+    value or more, each of ``kind``, and gives a tuple.
     """
     metadata = {
         "help": help,
-        "choices": tuple(choices) if choices else None,
+        "choices": choices,
         "aliases": aliases or {},
         "low": low,
         "high": high,
