@@ -18,7 +18,9 @@ from ace_counterfactuals.core.base.settings import (
     hyphenated,
     shown_default,
 )
-from ace_counterfactuals.core.runs import interrupt
+from ace_counterfactuals.core.runs import signals
+
+signals.end_in_one_line()  # what a script imports after this takes seconds
 
 
 class Parser(argparse.ArgumentParser):
@@ -98,12 +100,12 @@ def flags_table(config: type) -> str:
 def run_script(main) -> NoReturn:
     """Call ``main(argv)``; a user's mistake is one line on stderr and exit code 2, a signal is 130 or 143."""
     try:
-        with interrupt.handled():
+        with signals.handled():
             code = main()
         sys.exit(code)
     except KeyboardInterrupt as error:
-        print(interrupt.INTERRUPTED, file=sys.stderr)
-        sys.exit(error.code if isinstance(error, interrupt.Stopped) else 130)
+        print(signals.INTERRUPTED, file=sys.stderr)
+        sys.exit(error.code if isinstance(error, signals.Stopped) else 130)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)

@@ -32,7 +32,6 @@ from ace_counterfactuals.core.runs.experiment import (
     write_tables,
     write_tables_of,
 )
-from ace_counterfactuals.core.runs.interrupt import patient, stop_if_asked
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import Lock, hold
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record, to_pil
@@ -47,6 +46,7 @@ from ace_counterfactuals.core.runs.setup import (
     open_images,
     select_images,
 )
+from ace_counterfactuals.core.runs.signals import patient, stop_if_asked
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from io import StringIO
 import pytest
 import yaml
 
-from ace_counterfactuals.core.runs import interrupt
 from ace_counterfactuals.core.runs import run as run_module
+from ace_counterfactuals.core.runs import signals
 from ace_counterfactuals.core.runs.locks import holders
 from ace_counterfactuals.core.runs.runlog import RUNNING
 from ace_counterfactuals.core.runs.status import read_logs
@@ -60,7 +60,7 @@ def test_a_signal_lets_the_pictures_in_hand_be_finished(workshop, monkeypatch, c
     assert signalled(workshop, monkeypatch, number, num_workers=workers) == code
     printed = capfd.readouterr().err
     assert f"{signal.Signals(number).name}: stopping after the pictures in hand, in at most 20 s\n" in printed
-    assert printed.splitlines()[-1] == interrupt.INTERRUPTED
+    assert printed.splitlines()[-1] == signals.INTERRUPTED
     assert finished(workshop) == ["0000000", "0000001", "0000002", "0000003"]
     assert yaml.safe_load((workshop.results() / "summary.yaml").read_text())["n"] == 4
     assert holders(workshop.results() / "log") == []
@@ -68,7 +68,7 @@ def test_a_signal_lets_the_pictures_in_hand_be_finished(workshop, monkeypatch, c
 
 
 def test_pictures_in_hand_that_take_too_long_are_dropped(workshop, monkeypatch, capfd):
-    monkeypatch.setattr(interrupt, "GRACE", 0.1)
+    monkeypatch.setattr(signals, "GRACE", 0.1)
     assert signalled(workshop, monkeypatch, signal.SIGTERM, endless=True) == 143
     assert finished(workshop) == ["0000000", "0000001"]
     assert yaml.safe_load((workshop.results() / "summary.yaml").read_text())["n"] == 2
@@ -106,10 +106,10 @@ def test_the_same_command_ends_with_the_same_files_after_a_signal(workshop, monk
 
 
 def test_afterwards_signals_mean_what_they_did_before():
-    before = [signal.getsignal(number) for number in interrupt.CODES]
-    with interrupt.handled():
-        assert [signal.getsignal(number) for number in interrupt.CODES] != before
-    assert [signal.getsignal(number) for number in interrupt.CODES] == before
+    before = [signal.getsignal(number) for number in signals.CODES]
+    with signals.handled():
+        assert [signal.getsignal(number) for number in signals.CODES] != before
+    assert [signal.getsignal(number) for number in signals.CODES] == before
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_while_torch_is_imported_a_signal_stops_at_once(workshop, number, code):
         process.kill()
         process.wait()
         process.stderr.close()
-    assert errors.splitlines()[-1] == interrupt.INTERRUPTED and "Traceback" not in errors
+    assert errors.splitlines()[-1] == signals.INTERRUPTED and "Traceback" not in errors
     assert not workshop.output.exists()
 
 

@@ -1,7 +1,7 @@
-"""Importing this makes Ctrl-C one line from here on; ``handled`` answers the signals of a person and of a cluster.
+"""What a program does when it is told to stop: by Ctrl-C (SIGINT), or by a cluster (SIGTERM, SIGUSR1).
 
-SIGINT ends a program with 130, SIGTERM and SIGUSR1 with 143, at once or, where it is ``patient``, after the pictures in
-hand. Nothing here imports torch, which takes seconds.
+Within ``handled`` a signal ends the program, SIGINT with exit code 130 and the others with 143: at once or, within
+``patient``, after the pictures in hand. Nothing here imports torch, which takes seconds.
 """
 
 import os
@@ -24,27 +24,30 @@ class Stopped(KeyboardInterrupt):
         self.code = CODES[number]
 
 
-class Desk:
-    """asked: the signal that came first; patient: whether the pictures in hand are to be finished."""
+class StopRequest:
+    """asked: the signal that came first, if any; patient: whether the pictures in hand are to be finished."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
         self.patient = False
 
     def receive(self, number: int, frame=None) -> None:
+        """Answer a signal: stop now, or give the pictures in hand GRACE seconds. A second Ctrl-C stops now."""
         first, self.asked = self.asked is None, self.asked or number
         if first and self.patient:
-            say(f"{signal.Signals(number).name}: stopping after the pictures in hand, in at most {GRACE:g} s")
+            line = f"{signal.Signals(number).name}: stopping after the pictures in hand, in at most {GRACE:g} s\n"
+            os.write(2, line.encode())  # the signal may have interrupted a print
             signal.setitimer(signal.ITIMER_REAL, GRACE, 1)  # again each second, since a destructor may swallow one
         elif first or number == signal.SIGINT:
             raise Stopped(self.asked)
 
     def expire(self, number: int, frame=None) -> None:
+        """The pictures in hand took too long."""
         if self.patient:
             raise Stopped(self.asked)
 
 
-desk = Desk()
+request = StopRequest()
 
 
 @contextmanager
@@ -53,45 +56,42 @@ def handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    answers = {**dict.fromkeys(CODES, desk.receive), signal.SIGALRM: desk.expire}
+    answers = {**dict.fromkeys(CODES, request.receive), signal.SIGALRM: request.expire}
     before = {number: signal.signal(number, answer) for number, answer in answers.items()}
     try:
         yield
     finally:
         for number, answer in before.items():
             signal.signal(number, answer)
-        desk.asked = None
+        request.asked = None
 
 
 @contextmanager
 def patient() -> Iterator[None]:
     """Within, a signal waits for ``stop_if_asked``, but not for long."""
     stop_if_asked()
-    desk.patient = True
+    request.patient = True
     try:
         yield
     finally:
-        desk.patient = False
-        if desk.asked:
+        request.patient = False
+        if request.asked:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def stop_if_asked() -> None:
     """Between two batches.  Raises Stopped if a signal came."""
-    if desk.asked:
-        raise Stopped(desk.asked)
+    if request.asked:
+        raise Stopped(request.asked)
 
 
-def say(line: str) -> None:
-    """To stderr from within a signal handler, which may have interrupted a print."""
-    os.write(2, f"{line}\n".encode())
+def end_in_one_line() -> None:
+    """From here on a Ctrl-C that nobody catches, as during an import, prints one line in place of a traceback."""
 
+    def excepthook(kind, error, trace) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print(INTERRUPTED, file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
 
-def excepthook(kind, error, trace) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        print(INTERRUPTED, file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-sys.excepthook = excepthook
+    sys.excepthook = excepthook
