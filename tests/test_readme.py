@@ -42,4 +42,19 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
 @pytest.mark.parametrize("name", ["faithfulness.md", "shortcut.md"])
 def test_the_tables_of_the_benchmarks_are_those_of_the_committed_results(name):
     table = (ROOT / "benchmarks/results" / name).read_text().split("\n\n")[0]
-    assert table.startswith("| ") and table in PAGES["README.md"].read_text()
+    assert table.startswith("| ") and table in PAGES["docs/benchmarks.md"].read_text()
+
+
+def test_the_shares_in_the_readme_are_those_of_the_committed_results():
+    lines = (ROOT / "benchmarks/results/faithfulness.md").read_text().splitlines()
+    rows = {cells[1]: cells for cells in ([cell.strip() for cell in line.split("|")] for line in lines if "|" in line)}
+    for method in ("plain PGD", "plain PGD, refined", "ACE, counterfactual"):
+        _, _, _, flips, _, _, transfer, *_ = rows[method]
+        assert f"| {flips} | {transfer} |" in PAGES["README.md"].read_text()
+
+
+def test_the_example_of_the_python_page_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGES["docs/python.md"].read_text(), re.DOTALL | re.MULTILINE)
+    exec(example, names := {})
+    assert names["found"].counterfactual.shape == (2, 3, 32, 32)
