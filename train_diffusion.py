@@ -20,9 +20,8 @@ from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, ce
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
 from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
-from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
+from ace_counterfactuals.models.denoisers import build_network, make_process
 from ace_counterfactuals.models.loading import load_weights, save_weights, state_dict
 
 SAMPLES, SAMPLE_STEPS = 32, "50"
@@ -71,28 +70,20 @@ def make_trainer(config: TrainDiffusionConfig, images: ImageSet) -> tuple[Traine
     torch.manual_seed(config.device.seed)
     path = training.init_weights
     weights = state_dict(load_weights(path, flag="--init_weights")) if path else None
-    model = build_unet(flags, weights, path).requires_grad_().to(device, memory_format=torch.channels_last)
+    model = build_network(flags, weights, path).requires_grad_().to(device, memory_format=torch.channels_last)
     options = TrainingOptions(
         seed=config.device.seed,
         init_step=None if training.init_step == -1 else training.init_step,
         precision=half_precision(device, on_cuda=torch.bfloat16) if config.model.use_fp16 else torch.float32,
-        use_kl=config.diffusion.use_kl,
-        rescale_learned_sigmas=config.diffusion.rescale_learned_sigmas,
         **{
             name: getattr(training, name)
             for name in ("batch_size", "microbatch", "lr", "weight_decay", "lr_anneal_steps", "ema_rate")
         },
     )
-    trainer = Trainer(model, chain(config), options)
+    trainer = Trainer(model, make_process(config.diffusion), options)
     if training.resume_checkpoint:
         resume(trainer, Path(training.resume_checkpoint), training.ema_rate)
     return trainer, condition
-
-
-def chain(config: TrainDiffusionConfig, timestep_respacing: str = ""):
-    diffusion = config.diffusion
-    names = ("diffusion_steps", "noise_schedule", "learn_sigma", "predict_xstart", "rescale_timesteps")
-    return make_diffusion(timestep_respacing=timestep_respacing, **{name: getattr(diffusion, name) for name in names})
 
 
 def conditions(config: TrainDiffusionConfig, images: ImageSet) -> Tensor:
@@ -155,7 +146,7 @@ def save(config: TrainDiffusionConfig, trainer: Trainer, folder: Path, condition
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
     shape = shape if y is None else (len(y), *shape[1:])
     steps = min(int(SAMPLE_STEPS), config.diffusion.diffusion_steps)
-    pictures = sample(trainer.ema, chain(config, str(steps)), shape, seed=config.device.seed, y=y)
+    pictures = sample(trainer.ema, make_process(config.diffusion, str(steps)), shape, seed=config.device.seed, y=y)
     atomic.write_png(folder / f"samples{trainer.step:06d}.png", to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))
 
 

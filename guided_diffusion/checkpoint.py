@@ -4,26 +4,22 @@ A state dict's names and shapes tell all of the architecture but the number of a
 the flags do not fit is answered with the flags that it wants.
 """
 
-import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields
 
 import torch
 from torch import Tensor
 
+from ace_counterfactuals.guided_diffusion.config import (
+    DEFAULT_CHANNEL_MULT,
+    SettingError,
+    UNetConfig,
+    attention_factors,
+    format_mult,
+    parse_channel_mult,
+)
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
-
-DEFAULT_CHANNEL_MULT = {
-    512: (0.5, 1, 1, 2, 2, 4, 4),
-    256: (1, 1, 2, 2, 4, 4),
-    128: (1, 1, 2, 3, 4),
-    224: (1, 1, 2, 3, 4),
-    64: (1, 2, 3, 4),
-    28: (1, 1, 2),
-}
-"""What ``--channel_mult ''`` means, by ``--image_size``."""
-
-NORM_GROUPS = 32
 
 NOT_A_UNET = {
     "param_groups": "the state of an optimiser (opt*.pt); the weights are in model*.pt or ema*.pt beside it",
@@ -37,135 +33,22 @@ NOT_A_UNET = {
 """Entry that gives another kind of file away -> what the file seems to be."""
 
 
-def unet_kwargs(
-    *,
-    image_size: int,
-    num_channels: int,
-    num_res_blocks: int,
-    channel_mult: str,
-    attention_resolutions: str,
-    learn_sigma: bool,
-    class_cond: bool,
-    dropout: float,
-    use_checkpoint: bool,
-    num_heads: int,
-    num_head_channels: int,
-    num_heads_upsample: int,
-    use_scale_shift_norm: bool,
-    resblock_updown: bool,
-    use_new_attention_order: bool,
-    num_classes: int | None = None,
-) -> dict[str, object]:
-    """The arguments of ``UNetModel`` that the flags of these names describe.
-
-    num_classes: what a class-conditional model is conditioned on: so many classes, or attributes.
-    """
-    mult = parse_channel_mult(channel_mult, image_size)
-    if mult is None:
-        raise ValueError(
-            f"--channel_mult '' has no default for --image_size {image_size}, only for "
-            f"{', '.join(map(str, sorted(DEFAULT_CHANNEL_MULT)))}; give one factor a level, such as 1,2,4"
-        )
-    if num_res_blocks < 1:
-        raise ValueError(f"--num_res_blocks {num_res_blocks}: choose at least 1")
-    if class_cond and not num_classes:
-        raise ValueError("--class_cond True needs a number of classes, which this data set does not have; choose False")
-    attention = attention_factors(attention_resolutions, image_size)
-    _check_sizes(image_size, num_channels, mult)
-    attended = [
-        int(m * num_channels) for level, m in enumerate(mult) if 2**level in attention or level == len(mult) - 1
-    ]
-    _check_heads(attended, num_heads, num_head_channels, num_heads_upsample)
-    return {
-        "model_channels": num_channels,
-        "out_channels": 6 if learn_sigma else 3,
-        "num_res_blocks": num_res_blocks,
-        "attention_downsampling": attention,
-        "channel_mult": mult,
-        "num_classes": num_classes if class_cond else None,
-        "dropout": dropout,
-        "use_checkpoint": use_checkpoint,
-        "num_heads": num_heads,
-        "num_head_channels": num_head_channels,
-        "num_heads_upsample": num_heads_upsample,
-        "use_scale_shift_norm": use_scale_shift_norm,
-        "resblock_updown": resblock_updown,
-        "use_new_attention_order": use_new_attention_order,
-    }
-
-
-def parse_channel_mult(channel_mult: str, image_size: int) -> tuple[float, ...] | None:
-    """Width of each level in units of ``--num_channels``; None where '' has no default."""
-    if not channel_mult.strip():
-        return DEFAULT_CHANNEL_MULT.get(image_size)
-    try:
-        mult = tuple(float(part) for part in channel_mult.split(","))
-    except ValueError:
-        mult = (0.0,)
-    if min(mult) <= 0:
-        raise ValueError(f"--channel_mult '{channel_mult}': wanted positive factors, one a level, such as 1,2,3,4")
-    return mult
-
-
-def attention_factors(attention_resolutions: str, image_size: int) -> tuple[int, ...]:
-    """Factors of downsampling at which attention stands; '' is none."""
-    parts = [part.strip() for part in attention_resolutions.split(",")] if attention_resolutions.strip() else []
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"--attention_resolutions '{attention_resolutions}': wanted sizes in pixels, such as 32,16,8")
-    return tuple(sorted({image_size // int(part) for part in parts}))
-
-
-def _check_sizes(image_size: int, num_channels: int, mult: tuple[float, ...]) -> None:
-    factor = 2 ** (len(mult) - 1)
-    if image_size % factor:
-        raise ValueError(
-            f"--image_size {image_size} is halved {len(mult) - 1} times by --channel_mult {format_mult(mult)}; "
-            f"choose a multiple of {factor}"
-        )
-    for m in mult:
-        width = int(m * num_channels)
-        if width < 1 or width % NORM_GROUPS:
-            raise ValueError(
-                f"--num_channels {num_channels} times {m:g} of --channel_mult is a width of {width}; "
-                f"choose multiples of {NORM_GROUPS}"
-            )
-
-
-def _check_heads(widths: list[int], num_heads: int, num_head_channels: int, num_heads_upsample: int) -> None:
-    """Every width at which attention stands must divide into heads."""
-    flags = {"num_heads": num_heads}
-    if num_heads_upsample != -1:
-        flags["num_heads_upsample"] = num_heads_upsample
-    if num_head_channels != -1:
-        flags = {"num_head_channels": num_head_channels}
-    for flag, value in flags.items():
-        for width in widths:
-            if value < 1 or width % value:
-                raise ValueError(
-                    f"--{flag} {value} does not divide the width {width} of an attention layer; "
-                    f"choose a common divisor of {', '.join(map(str, dict.fromkeys(widths)))}"
-                )
-
-
-def format_mult(mult: Iterable[float]) -> str:
-    return ",".join(f"{m:g}" for m in mult)
-
-
 def build_unet(flags: Mapping[str, object], state: Mapping[str, Tensor] | None = None, path: str = "") -> UNetModel:
-    """The U-Net that ``flags`` (those of ``unet_kwargs``, others are ignored) describe.
+    """The U-Net that ``flags`` (the fields of ``UNetConfig``, others are ignored) describe.
 
-    With a ``state`` it holds its weights as float32, frozen and in eval mode; the number of classes is the file's. A
-    state that does not fit is refused with the flags that would.  path: the name of the file for messages.
+    With a ``state`` it holds its weights as float32, frozen and in eval mode; the number of classes is the file's.
+    path: what messages call the file.  Raises SettingError with the flags that a state wants where they are others,
+    ValueError for a state that no flags describe.
     """
-    wanted = {name: flags[name] for name in inspect.signature(unet_kwargs).parameters if name in flags}
+    wanted = {item.name: flags[item.name] for item in fields(UNetConfig) if item.name in flags}
     if state is None:
-        return UNetModel(**unet_kwargs(**wanted))
+        return UNetModel(UNetConfig(**wanted))
     path = path or "the file"
     found = _read_architecture(state, path)
     _refuse_wrong_flags(wanted, found, path)
     wanted["num_classes"] = found.get("num_classes")
     with torch.device("meta"):
-        model = UNetModel(**unet_kwargs(**wanted))
+        model = UNetModel(UNetConfig(**wanted))
     _refuse_wrong_shapes(model, state, path)
     model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     return model.requires_grad_(False).eval()
@@ -198,7 +81,7 @@ def _read_architecture(state: Mapping[str, Tensor], path: str) -> dict[str, obje
     if inputs != 3 or outputs not in (3, 6):
         raise ValueError(
             f"{path} maps {inputs} channels to {outputs}; wanted a U-Net that maps 3 to 3, or to 6 with "
-            "--learn_sigma True"
+            "learn_sigma True"
         )
     # Every level but the last on the way up closes with an upsampler, which is a ResBlock or holds a `conv`.
     ups = [m[2] for m in map(re.compile(r"output_blocks\.(\d+)\.[12]\.(in_layers\.0|conv)\.weight").match, state) if m]
@@ -237,7 +120,7 @@ def _refuse_other_files(state: object, path: str) -> None:
         return
     guess = next((f"; it looks like {kind}" for entry, kind in NOT_A_UNET.items() if entry in keys), "")
     listed = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-    raise ValueError(f"{path} is no diffusion U-Net: it holds {listed or 'nothing'}{guess}; check --model_path")
+    raise ValueError(f"{path} is no diffusion U-Net: it holds {listed or 'nothing'}{guess}")
 
 
 def _refuse_wrong_flags(wanted: Mapping[str, object], found: Mapping[str, object], path: str) -> None:
@@ -252,14 +135,14 @@ def _refuse_wrong_flags(wanted: Mapping[str, object], found: Mapping[str, object
     if not wrong:
         return
     right = _at_size(found, found.get("image_size", wanted["image_size"]))
-    told, cure = [], []
-    for name in ("attention_resolutions" if name == "attention_factors" else name for name in wrong):
-        if name == "num_classes":
-            told.append(f"this data set has {wanted[name]} classes, but {path} has {right[name]}")
-        else:
-            told.append(f"--{name} {_quoted(wanted[name])}, but {path} has {_quoted(right[name])}")
-            cure.append(f"--{name} {_quoted(right[name])}")
-    raise ValueError("; ".join(told) + (f"; give {' '.join(cure)}" if cure else "; choose the one it was trained on"))
+    wrong = ["attention_resolutions" if name == "attention_factors" else name for name in wrong]
+    if wrong == ["num_classes"]:
+        reason = f"this data set has {wanted['num_classes']} classes, but {path} has {right['num_classes']}"
+        raise SettingError("class_cond", f"True: {reason}; choose the one it was trained on")
+    wrong = [name for name in wrong if name != "num_classes"]
+    told = [f"{name} {_quoted(wanted[name])}, but {path} has {_quoted(right[name])}" for name in wrong]
+    cure = ", ".join(f"{name} {_quoted(right[name])}" for name in wrong)
+    raise SettingError(wrong[0], f"{'; '.join(told).removeprefix(wrong[0] + ' ')}; give {cure}")
 
 
 def _quoted(value: object) -> str:

@@ -43,31 +43,40 @@ class Table:
         return self._copies[device, dtype]
 
 
-class GaussianDiffusion:
-    """Tables of one, possibly respaced, chain.
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """What a network was trained on, in guided-diffusion's flags.
 
-    learn_sigma: the network returns 2C channels, the second half interpolating the log variance.
-    predict_xstart: the network returns x_0, otherwise epsilon.
+    learn_sigma: it returns 2C channels, the second half interpolating the log variance.
+    predict_xstart: it returns x_0, otherwise epsilon.
+    rescale_timesteps: it gets its steps times 1000 / ``diffusion_steps``.
+    use_kl: it is trained on the variational bound alone, times the number of steps.
+    rescale_learned_sigmas: the bound, which trains the variance, has a weight of steps / 1000.
+    clip_denoised: a predicted x_0 is clipped to [-1, 1]; a choice of who samples, not of who trained.
     """
 
-    def __init__(
-        self,
-        betas: np.ndarray,
-        *,
-        steps: list[int] | None = None,
-        learn_sigma: bool = False,
-        predict_xstart: bool = False,
-        rescale_timesteps: bool = False,
-        clip_denoised: bool = True,
-    ):
-        steps = list(range(len(betas))) if steps is None else steps
-        self.original_betas = betas
-        self.original_steps = len(betas)
+    diffusion_steps: int = 1000
+    noise_schedule: str = "linear"
+    learn_sigma: bool = False
+    predict_xstart: bool = False
+    rescale_timesteps: bool = False
+    use_kl: bool = False
+    rescale_learned_sigmas: bool = False
+    clip_denoised: bool = True
+
+
+class GaussianDiffusion:
+    """Tables of one chain of a process.
+
+    timestep_respacing: the steps that the chain keeps, as ``respaced_steps`` reads them.
+    """
+
+    def __init__(self, config: ProcessConfig, timestep_respacing: str = ""):
+        self.config = config
+        self.original_steps = config.diffusion_steps
+        betas = make_betas(config.noise_schedule, config.diffusion_steps)
+        steps = respaced_steps(timestep_respacing, config.diffusion_steps)
         self.num_timesteps = len(steps)
-        self.learn_sigma = learn_sigma
-        self.predict_xstart = predict_xstart
-        self.clip_denoised = clip_denoised
-        self.rescale_timesteps = rescale_timesteps
         self.timestep_map = Table(np.array(steps))
 
         betas = respace_betas(betas, steps)
@@ -91,14 +100,7 @@ class GaussianDiffusion:
 
     def respaced(self, timestep_respacing: str) -> "GaussianDiffusion":
         """Another chain of the same process.  Raises ValueError as ``respaced_steps`` does."""
-        return GaussianDiffusion(
-            self.original_betas,
-            steps=respaced_steps(timestep_respacing, self.original_steps),
-            learn_sigma=self.learn_sigma,
-            predict_xstart=self.predict_xstart,
-            rescale_timesteps=self.rescale_timesteps,
-            clip_denoised=self.clip_denoised,
-        )
+        return GaussianDiffusion(self.config, timestep_respacing)
 
     def q_sample(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Draw x_t ~ q(x_t | x_0), DDPM eq. 4."""
@@ -115,7 +117,7 @@ class GaussianDiffusion:
     def denoiser_output(self, model: Denoiser, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Call the network with the step numbers that it was trained with."""
         timesteps = self.timestep_map.on(t.device, torch.int64)[t]
-        if self.rescale_timesteps:
+        if self.config.rescale_timesteps:
             timesteps = timesteps * (1000.0 / self.original_steps)
         return model(x_t, timesteps, y)
 
@@ -125,23 +127,24 @@ class GaussianDiffusion:
         Variance: a learned range (Nichol and Dhariwal 2021, eq. 15) with ``learn_sigma``, else beta ("fixed large").
         """
         output = self.denoiser_output(model, x_t, t, y)
-        return self.posterior_from_output(output, x_t, t, clip=self.clip_denoised)
+        return self.posterior_from_output(output, x_t, t, clip=self.config.clip_denoised)
 
     def posterior_from_output(self, output: Tensor, x_t: Tensor, t: Tensor, *, clip: bool) -> Posterior:
         channels = x_t.shape[1]
-        if output.shape[1] != channels * (1 + self.learn_sigma):
+        wanted = channels * (1 + self.config.learn_sigma)
+        if output.shape[1] != wanted:
             raise ValueError(
-                f"--learn_sigma {self.learn_sigma} wants {channels * (1 + self.learn_sigma)} channels from the "
-                f"network, which returned {output.shape[1]}; set --learn_sigma {not self.learn_sigma}"
+                f"learn_sigma {self.config.learn_sigma} wants {wanted} channels from the network, which returned "
+                f"{output.shape[1]}; set learn_sigma {not self.config.learn_sigma}"
             )
-        if self.learn_sigma:
+        if self.config.learn_sigma:
             output, v = output.split(channels, dim=1)
             fraction = (v + 1) / 2
             log_variance = fraction * self.log_betas.at(t, x_t)
             log_variance = log_variance + (1 - fraction) * self.posterior_log_variance.at(t, x_t)
         else:
             log_variance = self.fixed_large_log_variance.at(t, x_t).expand_as(x_t)
-        pred_xstart = output if self.predict_xstart else self.predict_xstart_from_eps(x_t, t, output)
+        pred_xstart = output if self.config.predict_xstart else self.predict_xstart_from_eps(x_t, t, output)
         if clip:
             pred_xstart = pred_xstart.clamp(-1, 1)
         return Posterior(self.q_posterior(pred_xstart, x_t, t)[0], log_variance, pred_xstart)
@@ -154,33 +157,24 @@ class GaussianDiffusion:
         return torch.where(t == 0, mean_flat(nll), mean_flat(kl)) / math.log(2)
 
     def training_losses(
-        self,
-        model: Denoiser,
-        x_0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        y: Tensor | None = None,
-        *,
-        use_kl: bool = False,
-        rescale_learned_sigmas: bool = False,
+        self, model: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None
     ) -> dict[str, Tensor]:
         """(N,) losses: ``mse``, with ``learn_sigma`` also ``vb``, and their sum ``loss`` (DDPM eq. 14).
 
-        The bound trains the variance alone: the mean is detached. ``rescale_learned_sigmas`` weighs it by
-        steps / 1000 (L_hybrid of Nichol and Dhariwal 2021, eq. 16); ``use_kl`` trains nothing but the bound, times
-        the number of steps.
+        The bound trains the variance alone: the mean is detached.  With ``rescale_learned_sigmas`` the sum is L_hybrid
+        of Nichol and Dhariwal 2021, eq. 16; with ``use_kl`` there is nothing but the bound.
         """
         x_t = self.q_sample(x_0, t, eps)
         output = self.denoiser_output(model, x_t, t, y)
-        if use_kl:
+        if self.config.use_kl:
             vb = self._training_bound(output, x_0, x_t, t) * self.num_timesteps
             return {"loss": vb, "vb": vb}
         prediction = output[:, : x_0.shape[1]]
-        mse = mean_flat((prediction - (x_0 if self.predict_xstart else eps)) ** 2)
-        if not self.learn_sigma:
+        mse = mean_flat((prediction - (x_0 if self.config.predict_xstart else eps)) ** 2)
+        if not self.config.learn_sigma:
             return {"loss": mse, "mse": mse}
         frozen = torch.cat([prediction.detach(), output[:, x_0.shape[1] :]], dim=1)
-        weight = self.num_timesteps / 1000 if rescale_learned_sigmas else 1.0
+        weight = self.num_timesteps / 1000 if self.config.rescale_learned_sigmas else 1.0
         vb = self._training_bound(frozen, x_0, x_t, t) * weight
         return {"loss": mse + vb, "mse": mse, "vb": vb}
 
@@ -189,25 +183,9 @@ class GaussianDiffusion:
         return self.vlb_terms(self.posterior_from_output(output, x_t, t, clip=False), x_0, x_t, t)
 
 
-def make_diffusion(
-    *,
-    diffusion_steps: int,
-    noise_schedule: str = "linear",
-    timestep_respacing: str = "",
-    learn_sigma: bool = False,
-    predict_xstart: bool = False,
-    rescale_timesteps: bool = False,
-    clip_denoised: bool = True,
-) -> GaussianDiffusion:
-    """The process that the flags of the same names describe."""
-    return GaussianDiffusion(
-        make_betas(noise_schedule, diffusion_steps),
-        steps=respaced_steps(timestep_respacing, diffusion_steps),
-        learn_sigma=learn_sigma,
-        predict_xstart=predict_xstart,
-        rescale_timesteps=rescale_timesteps,
-        clip_denoised=clip_denoised,
-    )
+def make_diffusion(timestep_respacing: str = "", **settings) -> GaussianDiffusion:
+    """The chain of the process that ``settings``, fields of ``ProcessConfig``, describe."""
+    return GaussianDiffusion(ProcessConfig(**settings), timestep_respacing)
 
 
 def mean_flat(x: Tensor) -> Tensor:

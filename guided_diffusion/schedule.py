@@ -15,13 +15,14 @@ def make_betas(noise_schedule: str, diffusion_steps: int) -> np.ndarray:
     """beta_t for t = 0 .. diffusion_steps - 1, each in (0, 1).
 
     ``linear`` is Ho et al. 2020 stretched to any number of steps, ``cosine`` is Nichol and Dhariwal 2021, eq. 17.
+    Raises ValueError for another name, and for steps so few that a beta is not below 1.
     """
     if noise_schedule == "linear":
         scale = 1000 / diffusion_steps
         betas = np.linspace(scale * 0.0001, scale * 0.02, diffusion_steps, dtype=np.float64)
         if betas[-1] >= 1:
             raise ValueError(
-                f"--noise_schedule linear with --diffusion_steps {diffusion_steps} gives a beta of {betas[-1]:.3g}; "
+                f"linear with diffusion_steps {diffusion_steps} gives a beta of {betas[-1]:.3g}; "
                 "choose at least 21 steps"
             )
         return betas
@@ -31,7 +32,7 @@ def make_betas(noise_schedule: str, diffusion_steps: int) -> np.ndarray:
             return math.cos((i / diffusion_steps + 0.008) / 1.008 * math.pi / 2) ** 2
 
         return np.array([min(1 - alpha_bar(i + 1) / alpha_bar(i), 0.999) for i in range(diffusion_steps)])
-    raise ValueError(f"--noise_schedule {noise_schedule}: choose one of {', '.join(NOISE_SCHEDULES)}")
+    raise ValueError(f"{noise_schedule}: choose one of {', '.join(NOISE_SCHEDULES)}")
 
 
 def respaced_steps(timestep_respacing: str, diffusion_steps: int) -> list[int]:
@@ -39,6 +40,7 @@ def respaced_steps(timestep_respacing: str, diffusion_steps: int) -> list[int]:
 
     ``''`` keeps all; ``'25'`` keeps 25, evenly spaced from the first to the last; ``'10,10,5'`` divides the chain into
     three sections and keeps so many of each; ``'ddim25'`` keeps every n-th, n the integer stride that gives 25.
+    Raises ValueError, which begins with ``timestep_respacing``, for what is none of these or takes more than there is.
     """
     spec = timestep_respacing.strip()
     if not spec:
@@ -52,8 +54,8 @@ def respaced_steps(timestep_respacing: str, diffusion_steps: int) -> list[int]:
         length = size + (i < longer)
         if count > length:
             raise ValueError(
-                f"--timestep_respacing {spec} takes {count} of the {length} steps in section {i + 1} of "
-                f"--diffusion_steps {diffusion_steps}; choose at most {length}"
+                f"{spec} takes {count} of the {length} steps in section {i + 1} of "
+                f"diffusion_steps {diffusion_steps}; choose at most {length}"
             )
         stride = (length - 1) / (count - 1) if count > 1 else 1.0
         # Summed, not multiplied: '25' of 500 steps keeps 249, where 12 strides are 249.5 and would be rounded to 250.
@@ -64,10 +66,7 @@ def respaced_steps(timestep_respacing: str, diffusion_steps: int) -> list[int]:
 
 def _count(text: str, spec: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(
-            f"--timestep_respacing '{spec}': wanted '' (all steps), a number such as 25, a list such as 10,10,5 or "
-            "ddim25"
-        )
+        raise ValueError(f"'{spec}': wanted '' (all steps), a number such as 25, a list such as 10,10,5 or ddim25")
     return int(text)
 
 
@@ -77,7 +76,7 @@ def _integer_stride(count: int, diffusion_steps: int, spec: str) -> list[int]:
         if len(steps) == count:
             return steps
     raise ValueError(
-        f"--timestep_respacing {spec}: no integer stride takes {count} of --diffusion_steps {diffusion_steps}; "
+        f"{spec}: no integer stride takes {count} of diffusion_steps {diffusion_steps}; "
         f"choose a divisor of {diffusion_steps}"
     )
 

@@ -32,8 +32,6 @@ class TrainingOptions:
     ema_rate: float = 0.9999
     microbatch: int = -1
     init_step: int | None = None
-    use_kl: bool = False
-    rescale_learned_sigmas: bool = False
     precision: torch.dtype = torch.float32
 
 
@@ -71,20 +69,13 @@ class Trainer:
         for i in range(0, len(x_0), size):
             part = slice(i, i + size)
             with autocast(x_0.device, options.precision):
-                losses = self.diffusion.training_losses(
-                    self.model,
-                    x_0[part],
-                    t[part],
-                    eps[part],
-                    None if y is None else y[part],
-                    use_kl=options.use_kl,
-                    rescale_learned_sigmas=options.rescale_learned_sigmas,
-                )
+                classes = None if y is None else y[part]
+                losses = self.diffusion.training_losses(self.model, x_0[part], t[part], eps[part], classes)
             (losses["loss"].sum() / len(x_0)).backward()
             for name, value in losses.items():
                 total[name] = total.get(name, 0.0) + value.sum().item() / len(x_0)
         if not np.isfinite(total["loss"]):
-            raise FloatingPointError(f"the loss is {total['loss']} at step {self.step}; try a smaller --lr")
+            raise FloatingPointError(f"the loss is {total['loss']} at step {self.step}; try a smaller lr")
         return total
 
     def _anneal(self) -> None:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ace_counterfactuals.guided_diffusion.config import NORM_GROUPS, UNetConfig
+
 
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000) -> Tensor:
     """(N,) steps, possibly fractional -> (N, dim) float32: cosines, then sines, of t * max_period^(-i / half)."""
@@ -26,7 +28,7 @@ class GroupNorm32(nn.GroupNorm):
     """Group normalisation in at least float32, whatever the type of its input."""
 
     def __init__(self, channels: int):
-        super().__init__(32, channels, eps=1e-5)
+        super().__init__(NORM_GROUPS, channels, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
@@ -59,31 +61,25 @@ def downsample_average(x: Tensor) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Two convolutions with the time embedding between them; ``resample`` acts after the first normalisation."""
+    """Two convolutions with the time embedding between them; ``resample`` acts after the first normalisation.
 
-    def __init__(
-        self,
-        channels: int,
-        emb_channels: int,
-        out_channels: int,
-        *,
-        dropout: float = 0.0,
-        use_scale_shift_norm: bool = False,
-        use_checkpoint: bool = False,
-        resample=None,
-    ):
+    (N, channels, H, W) -> (N, out_channels, H, W), H and W as ``resample`` leaves them.
+    """
+
+    def __init__(self, channels: int, out_channels: int, config: UNetConfig, resample=None):
         super().__init__()
-        self.use_scale_shift_norm = use_scale_shift_norm
-        self.use_checkpoint = use_checkpoint
+        self.use_scale_shift_norm = config.use_scale_shift_norm
+        self.use_checkpoint = config.use_checkpoint
         self.resample = resample or nn.Identity()
         self.in_layers = nn.Sequential(
             GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, out_channels * (1 + use_scale_shift_norm)))
+        emb_outputs = out_channels * (1 + config.use_scale_shift_norm)
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.emb_channels, emb_outputs))
         self.out_layers = nn.Sequential(
             GroupNorm32(out_channels),
             nn.SiLU(),
-            nn.Dropout(dropout),
+            nn.Dropout(config.dropout),
             zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
         )
         same = channels == out_channels
@@ -160,95 +156,73 @@ class EmbedSequential(nn.Sequential):
         return x
 
 
-class UNetModel(nn.Module):
-    """Predicts (N, out_channels, H, W) from x_t (N, 3, H, W), steps (N,) and, if conditional, classes.
+def attention(channels: int, config: UNetConfig, *, up: bool = False) -> AttentionBlock:
+    """up: on the way up, which may have heads of its own."""
+    heads = config.heads(channels, up=up)
+    return AttentionBlock(
+        channels, heads, new_order=config.use_new_attention_order, use_checkpoint=config.use_checkpoint
+    )
 
-    attention_downsampling: factors of downsampling at which attention stands, beside the middle block.
-    channel_mult: width of each level in units of model_channels.
-    num_classes: classes are (N,) int64, or (N, num_classes) float for attribute conditions.
+
+def make_input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
+    """The way down, and the widths of the features that it leaves for the way up."""
+    widths = config.widths
+    width = widths[0]
+    blocks, skips = [EmbedSequential(nn.Conv2d(3, width, 3, padding=1))], [width]
+    for level, level_width in enumerate(widths):
+        for _ in range(config.num_res_blocks):
+            layers = [ResBlock(width, level_width, config)]
+            width = level_width
+            if 2**level in config.attention:
+                layers.append(attention(width, config))
+            blocks.append(EmbedSequential(*layers))
+            skips.append(width)
+        if level != len(widths) - 1:
+            down = ResBlock(width, width, config, downsample_average) if config.resblock_updown else Downsample(width)
+            blocks.append(EmbedSequential(down))
+            skips.append(width)
+    return nn.ModuleList(blocks), skips
+
+
+def make_output_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
+    """The way up, whose blocks take the features so far and the latest skip."""
+    widths = config.widths
+    width, blocks = widths[-1], []
+    for level in reversed(range(len(widths))):
+        for block in range(config.num_res_blocks + 1):
+            layers = [ResBlock(width + skips.pop(), widths[level], config)]
+            width = widths[level]
+            if 2**level in config.attention:
+                layers.append(attention(width, config, up=True))
+            if level and block == config.num_res_blocks:
+                up = ResBlock(width, width, config, upsample_nearest) if config.resblock_updown else Upsample(width)
+                layers.append(up)
+            blocks.append(EmbedSequential(*layers))
+    return nn.ModuleList(blocks)
+
+
+class UNetModel(nn.Module):
+    """Predicts (N, 3, H, W), or (N, 6, H, W) with ``learn_sigma``, from x_t (N, 3, H, W), steps (N,) and classes.
+
+    Classes are for a class-conditional model alone: (N,) int64, or (N, num_classes) float for attributes.
     """
 
-    def __init__(
-        self,
-        *,
-        model_channels: int,
-        out_channels: int,
-        num_res_blocks: int,
-        attention_downsampling: tuple[int, ...],
-        channel_mult: tuple[float, ...],
-        in_channels: int = 3,
-        num_classes: int | None = None,
-        dropout: float = 0.0,
-        use_checkpoint: bool = False,
-        num_heads: int = 1,
-        num_head_channels: int = -1,
-        num_heads_upsample: int = -1,
-        use_scale_shift_norm: bool = False,
-        resblock_updown: bool = False,
-        use_new_attention_order: bool = False,
-    ):
+    def __init__(self, config: UNetConfig):
         super().__init__()
-        self.model_channels = model_channels
-        self.num_classes = num_classes
-        emb_channels = 4 * model_channels
+        self.config = config
+        channels, emb_channels, width = config.num_channels, config.emb_channels, config.widths[-1]
         self.time_embed = nn.Sequential(
-            nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels)
+            nn.Linear(channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels)
         )
-        if num_classes is not None:
-            self.label_emb = nn.Embedding(num_classes, emb_channels)
-
-        def res_block(channels: int, width: int, resample=None) -> ResBlock:
-            return ResBlock(
-                channels,
-                emb_channels,
-                width,
-                dropout=dropout,
-                use_scale_shift_norm=use_scale_shift_norm,
-                use_checkpoint=use_checkpoint,
-                resample=resample,
-            )
-
-        def attention(channels: int, heads: int) -> AttentionBlock:
-            heads = heads if num_head_channels == -1 else channels // num_head_channels
-            return AttentionBlock(channels, heads, new_order=use_new_attention_order, use_checkpoint=use_checkpoint)
-
-        widths = [int(mult * model_channels) for mult in channel_mult]
-        last = len(widths) - 1
-        upsample_heads = num_heads if num_heads_upsample == -1 else num_heads_upsample
-
-        width = widths[0]
-        self.input_blocks = nn.ModuleList([EmbedSequential(nn.Conv2d(in_channels, width, 3, padding=1))])
-        skips = [width]
-        for level, level_width in enumerate(widths):
-            for _ in range(num_res_blocks):
-                layers = [res_block(width, level_width)]
-                width = level_width
-                if 2**level in attention_downsampling:
-                    layers.append(attention(width, num_heads))
-                self.input_blocks.append(EmbedSequential(*layers))
-                skips.append(width)
-            if level != last:
-                down = res_block(width, width, downsample_average) if resblock_updown else Downsample(width)
-                self.input_blocks.append(EmbedSequential(down))
-                skips.append(width)
-
+        if config.class_cond:
+            self.label_emb = nn.Embedding(config.num_classes, emb_channels)
+        self.input_blocks, skips = make_input_blocks(config)
         self.middle_block = EmbedSequential(
-            res_block(width, width), attention(width, num_heads), res_block(width, width)
+            ResBlock(width, width, config), attention(width, config), ResBlock(width, width, config)
         )
-
-        self.output_blocks = nn.ModuleList()
-        for level in range(last, -1, -1):
-            for block in range(num_res_blocks + 1):
-                layers = [res_block(width + skips.pop(), widths[level])]
-                width = widths[level]
-                if 2**level in attention_downsampling:
-                    layers.append(attention(width, upsample_heads))
-                if level and block == num_res_blocks:
-                    up = res_block(width, width, upsample_nearest) if resblock_updown else Upsample(width)
-                    layers.append(up)
-                self.output_blocks.append(EmbedSequential(*layers))
-
-        self.out = nn.Sequential(GroupNorm32(width), nn.SiLU(), zero_init(nn.Conv2d(width, out_channels, 3, padding=1)))
+        self.output_blocks = make_output_blocks(config, skips)
+        width, outputs = config.widths[0], 6 if config.learn_sigma else 3
+        self.out = nn.Sequential(GroupNorm32(width), nn.SiLU(), zero_init(nn.Conv2d(width, outputs, 3, padding=1)))
 
     def torso_to(self, dtype: torch.dtype) -> "UNetModel":
         """Store the torso's convolutions in ``dtype``, e.g. torch.float16; the rest stays as it is."""
@@ -258,10 +232,10 @@ class UNetModel(nn.Module):
         return self
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
-        if (y is not None) != (self.num_classes is not None):
+        if (y is not None) != self.config.class_cond:
             raise ValueError("classes must be given if and only if the model is class-conditional")
         parameter = self.time_embed[0].weight
-        emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(parameter.dtype))
+        emb = self.time_embed(timestep_embedding(timesteps, self.config.num_channels).to(parameter.dtype))
         if y is not None:
             emb = emb + (y.to(emb.dtype) @ self.label_emb.weight if y.is_floating_point() else self.label_emb(y))
         h = x.to(self.input_blocks[0][0].weight.dtype)

@@ -11,8 +11,8 @@ from ace_counterfactuals.core.base.settings import UserError, convert, flag_item
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def read_preset(config: type, preset: str) -> dict[str, Any]:
-    """Flag values of a preset, checked as if they were typed."""
+def read_preset(config: type, preset: str, *, whole: bool = True) -> dict[str, Any]:
+    """Flag values of a preset, checked as if they were typed; whole: all that it sets must be flags of ``config``."""
     file = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     try:
         settings = yaml.safe_load(file.read_text())
@@ -27,6 +27,8 @@ def read_preset(config: type, preset: str) -> dict[str, Any]:
         raise UserError(f"--preset {preset}: wanted lines of 'flag: value'")
     known, values = flag_items(config), {}
     for name, value in settings.items():
+        if name not in known and not whole:
+            continue
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
             raise UserError(

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ace_counterfactuals.core.base.settings import blaming
 from ace_counterfactuals.core.method.attacks import GradFn, make_attack
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.filtering import Filter, refine, step_tensor
@@ -216,7 +217,8 @@ def refining_filter(filter_: Filter, sampling: SamplingConfig) -> Filter:
     """The refinement's filter: the attack's, ``filter_``, but for the steps that the ``refine_`` flags give it."""
     own = sampling.of_refinement
     respaced = own.timestep_respacing != sampling.timestep_respacing
-    diffusion = filter_.diffusion.respaced(own.timestep_respacing) if respaced else filter_.diffusion
+    with blaming("timestep_respacing"):
+        diffusion = filter_.diffusion.respaced(own.timestep_respacing) if respaced else filter_.diffusion
     return replace(filter_, diffusion=diffusion, steps=filter_steps(own, diffusion))
 
 

@@ -1,12 +1,12 @@
 """From flags to what a run needs: contradictions refused, pictures selected, networks loaded."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ace_counterfactuals.core.base.runtime import choose_device, half_precision, make_deterministic, notice
-from ace_counterfactuals.core.base.settings import UserError, to_dict
+from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
+from ace_counterfactuals.core.base.settings import FlagError, UserError, blaming
 from ace_counterfactuals.core.data.datasets import BINARY, ImageSet, open_dataset, resolve_label, resolve_name, select
 from ace_counterfactuals.core.data.regions import open_region
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, SamplingConfig
@@ -14,10 +14,10 @@ from ace_counterfactuals.core.method.explain import filter_steps, refining_filte
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.records import KINDS
-from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion, make_diffusion
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
-from ace_counterfactuals.models.loading import load_weights, state_dict
+from ace_counterfactuals.models.denoisers import DiffusionModel, make_process
 
 RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
 
@@ -55,6 +55,9 @@ def check_steps(sampling: SamplingConfig, diffusion: GaussianDiffusion) -> None:
     filter_ = Filter(diffusion, None, filter_steps(sampling, diffusion))
     try:
         refining_filter(filter_, sampling)
+    except FlagError as error:
+        own = {name: own for own, name in OF_REFINEMENT.items()}
+        raise FlagError(own.get(error.field, error.field), error.reason) from None
     except ValueError as error:
         message = str(error)
         for own, name in OF_REFINEMENT.items():
@@ -64,10 +67,10 @@ def check_steps(sampling: SamplingConfig, diffusion: GaussianDiffusion) -> None:
 
 @dataclass(frozen=True)
 class Networks:
-    """classifier: images in [0, 1] -> logits; denoiser: the U-Net; diffusion: its respaced chain."""
+    """classifier: images in [0, 1] -> logits; denoiser: the diffusion model; diffusion: its respaced chain."""
 
     classifier: Classifier
-    denoiser: torch.nn.Module
+    denoiser: DiffusionModel
     diffusion: GaussianDiffusion
     device: torch.device
 
@@ -95,29 +98,20 @@ def load_explained(config: MainConfig, query: int, device: torch.device) -> Clas
     return classifier.to(device)
 
 
-def load_denoiser(config: MainConfig, device: torch.device) -> torch.nn.Module:
-    """The U-Net of the flags.  Raises ValueError with the flags to set where they do not fit the file."""
+def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
+    """The diffusion model of the flags.  Raises ValueError with the flags to set where they do not fit the file."""
     path = config.weights.model_path
     if not path:
         raise UserError("--model_path is empty: give the weights of the diffusion model")
-    denoiser = build_unet(to_dict(config), state_dict(load_weights(path, flag="--model_path")), path)
-    if config.model.use_fp16:
-        denoiser.torso_to(half_precision(device))
-    return denoiser.to(device)
+    flags = {**asdict(config.model), **asdict(config.diffusion), "image_size": config.data.image_size}
+    with blaming("model_path"):
+        return denoisers.load_denoiser(path, **flags).to(device)
 
 
 def diffusion_of(config: MainConfig) -> GaussianDiffusion:
     """The respaced chain of the flags."""
-    diffusion, sampling = config.diffusion, config.sampling
-    return make_diffusion(
-        diffusion_steps=diffusion.diffusion_steps,
-        noise_schedule=diffusion.noise_schedule,
-        timestep_respacing=sampling.timestep_respacing,
-        learn_sigma=diffusion.learn_sigma,
-        predict_xstart=diffusion.predict_xstart,
-        rescale_timesteps=diffusion.rescale_timesteps,
-        clip_denoised=sampling.clip_denoised,
-    )
+    sampling = config.sampling
+    return make_process(config.diffusion, sampling.timestep_respacing, clip_denoised=sampling.clip_denoised)
 
 
 def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:

@@ -183,7 +183,7 @@ def test_rescaled_timesteps_run_to_1000():
 @pytest.mark.parametrize(("learn_sigma", "channels"), [(True, 3), (False, 6)])
 def test_a_network_with_other_channels_is_refused_with_the_flag(learn_sigma, channels):
     diffusion = process(learn_sigma=learn_sigma)
-    with pytest.raises(ValueError, match=f"set --learn_sigma {not learn_sigma}"):
+    with pytest.raises(ValueError, match=f"set learn_sigma {not learn_sigma}"):
         diffusion.p_mean_variance(returns(torch.zeros(1, channels, 4, 4)), torch.zeros(1, 3, 4, 4), torch.tensor([3]))
 
 
@@ -239,10 +239,8 @@ def test_the_likelihoods_of_the_256_levels_sum_to_1(mean, scale):
     assert total == pytest.approx(1, abs=1e-9)
 
 
-def losses(output, *, t=ALL_STEPS, use_kl=False, rescale_learned_sigmas=False, **options):
-    diffusion = process(**options)
-    options = {"use_kl": use_kl, "rescale_learned_sigmas": rescale_learned_sigmas}
-    return diffusion.training_losses(returns(output), pictures(), t, noise(), **options)
+def losses(output, *, t=ALL_STEPS, **options):
+    return process(**options).training_losses(returns(output), pictures(), t, noise())
 
 
 def test_a_network_that_knows_the_noise_has_no_mse():

@@ -83,12 +83,12 @@ def test_respacing_to_every_step_changes_nothing():
 
 @pytest.mark.parametrize("respacing", ["0", "-5", "2.5", "ten", "5,", "ddim", "ddim0"])
 def test_a_malformed_respacing_is_refused_by_name(respacing):
-    with pytest.raises(ValueError, match="^--timestep_respacing .*wanted"):
+    with pytest.raises(ValueError, match="^'.*wanted"):
         respaced_steps(respacing, 100)
 
 
 def test_more_steps_than_there_are_is_refused_with_the_most_that_fit():
-    with pytest.raises(ValueError, match="--timestep_respacing 600 .*--diffusion_steps 500; choose at most 500"):
+    with pytest.raises(ValueError, match="^600 .*diffusion_steps 500; choose at most 500"):
         respaced_steps("600", 500)
 
 
@@ -98,16 +98,16 @@ def test_more_steps_than_a_section_has_is_refused_with_the_section():
 
 
 def test_a_number_that_no_integer_stride_gives_is_refused():
-    with pytest.raises(ValueError, match="--timestep_respacing ddim30: no integer stride .*--diffusion_steps 50"):
+    with pytest.raises(ValueError, match="^ddim30: no integer stride .*diffusion_steps 50"):
         respaced_steps("ddim30", 50)
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="--noise_schedule quadratic: choose one of linear, cosine"):
+    with pytest.raises(ValueError, match="^quadratic: choose one of linear, cosine"):
         make_betas("quadratic", 100)
 
 
 def test_so_few_linear_steps_that_a_beta_reaches_1_are_refused():
-    with pytest.raises(ValueError, match="--diffusion_steps 20 .*at least 21"):
+    with pytest.raises(ValueError, match="diffusion_steps 20 .*at least 21"):
         make_betas("linear", 20)
     assert make_betas("linear", 21)[-1] < 1

@@ -39,8 +39,8 @@ def batches(count: int = 8):
     return lambda step: (PICTURES[positions(step)], None)
 
 
-def trainer(model: nn.Module | None = None, *, learn_sigma: bool = False, **options) -> Trainer:
-    diffusion = make_diffusion(diffusion_steps=100, learn_sigma=learn_sigma)
+def trainer(model: nn.Module | None = None, *, process: dict | None = None, **options) -> Trainer:
+    diffusion = make_diffusion(diffusion_steps=100, **(process or {}))
     return Trainer(model or toy(), diffusion, TrainingOptions(**{"batch_size": 8, "lr": 1e-2, "seed": 3, **options}))
 
 
@@ -54,7 +54,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 @pytest.mark.parametrize("learn_sigma", [False, True])
 def test_the_loss_falls(learn_sigma):
-    losses = run(trainer(toy(outputs=6 if learn_sigma else 3), learn_sigma=learn_sigma), 150)
+    losses = run(trainer(toy(outputs=6 if learn_sigma else 3), process={"learn_sigma": learn_sigma}), 150)
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
 
 
@@ -154,14 +154,14 @@ def test_init_step_and_later_steps_are_never_drawn():
 
 
 def test_use_kl_trains_by_the_bound_alone():
-    losses = next(trainer(toy(outputs=6), learn_sigma=True, use_kl=True).train(batches(), 1))
+    losses = next(trainer(toy(outputs=6), process={"learn_sigma": True, "use_kl": True}).train(batches(), 1))
     assert losses["loss"] == losses["vb"]
     assert "mse" not in losses
 
 
 def test_rescaling_weighs_the_bound_by_steps_over_1000():
     plain, rescaled = (
-        next(trainer(toy(outputs=6), learn_sigma=True, rescale_learned_sigmas=flag).train(batches(), 1))
+        next(trainer(toy(outputs=6), process={"learn_sigma": True, "rescale_learned_sigmas": flag}).train(batches(), 1))
         for flag in (False, True)
     )
     assert rescaled["vb"] == pytest.approx(plain["vb"] * 100 / 1000, rel=1e-6)
@@ -177,7 +177,7 @@ def test_bfloat16_keeps_the_weights_in_float32_and_learns():
 def test_a_loss_that_is_no_number_stops_the_run_with_the_step():
     trained = trainer()
     run(trained, 2)
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 2; try a smaller --lr"):
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 2; try a smaller lr"):
         run(trained, 3, batch=lambda step: (PICTURES[:8] * float("nan"), None))
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.guided_diffusion.config import UNetConfig
 from ace_counterfactuals.guided_diffusion.unet import AttentionBlock, GroupNorm32, ResBlock, timestep_embedding
 from tests.support.unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, randomised, toy_unet
 
@@ -162,14 +163,14 @@ def explicit_res_block(block, x, emb, resample):
     ids=["same", "down", "up"],
 )
 def test_a_res_block_scales_and_shifts_after_its_second_norm(resample):
-    block = randomised(ResBlock(32, 16, 64, use_scale_shift_norm=True, resample=resample)).eval()
-    x, emb = torch.randn(2, 32, 4, 4), torch.randn(2, 16)
+    block = randomised(ResBlock(32, 64, UNetConfig(**TOY), resample)).eval()
+    x, emb = torch.randn(2, 32, 4, 4), torch.randn(2, 128)
     torch.testing.assert_close(block(x, emb), explicit_res_block(block, x, emb, resample or (lambda x: x)))
 
 
 def test_a_res_block_without_scale_shift_adds_the_embedding_before_its_second_norm():
-    block = randomised(ResBlock(32, 16, 32)).eval()
-    x, emb = torch.randn(2, 32, 4, 4), torch.randn(2, 16)
+    block = randomised(ResBlock(32, 32, UNetConfig(**{**TOY, "use_scale_shift_norm": False}))).eval()
+    x, emb = torch.randn(2, 32, 4, 4), torch.randn(2, 128)
     norm, _, _, conv = block.out_layers
     h = block.in_layers(x) + block.emb_layers(emb)[:, :, None, None]
     torch.testing.assert_close(block(x, emb), x + conv(F.silu(norm(h))))

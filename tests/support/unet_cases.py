@@ -5,7 +5,8 @@ import json
 import torch
 from torch import nn
 
-from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, unet_kwargs
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.guided_diffusion.config import UNetConfig
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from tests.support.paths import GOLDEN as RECORDED
 
@@ -43,7 +44,7 @@ SHAPES = {file: {name: shape for _, _, name, shape in WEIGHTS[file]["tensors"]} 
 def meta_unet(**flags) -> UNetModel:
     """Names and shapes without numbers."""
     with torch.device("meta"):
-        return UNetModel(**unet_kwargs(**flags))
+        return UNetModel(UNetConfig(**flags))
 
 
 def toy_unet(dtype: torch.dtype = torch.float32, **changes) -> UNetModel:

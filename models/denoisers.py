@@ -1,0 +1,129 @@
+"""Sources of diffusion models: each is a function that returns a denoiser and the process that it was trained on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ace_counterfactuals.core.base.presets import read_preset
+from ace_counterfactuals.core.base.runtime import half_precision
+from ace_counterfactuals.core.base.settings import (
+    FlagError,
+    blaming,
+    convert,
+    flag,
+    flag_items,
+    from_dict,
+    group,
+    to_dict,
+)
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.guided_diffusion.config import SettingError
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion, ProcessConfig
+from ace_counterfactuals.guided_diffusion.unet import UNetModel
+from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig
+from ace_counterfactuals.models.loading import load_weights, state_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeConfig:
+    image_size: int = flag(256, "side of the pictures in pixels", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """What ``load_denoiser`` takes beside the source."""
+
+    size: SizeConfig = group(SizeConfig, "pictures")
+    model: ModelConfig = group(ModelConfig, "U-Net")
+    diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process")
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """A denoiser with its process, frozen and in eval mode.
+
+    network: x_t (N, 3, H, W) in [-1, 1], steps (N,) of the whole chain, classes (N,) or None -> (N, 3, H, W), or
+    (N, 6, H, W) where the process has ``learn_sigma``.
+    half: whether ``to`` puts the torso in half precision, where the device computes that fast.
+    """
+
+    network: nn.Module
+    process: GaussianDiffusion
+    class_cond: bool = False
+    half: bool = False
+
+    def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None) -> Tensor:
+        return self.network(x_t, steps, classes)
+
+    def respaced(self, timestep_respacing: str) -> "DiffusionModel":
+        """With a chain of fewer steps: '' is all, '25' evenly spaced.  Raises FlagError."""
+        with blaming("timestep_respacing"):
+            return replace(self, process=self.process.respaced(timestep_respacing))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "DiffusionModel":
+        """On a device and in a type of numbers, the torso in half precision if that was asked for."""
+        network = self.network.to(device, dtype)
+        if self.half:
+            network.torso_to(half_precision(torch.device(device)))
+        return replace(self, network=network)
+
+
+class Source(NamedTuple):
+    """takes: whether the source reads what is given; load: (what is given, flags) -> its model, on the CPU."""
+
+    takes: Callable[[object], bool]
+    load: Callable[[object, DenoiserConfig], DiffusionModel]
+
+
+def load_denoiser(source, preset: str | None = None, **flags) -> DiffusionModel:
+    """The diffusion model in ``source`` with the process that it was trained on, on the CPU.
+
+    source: a checkpoint of guided-diffusion, as a path or a URL; or what another of ``SOURCES`` takes.
+    preset: a name or a YAML file, as --preset takes it, whose settings of the network and its process are used.
+    flags: fields of ``ModelConfig`` and ``DiffusionConfig``, and ``image_size``; they go before the preset.
+    Raises FlagError for a setting that is none or does not fit the file, saying what the file wants, and ValueError
+    for a file that holds no such model.
+    """
+    known = flag_items(DenoiserConfig)
+    values = read_preset(DenoiserConfig, preset, whole=False) if preset else {}
+    for name, value in flags.items():
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise FlagError(name, f"is no setting of a diffusion model{hint}")
+        values[name] = convert(name, known[name].metadata, str(value))
+    config = from_dict(DenoiserConfig, values)
+    return next(one for one in SOURCES if one.takes(source)).load(source, config)
+
+
+def make_process(
+    config: DiffusionConfig, timestep_respacing: str = "", *, clip_denoised: bool = True
+) -> GaussianDiffusion:
+    """The chain of the process that the settings describe.  Raises FlagError."""
+    with blaming("noise_schedule"):
+        process = GaussianDiffusion(ProcessConfig(**asdict(config), clip_denoised=clip_denoised))
+    with blaming("timestep_respacing"):
+        return process.respaced(timestep_respacing)
+
+
+def build_network(flags: Mapping[str, object], state: Mapping[str, Tensor] | None = None, path: str = "") -> UNetModel:
+    """``build_unet``, whose complaints about a flag are FlagErrors."""
+    try:
+        return build_unet(flags, state, path)
+    except SettingError as error:
+        raise FlagError(error.field, error.reason) from None
+
+
+def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
+    """A file of guided-diffusion's kind; the flags that it does not tell are taken as they are."""
+    process = make_process(config.diffusion)
+    network = build_network(to_dict(config), state_dict(load_weights(path), name=str(path)), str(path))
+    return DiffusionModel(network, process, config.model.class_cond, config.model.use_fp16)
+
+
+SOURCES = [Source(lambda source: True, load_checkpoint)]
+"""The first that takes a source reads it: another one is inserted at the front."""
