@@ -148,7 +148,7 @@ def noise_error(trial: Trial, t: int) -> float:
     eps = image_noise(trial.config.run.seed, trial.indices, 0)(Draw.START, t, x_0)
     x_t = diffusion.q_sample(x_0, steps, eps)
     output = diffusion.denoiser_output(trial.networks.denoiser, x_t, steps, trial.filter.classes)[:, : x_0.shape[1]]
-    if diffusion.predict_xstart:
+    if diffusion.config.predict_xstart:
         signal, noise = diffusion.sqrt_alphas_cumprod, diffusion.sqrt_one_minus_alphas_cumprod
         output = (x_t - signal.at(steps, x_t) * output) / noise.at(steps, x_t)
     return ((output - eps).double().square().mean() / eps.double().square().mean()).item()
