@@ -184,7 +184,7 @@ def test_flags_that_do_not_fit_the_network_are_a_problem_and_the_rest_is_still_m
     workshop = Workshop(tmp_path)
     assert workshop.run(check=True, num_channels=64) == 1
     printed = capsys.readouterr().out
-    assert "problem     --num_channels 64, but" in printed and "give --num_channels 32" in printed
+    assert "num_channels 64, but" in printed and "give num_channels 32" in printed
     assert "accuracy" in printed and "will be written" in printed and "filter      not measured" in printed
 
 
