@@ -1,15 +1,20 @@
 """README.md and docs/ say what the code does, and lead where they say."""
 
 import re
+import shlex
 
 import pytest
 
-from scripts.update_docs import pages
+from ace_counterfactuals.core.cli.parsing import parse
+from scripts.update_docs import PROGRAMS, pages
 from tests.support.paths import ROOT
 
 PAGES = {str(path.relative_to(ROOT)): path for path in (*ROOT.glob("*.md"), *ROOT.glob("d*/**/*.md"))}
 each_page = pytest.mark.parametrize("page", sorted(PAGES))
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+
+
+COMMAND = re.compile(r"^ *python (\w+\.py) ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
 def anchors(text: str) -> set[str]:
@@ -37,6 +42,13 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
             linked = PAGES[page].parent / path if path else PAGES[page]
             assert linked.exists(), target
             assert not heading or heading in anchors(linked.read_text()), target
+
+
+@each_page
+def test_every_command_has_flags_that_its_program_knows(page):
+    for program, typed in COMMAND.findall(PAGES[page].read_text()):
+        if program in PROGRAMS and "..." not in typed and "FLAGS" not in typed:
+            parse(PROGRAMS[program], "", shlex.split(typed.replace("\\\n", ""), comments=True))
 
 
 @pytest.mark.parametrize("name", ["faithfulness.md", "shortcut.md"])
