@@ -80,7 +80,8 @@ def test_chunks_overlap_where_an_index_is_in_both(tmp_path, mine, theirs, overla
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path, capsys):
-    script = f"import os, pathlib\nfrom core.locks import hold\nwith hold(pathlib.Path({str(tmp_path)!r})): os._exit(9)"
+    imports = "import os, pathlib\nfrom ace_counterfactuals.core.runs.locks import hold\n"
+    script = f"{imports}with hold(pathlib.Path({str(tmp_path)!r})): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 9
     assert len(holders(tmp_path)) == 1
     assert taken_over(tmp_path, capsys)

@@ -163,5 +163,5 @@ def test_a_program_that_ends_well_after_the_signal_is_not_queued_again(node):
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing():
-    scripts = [*ROOT.glob("scripts/slurm*.sh"), ROOT / "tests/cluster/slurm-local.sh"]
+    scripts = [*ROOT.glob("scripts/slurm*.sh"), ROOT / "tests/end_to_end/cluster/slurm-local.sh"]
     subprocess.run(["shellcheck", *map(str, scripts)], check=True)

@@ -16,7 +16,7 @@ import pytest
 from tests.end_to_end.cluster.experiment import Experiment
 from tests.support.paths import ROOT
 
-LOCAL = ROOT / "tests/cluster/slurm-local.sh"
+LOCAL = ROOT / "tests/end_to_end/cluster/slurm-local.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 
 

@@ -47,7 +47,7 @@ def test_mpi_ranks_split_the_pictures(experiment):
 @needs_mpiexec
 def test_mpi_ranks_without_known_variables_are_asked_by_mpi4py(experiment):
     pytest.importorskip("mpi4py", reason="mpi4py is not installed; pip install -e .[mpi]")
-    code = "import sys; from core.launchers import part; sys.stdout.write(f'{part(1, {})}\\n')"
+    code = "import sys; from ace_counterfactuals.core.cli.launchers import part; sys.stdout.write(f'{part(1, {})}\\n')"
     found = launch("mpiexec", "-n", "3", sys.executable, "-c", code).stdout
     assert sorted(found.splitlines()) == ["(0, 3)", "(1, 3)", "(2, 3)"]
 
