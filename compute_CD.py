@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
 from ace_counterfactuals.core.cli.parsing import parse, run_script
 from ace_counterfactuals.core.data.datasets import celeba_attributes
 from ace_counterfactuals.core.evaluation.metrics import cd, mnac
@@ -40,7 +40,8 @@ def main(argv=None) -> int:
     attributes = annotated.shape[1]
     if not 0 <= flags.query_label < attributes:
         raise UserError(f"--query-label {flags.query_label}: wanted the explained attribute, 0 to {attributes - 1}")
-    oracle = load_oracle(flags.oracle_path, dataset=flags.dataset).to(reader.device)
+    with blaming("oracle_path"):
+        oracle = load_oracle(flags.oracle_path, dataset=flags.dataset).to(reader.device)
     value = None
     if pairs:
         decisions = [mnac.decisions(p) for p in pair_features(oracle, reader.pairs(pairs))]

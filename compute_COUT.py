@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
 from ace_counterfactuals.core.cli.parsing import parse, run_script
 from ace_counterfactuals.core.data.datasets import BINARY, DATASETS
 from ace_counterfactuals.core.evaluation.metrics import cout
@@ -18,7 +18,6 @@ from ace_counterfactuals.core.evaluation.metrics.command import (
 )
 from ace_counterfactuals.core.runs.results import CORRECT
 from ace_counterfactuals.models import classifiers
-from ace_counterfactuals.models.loading import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +42,10 @@ class Config:
 
 
 def load_classifier(flags: ClassifierConfig) -> classifiers.Classifier:
-    query = flags.query_label if flags.dataset in BINARY else None
-    try:
-        classifier = classifiers.load_classifier(
-            flags.weights_path, dataset=flags.dataset, query=query, arch=flags.classifier_arch or None
-        )
-    except WeightsError as error:  # in main.py's names of the flags
-        message = str(error).replace(classifiers.FLAG, "--weights-path").replace("--label_query", "--query-label")
-        raise WeightsError(message.replace("--classifier_arch", "--classifier-arch")) from None
+    with blaming("weights_path"):
+        query = flags.query_label if flags.dataset in BINARY else None
+        wanted = classifiers.wanted_of(flags.dataset, flags.classifier_arch)
+        classifier = classifiers.load_classifier(flags.weights_path, query=query, **wanted)
     for name in () if classifier.binary else ("query_label", "target_label"):
         value = getattr(flags, name)
         if not 0 <= value < classifier.num_outputs:

@@ -1,5 +1,6 @@
 """Face verification accuracy (FVA), and face similarity: the mean cosine of VGGFace2's features (FS)."""
 
+from ace_counterfactuals.core.base.settings import blaming
 from ace_counterfactuals.core.cli.parsing import parse, run_script
 from ace_counterfactuals.core.evaluation.metrics import fva
 from ace_counterfactuals.core.evaluation.metrics.command import (
@@ -16,7 +17,8 @@ from ace_counterfactuals.models.vggface2 import load_vggface2
 def main(argv=None) -> int:
     config = parse(NetworkMetricConfig, __doc__, argv, hyphens=True)
     reader, pairs = make_reader(config.compute), open_pairs(config.results, FLIPPED)
-    network = load_vggface2(config.weights.weights_path).to(reader.device)
+    with blaming("weights_path"):
+        network = load_vggface2(config.weights.weights_path).to(reader.device)
     figures = dict.fromkeys(("fva", "fva_std", "fs", "fs_std"))
     if pairs:
         similarity = fva.cosines(*pair_features(network, reader.pairs(pairs, fva.prepare)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ace_counterfactuals.core.base.runtime import notice
-from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
 from ace_counterfactuals.core.cli.parsing import parse, run_script
 from ace_counterfactuals.core.evaluation.metrics import lpips
 from ace_counterfactuals.core.evaluation.metrics.command import (
@@ -55,7 +55,8 @@ def main(argv=None) -> int:
     notice(f"{len(pictures)} pictures are in the same folder in all of {', '.join(names)}")
     value = None
     if pictures:
-        distance = load_lpips(flags.lpips_backbone).to(reader.device)
+        with blaming("lpips_backbone"):
+            distance = load_lpips(flags.lpips_backbone).to(reader.device)
         runs = [reader.pictures(paths) for paths in zip(*pictures, strict=True)]
         value = torch.cat([lpips.diversities(distance, batch) for batch in zip(*runs, strict=True)]).mean().item()
     print(f"LPIPS: {shown(value)}")

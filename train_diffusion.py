@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
-from ace_counterfactuals.core.base.settings import UserError, to_dict
+from ace_counterfactuals.core.base.settings import UserError, blaming, to_dict
 from ace_counterfactuals.core.cli.parsing import parse, run_script
 from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, celeba_attributes, open_dataset, prefetch
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
@@ -22,7 +22,7 @@ from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
 from ace_counterfactuals.models.denoisers import build_network, make_process
-from ace_counterfactuals.models.loading import load_weights, save_weights, state_dict
+from ace_counterfactuals.models.loading import load_state, load_weights, save_weights
 
 SAMPLES, SAMPLE_STEPS = 32, "50"
 
@@ -69,8 +69,10 @@ def make_trainer(config: TrainDiffusionConfig, images: ImageSet) -> tuple[Traine
         raise UserError("--init_weights begins anew, --resume_checkpoint continues; give one of them")
     torch.manual_seed(config.device.seed)
     path = training.init_weights
-    weights = state_dict(load_weights(path, flag="--init_weights")) if path else None
-    model = build_network(flags, weights, path).requires_grad_().to(device, memory_format=torch.channels_last)
+    with blaming("init_weights"):
+        weights = load_state(path) if path else None
+        model = build_network(flags, weights, path)
+    model = model.requires_grad_().to(device, memory_format=torch.channels_last)
     options = TrainingOptions(
         seed=config.device.seed,
         init_step=None if training.init_step == -1 else training.init_step,
@@ -155,8 +157,8 @@ def resume(trainer: Trainer, path: Path, ema_rate: float) -> None:
     if not match:
         raise UserError(f"--resume_checkpoint {path}: wanted a file named modelNNNNNN.pt")
     model, ema, optimiser = checkpoint_paths(path.parent, int(match[1]), ema_rate)
-    trainer.model.load_state_dict(state_dict(load_weights(model)))
-    trainer.ema.load_state_dict(state_dict(load_weights(ema)))
+    trainer.model.load_state_dict(load_state(model))
+    trainer.ema.load_state_dict(load_state(ema))
     trainer.load_state_dict(load_weights(optimiser))
 
 

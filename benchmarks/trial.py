@@ -179,7 +179,7 @@ class Bench:
 
 def open_bench(attacked: Classifier, files: dict[str, Path], images: ImageSet, questions: Questions) -> Bench:
     """files: name -> weights of an unseen classifier of ``models.small``."""
-    unseen = {name: load_classifier(path, dataset="Folder") for name, path in files.items()}
+    unseen = {name: load_classifier(path) for name, path in files.items()}
     for name, network in unseen.items():
         if network.class_names != attacked.class_names:
             raise ValueError(f"{files[name]}: has other classes than the classifier that is attacked")

@@ -16,7 +16,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models import denoisers
-from ace_counterfactuals.models.classifiers import Classifier, load_classifier
+from ace_counterfactuals.models.classifiers import Classifier, load_classifier, wanted_of
 from ace_counterfactuals.models.denoisers import DiffusionModel, make_process
 
 RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
@@ -91,11 +91,12 @@ def prepare_device(config: MainConfig) -> torch.device:
 
 def load_explained(config: MainConfig, query: int, device: torch.device) -> Classifier:
     """The classifier that is explained."""
-    weights = config.weights
-    classifier = load_classifier(
-        weights.classifier_path, dataset=config.data.dataset, query=query, arch=weights.classifier_arch or None
-    )
-    return classifier.to(device)
+    weights, dataset = config.weights, config.data.dataset
+    with blaming("classifier_path"):
+        if not weights.classifier_path and dataset != "ImageNet":
+            raise FlagError("classifier_path", f"not given; dataset {dataset} needs the file to explain")
+        wanted = wanted_of(dataset, weights.classifier_arch)
+        return load_classifier(weights.classifier_path, query=query, **wanted).to(device)
 
 
 def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:

@@ -21,7 +21,7 @@ DEMO = ROOT / "demo"
 
 def test_the_classifier_is_right_on_nine_of_ten_photographs():
     images = open_dataset("Folder", DEMO / "pictures", image_size=32)
-    classifier = load_classifier(DEMO / "classifier.pt", dataset="Folder")
+    classifier = load_classifier(DEMO / "classifier.pt")
     assert classifier.class_names == images.class_names
     predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
     labels = torch.tensor([entry.label for entry in images.records])
@@ -34,7 +34,7 @@ def test_the_classifier_is_right_on_nine_of_ten_photographs():
 def test_the_judging_classifiers_are_small_right_and_of_their_cards_architecture(file, arch):
     images = open_dataset("Folder", DEMO / "pictures", image_size=32)
     assert (DEMO / file).stat().st_size < 1e6 and load_weights(DEMO / file)["arch"] == arch
-    classifier = load_classifier(DEMO / file, dataset="Folder")
+    classifier = load_classifier(DEMO / file)
     assert classifier.class_names == images.class_names
     predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
     labels = torch.tensor([entry.label for entry in images.records])

@@ -103,7 +103,7 @@ def test_the_classifiers_of_the_shortcut_differ_in_whether_the_mark_moves_them()
     images = open_dataset("Folder", ROOT / "demo/pictures", image_size=32)
     moves = {}
     for name in shortcut.CLASSIFIERS:
-        classifier = load_classifier(shortcut.NETWORKS / f"{name}.pt", dataset="Folder")
+        classifier = load_classifier(shortcut.NETWORKS / f"{name}.pt")
         asked = shortcut.choose(images, [classifier], marked=False, count=32)
         with torch.no_grad():
             moves[name] = (classifier(mark.plant(asked.image)) - classifier(asked.image))[:, asked.target].mean()

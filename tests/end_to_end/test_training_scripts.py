@@ -87,7 +87,7 @@ def test_a_class_conditional_model_is_trained_on_the_labels(pictures, tmp_path):
 
 
 def test_the_classifier_learns_the_classes_by_name(pictures, trained):
-    classifier = load_classifier(trained / "classifier.pt", dataset="Folder")
+    classifier = load_classifier(trained / "classifier.pt")
     images = open_dataset("Folder", pictures, image_size=32)
     predicted = classifier(torch.stack([sample.image for sample in images])).argmax(1)
     assert [classifier.class_names[i] for i in predicted] == ["bright"] * 12 + ["dark"] * 12

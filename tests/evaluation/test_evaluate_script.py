@@ -161,7 +161,7 @@ def test_evaluate_finds_the_distances_of_features_that_a_hook_finds(output, netw
 
 def test_the_features_of_a_network_are_what_its_last_layer_sees(network):
     images = torch.rand(2, 3, SIDE, SIDE)
-    classifier, seen = load_classifier(network, dataset="Folder"), load_features(network)(images)
+    classifier, seen = load_classifier(network), load_features(network)(images)
     assert seen.shape == (2, 16)
     torch.testing.assert_close(classifier.network.head(seen), classifier(images))
 

@@ -196,8 +196,8 @@ PAGES = {
 def test_each_wrong_file_is_named_with_what_it_is(tmp_path, name):
     data, said = PAGES[name]
     with pytest.raises(WeightsError, match=said) as error:
-        load_weights(written(tmp_path, data, name), flag="--model_path")
-    assert str(error.value).startswith(f"--model_path {tmp_path / name}: ") and "\n" not in str(error.value)
+        load_weights(written(tmp_path, data, name))
+    assert str(error.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("load", [load_weights, digest])

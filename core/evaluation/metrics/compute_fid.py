@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
 from ace_counterfactuals.core.cli.parsing import parse, run_script
 from ace_counterfactuals.core.evaluation.metrics import fid, sfid
 from ace_counterfactuals.core.evaluation.metrics.command import (
@@ -49,7 +49,8 @@ def main(argv=None) -> int:
     if pairs:
         if min(len(pairs), len(originals)) < 2:
             raise UserError(f"--exp-name {config.results.exp_name}: FID needs two pictures, there is 1")
-        network = load_inception(config.network.inception_weights).to(reader.device)
+        with blaming("inception_weights"):
+            network = load_inception(config.network.inception_weights).to(reader.device)
         paths = [pair.counterfactual for pair in pairs]
         sides = [features(network, reader.pictures(side)).numpy() for side in (originals, paths)]
         if splits:
