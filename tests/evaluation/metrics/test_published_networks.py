@@ -48,7 +48,7 @@ def test_the_inception_is_read_from_its_cache_or_from_a_file(inception_file, mon
 
 def test_another_network_is_refused_as_inception(backbone_file):
     pytest.importorskip("pytorch_fid")
-    with pytest.raises(ValueError, match="^--inception-weights .*not pytorch-fid's Inception"):
+    with pytest.raises(ValueError, match="not pytorch-fid's Inception"):
         load_inception(backbone_file)
 
 
