@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
-from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.data.datasets import BINARY, DATASETS
 from ace_counterfactuals.core.evaluation.metrics import cout
 from ace_counterfactuals.core.evaluation.metrics.command import (
@@ -54,8 +54,8 @@ def load_classifier(flags: ClassifierConfig) -> classifiers.Classifier:
     return classifier
 
 
-def main(argv=None) -> int:
-    config = parse(Config, __doc__, argv, hyphens=True)
+@program(Config, __doc__, hyphens=True)
+def main(config: Config) -> int:
     flags = config.classifier
     reader, pairs = make_reader(config.compute), open_pairs(config.results, CORRECT)
     classifier = load_classifier(flags).to(reader.device)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
 from ace_counterfactuals.core.base.settings import UserError, blaming, to_dict
-from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, celeba_attributes, open_dataset, prefetch
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
 from ace_counterfactuals.core.runs.recording import to_pil
@@ -27,8 +27,8 @@ from ace_counterfactuals.models.loading import load_state, load_weights, save_we
 SAMPLES, SAMPLE_STEPS = 32, "50"
 
 
-def main(argv=None) -> int:
-    config = parse(TrainDiffusionConfig, __doc__, argv)
+@program(TrainDiffusionConfig, __doc__)
+def main(config: TrainDiffusionConfig) -> int:
     training = config.training
     images = open_dataset(
         config.pictures.dataset, config.pictures.data_dir, image_size=config.pictures.image_size, split="train"

@@ -19,10 +19,8 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.models.classifiers import build_classifier
-from tests.support.paths import ROOT
+from tests.support.paths import MAIN
 from tests.support.toys import CLASSES, Workshop, exit_code, randomised, toy_unet, tree, write_classifier
-
-MAIN = ROOT / "main.py"
 
 
 @pytest.fixture(scope="module")

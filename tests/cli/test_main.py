@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from ace_counterfactuals.core.base.settings import flag_items
+from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.runs.config import MainConfig
-from main import main
-from tests.support.paths import ROOT
+from tests.support.paths import MAIN, ROOT
 from tests.support.toys import UNET, Workshop, exit_code, tree
 
-MAIN = ROOT / "main.py"
+HOUSE = "ace_counterfactuals.core"
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def test_mpi_lpips_and_fid_are_not_needed():
     script = (
         "import sys\n"
         "for name in ('mpi4py', 'lpips', 'pytorch_fid', 'h5py', 'pandas', 'blobfile'): sys.modules[name] = None\n"
-        "import main, core.runs, core.preflight"
+        f"import {HOUSE}.cli.explain, {HOUSE}.runs.run, {HOUSE}.preflight"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=MAIN.parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import yaml
 
-import main
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict, to_dict
+from ace_counterfactuals.core.cli import explain
 from ace_counterfactuals.core.data.datasets import open_dataset
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
@@ -59,7 +59,7 @@ def test_the_diffusion_model_is_small_and_fits_the_preset():
 @pytest.mark.slow
 def test_pullovers_become_coats(tmp_path):
     flags = ["--preset", "fashion", "--label_query", "pullover", "--label_target", "coat", "--num_samples", "4"]
-    assert main.main([*flags, "--device", "cpu", "--output_path", str(tmp_path), "--exp_name", "coat"]) == 0
+    assert explain.main([*flags, "--device", "cpu", "--output_path", str(tmp_path), "--exp_name", "coat"]) == 0
     summary = yaml.safe_load((tmp_path / "Results/coat/summary.yaml").read_text())
     for kind in ("pre-explanation", "explanation"):
         assert summary[kind]["cf"] >= 0.75

@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from ace_counterfactuals.core.base.settings import to_dict
+from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.data.datasets import open_dataset, select
 from ace_counterfactuals.core.method.attacks import make_attack
@@ -30,7 +31,6 @@ from ace_counterfactuals.core.runs.setup import diffusion_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.models.classifiers import load_classifier, wanted_of
 from ace_counterfactuals.models.loading import load_weights, state_dict
-from main import main
 from tests.support.paths import GOLDEN, SHARED
 
 FLAGS = json.loads((GOLDEN / "cases.json").read_text())

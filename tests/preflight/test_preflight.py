@@ -12,12 +12,12 @@ from PIL import Image
 from torch import nn
 
 from ace_counterfactuals.core import preflight as module
+from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.preflight import preflight
 from ace_counterfactuals.core.preflight.report import Report, render
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
-from main import main
 from tests.support.paths import GOLDEN
 from tests.support.toys import Workshop, exit_code, tree
 

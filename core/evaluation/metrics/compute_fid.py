@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
-from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.evaluation.metrics import fid, sfid
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -39,8 +39,8 @@ class Config:
     compute: FIDComputeConfig = group(FIDComputeConfig, "where")
 
 
-def main(argv=None) -> int:
-    config = parse(Config, __doc__, argv, hyphens=True)
+@program(Config, __doc__, hyphens=True)
+def main(config: Config) -> int:
     splits = config.network.splits
     reader, pairs = make_reader(config.compute), open_pairs(config.results, FLIPPED)
     stored = stored_originals(Path(config.results.output_path))
