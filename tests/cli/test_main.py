@@ -63,13 +63,13 @@ def test_flags_may_come_from_a_preset(workshop):
 def test_half_precision_on_a_cpu_that_has_it_is_bfloat16_with_a_notice(workshop, capsys, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert workshop.run(use_fp16=True, num_samples=1, use_checkpoint=True) == 0
-    assert "note: --use_fp16 True is bfloat16 on cpu" in capsys.readouterr().err
+    assert "note: use_fp16 True is bfloat16 on cpu" in capsys.readouterr().err
 
 
 def test_half_precision_on_another_cpu_is_full_precision_with_a_notice(workshop, capsys, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     workshop.run(use_fp16=True, num_samples=1, exp_name="half")
-    assert "note: --use_fp16 True is float32 here" in capsys.readouterr().err
+    assert "note: use_fp16 True is float32 here" in capsys.readouterr().err
     workshop.run(num_samples=1, exp_name="full")
     half, full = (tree(workshop.results(name) / "explanation") for name in ("half", "full"))
     assert half == full
