@@ -1,17 +1,15 @@
 """What the user may want to know, and where a process runs; nothing here imports torch."""
 
-import logging
 import os
 import re
 import socket
+import sys
 from datetime import datetime, timezone
-
-NOTICES = logging.getLogger("ace_counterfactuals")
 
 
 def notice(message: str) -> None:
-    """Tell the user, at level INFO: programs print it on stderr, and a host program shows it if it wants."""
-    NOTICES.info(message)
+    """To stderr, so that tables can be piped."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 def now() -> str:
