@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
-from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.data.datasets import celeba_attributes
 from ace_counterfactuals.core.evaluation.metrics import cd, mnac
 from ace_counterfactuals.core.evaluation.metrics.command import (
@@ -32,16 +32,16 @@ class Config:
     compute: ComputeConfig = group(ComputeConfig, "where")
 
 
-def main(argv=None) -> int:
-    config = parse(Config, __doc__, argv, hyphens=True)
+@program(Config, __doc__, hyphens=True)
+def main(config: Config) -> int:
     flags = config.oracle
     reader, pairs = make_reader(config.compute), open_pairs(config.results, FLIPPED)
-    with blaming("celeba_path"):
-        annotated = celeba_attributes(flags.celeba_path, flags.dataset)
+    annotated = celeba_attributes(flags.celeba_path, flags.dataset, flag="--celeba-path").numpy()
     attributes = annotated.shape[1]
     if not 0 <= flags.query_label < attributes:
         raise UserError(f"--query-label {flags.query_label}: wanted the explained attribute, 0 to {attributes - 1}")
-    oracle = load_oracle(flags.oracle_path, dataset=flags.dataset).to(reader.device)
+    with blaming("oracle_path"):
+        oracle = load_oracle(flags.oracle_path, dataset=flags.dataset).to(reader.device)
     value = None
     if pairs:
         decisions = [mnac.decisions(p) for p in pair_features(oracle, reader.pairs(pairs))]

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ace_counterfactuals.core.base.settings import UserError, flag, group
-from ace_counterfactuals.core.cli.parsing import parse, run_script
-from ace_counterfactuals.core.data.datasets import DATASETS, spec_of
+from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
+from ace_counterfactuals.core.cli.parsing import program, run_script
+from ace_counterfactuals.core.data.datasets import BINARY, DATASETS
 from ace_counterfactuals.core.evaluation.metrics import cout
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -18,13 +18,12 @@ from ace_counterfactuals.core.evaluation.metrics.command import (
 )
 from ace_counterfactuals.core.runs.results import CORRECT
 from ace_counterfactuals.models import classifiers
-from ace_counterfactuals.models.loading import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
     weights_path: str = flag("", "weights of the classifier that was explained", path=True)
-    dataset: str = flag("CelebA", "data set of the classifier", choices=DATASETS)
+    dataset: str = flag("CelebA", "data set of the classifier", choices=tuple(DATASETS))
     query_label: int = flag(-1, "attribute (binary sets: any prediction is left) or class to leave", low=-1)
     target_label: int = flag(-1, "class to reach; of no effect on binary sets", low=-1)
     classifier_arch: str = flag("", "torchvision's name of the classifier, where its file does not tell")
@@ -43,14 +42,10 @@ class Config:
 
 
 def load_classifier(flags: ClassifierConfig) -> classifiers.Classifier:
-    query = flags.query_label if spec_of(flags.dataset).binary else None
-    try:
-        classifier = classifiers.load_classifier(
-            flags.weights_path, dataset=flags.dataset, query=query, arch=flags.classifier_arch or None
-        )
-    except WeightsError as error:  # in main.py's names of the flags
-        message = str(error).replace(classifiers.FLAG, "--weights-path").replace("--label_query", "--query-label")
-        raise WeightsError(message.replace("--classifier_arch", "--classifier-arch")) from None
+    with blaming("weights_path"):
+        query = flags.query_label if flags.dataset in BINARY else None
+        wanted = classifiers.wanted_of(flags.dataset, flags.classifier_arch)
+        classifier = classifiers.load_classifier(flags.weights_path, query=query, **wanted)
     for name in () if classifier.binary else ("query_label", "target_label"):
         value = getattr(flags, name)
         if not 0 <= value < classifier.num_outputs:
@@ -59,8 +54,8 @@ def load_classifier(flags: ClassifierConfig) -> classifiers.Classifier:
     return classifier
 
 
-def main(argv=None) -> int:
-    config = parse(Config, __doc__, argv, hyphens=True)
+@program(Config, __doc__, hyphens=True)
+def main(config: Config) -> int:
     flags = config.classifier
     reader, pairs = make_reader(config.compute), open_pairs(config.results, CORRECT)
     classifier = load_classifier(flags).to(reader.device)

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from ace_counterfactuals.core.base.runtime import notice
-from ace_counterfactuals.core.base.settings import UserError, flag, group
-from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
+from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.evaluation.metrics import lpips
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -48,14 +48,15 @@ def common_pictures(flags: RunsConfig, names: list[str]) -> list[list[Path]]:
     return [[run[key] for run in runs] for key in sorted(runs[0]) if all(key in run for run in runs)]
 
 
-def main(argv=None) -> int:
-    config = parse(Config, __doc__, argv, hyphens=True)
+@program(Config, __doc__, hyphens=True)
+def main(config: Config) -> int:
     flags, names = config.runs, experiments(config.runs)
     reader, pictures = make_reader(config.compute), common_pictures(flags, names)
     notice(f"{len(pictures)} pictures are in the same folder in all of {', '.join(names)}")
     value = None
     if pictures:
-        distance = load_lpips(flags.lpips_backbone).to(reader.device)
+        with blaming("lpips_backbone"):
+            distance = load_lpips(flags.lpips_backbone).to(reader.device)
         runs = [reader.pictures(paths) for paths in zip(*pictures, strict=True)]
         value = torch.cat([lpips.diversities(distance, batch) for batch in zip(*runs, strict=True)]).mean().item()
     print(f"LPIPS: {shown(value)}")

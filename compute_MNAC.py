@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ace_counterfactuals.core.base.settings import group
-from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.base.settings import blaming, group
+from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.evaluation.metrics import mnac
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -25,10 +25,11 @@ class Config:
     compute: ComputeConfig = group(ComputeConfig, "where")
 
 
-def main(argv=None) -> int:
-    config = parse(Config, __doc__, argv, hyphens=True)
+@program(Config, __doc__, hyphens=True)
+def main(config: Config) -> int:
     reader, pairs = make_reader(config.compute), open_pairs(config.results, FLIPPED)
-    oracle = load_oracle(config.oracle.oracle_path, dataset=config.oracle.dataset).to(reader.device)
+    with blaming("oracle_path"):
+        oracle = load_oracle(config.oracle.oracle_path, dataset=config.oracle.dataset).to(reader.device)
     figures = dict.fromkeys(("mnac", "mnac_std"))
     if pairs:
         changes = mnac.changes(*map(mnac.decisions, pair_features(oracle, reader.pairs(pairs))))

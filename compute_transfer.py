@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ace_counterfactuals.core.base.settings import UserError, flag, group
-from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.data.datasets import DATASETS
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -51,8 +51,8 @@ def describe(figure: Transfer) -> str:
     )
 
 
-def main(argv=None) -> int:
-    config = parse(Config, __doc__, argv, hyphens=True)
+@program(Config, __doc__, hyphens=True)
+def main(config: Config) -> int:
     flags, output = config.unseen, Path(config.results.output_path)
     reader, root = make_reader(config.compute), find_experiment(output, config.results.exp_name)
     results = replace(config.results, exp_name=root.relative_to(output / "Results").as_posix())

@@ -1,41 +1,6 @@
 """Refine stored pre-explanations again: other masks, other steps of the diffusion, another seed or diffusion model."""
 
-from pathlib import Path
-
-from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.cli.launchers import AUTO, place, run_part
-from ace_counterfactuals.core.cli.parsing import parse, run_script
-from ace_counterfactuals.core.postprocessing.config import PostConfig
-from ace_counterfactuals.core.runs.layout import REFINED, ResultFolder
-from ace_counterfactuals.core.runs.status import status
-
-
-def main(argv=None) -> int:
-    typed = parse(PostConfig, __doc__, argv)
-    if typed.run.status:
-        print(status_of_all(ResultFolder(Path(typed.output.output_path), typed.output.exp_name)))
-        return 0
-    return refine(place(typed), automatic=typed.run.chunk == AUTO)
-
-
-def status_of_all(results: ResultFolder) -> str:
-    """Of every setting in the experiment's folder."""
-    names = sorted(path.name for path in results.root.glob(f"{REFINED}*"))
-    if not names:
-        raise UserError(f"{results.root}: nothing was refined there")
-    return "\n".join(status(ResultFolder(results.output, f"{results.exp_name}/{name}")) for name in names)
-
-
-def refine(config: PostConfig, *, automatic: bool) -> int:
-    from ace_counterfactuals.core.postprocessing.postprocess import postprocess
-    from ace_counterfactuals.core.postprocessing.sweep import read_sweep, sweep_table
-
-    refined = run_part(postprocess, config, automatic=automatic)
-    if refined and refined.sweep:
-        print(sweep_table(read_sweep(refined.sweep.parent)))
-        print(f"look at {refined.sweep}")
-    return 0
-
+from ace_counterfactuals.core.cli.parsing import run_script
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script("refine")

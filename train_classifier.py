@@ -8,9 +8,8 @@ from tqdm import tqdm
 
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.cli.parsing import parse, run_script
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
-from ace_counterfactuals.core.data.pictures import UnreadableImage
+from ace_counterfactuals.core.cli.parsing import program, run_script
+from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, open_dataset, prefetch
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
 from ace_counterfactuals.guided_diffusion.training import shuffled
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
@@ -18,8 +17,8 @@ from ace_counterfactuals.models.classifiers import build_classifier, save_classi
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
-def main(argv=None) -> int:
-    config = parse(TrainClassifierConfig, __doc__, argv)
+@program(TrainClassifierConfig, __doc__)
+def main(config: TrainClassifierConfig) -> int:
     training, device = config.training, choose_device(config.device.device, config.device.gpu)
     images = open_classes(config, config.pictures.data_dir, "--data_dir")
     torch.manual_seed(config.device.seed)

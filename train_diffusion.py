@@ -14,23 +14,21 @@ from tqdm import tqdm
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
-from ace_counterfactuals.core.base.settings import UserError, to_dict
-from ace_counterfactuals.core.cli.parsing import parse, run_script
-from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
-from ace_counterfactuals.core.data.pictures import UnreadableImage
+from ace_counterfactuals.core.base.settings import UserError, blaming, to_dict
+from ace_counterfactuals.core.cli.parsing import program, run_script
+from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, celeba_attributes, open_dataset, prefetch
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
 from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
 from ace_counterfactuals.models.denoisers import build_network, make_process
-from ace_counterfactuals.models.loading import load_weights, save_weights, state_dict
+from ace_counterfactuals.models.loading import load_state, load_weights, save_weights
 
 SAMPLES, SAMPLE_STEPS = 32, "50"
 
 
-def main(argv=None) -> int:
-    config = parse(TrainDiffusionConfig, __doc__, argv)
+@program(TrainDiffusionConfig, __doc__)
+def main(config: TrainDiffusionConfig) -> int:
     training = config.training
     images = open_dataset(
         config.pictures.dataset, config.pictures.data_dir, image_size=config.pictures.image_size, split="train"
@@ -71,8 +69,10 @@ def make_trainer(config: TrainDiffusionConfig, images: ImageSet) -> tuple[Traine
         raise UserError("--init_weights begins anew, --resume_checkpoint continues; give one of them")
     torch.manual_seed(config.device.seed)
     path = training.init_weights
-    weights = state_dict(load_weights(path, flag="--init_weights")) if path else None
-    model = build_network(flags, weights, path).requires_grad_().to(device, memory_format=torch.channels_last)
+    with blaming("init_weights"):
+        weights = load_state(path) if path else None
+        model = build_network(flags, weights, path)
+    model = model.requires_grad_().to(device, memory_format=torch.channels_last)
     options = TrainingOptions(
         seed=config.device.seed,
         init_step=None if training.init_step == -1 else training.init_step,
@@ -91,8 +91,8 @@ def make_trainer(config: TrainDiffusionConfig, images: ImageSet) -> tuple[Traine
 def conditions(config: TrainDiffusionConfig, images: ImageSet) -> Tensor:
     """By index: the class of each picture, or the 40 attributes of each face."""
     pictures = config.pictures
-    if spec_of(pictures.dataset).faces:
-        return torch.from_numpy(celeba_attributes(pictures.data_dir, pictures.dataset)).float()
+    if pictures.dataset in ("CelebA", "CelebAHQ"):
+        return celeba_attributes(pictures.data_dir, pictures.dataset).float()
     if images.binary or images.class_names is None:
         raise UserError(f"--class_cond True: --dataset {pictures.dataset} has no classes to condition on")
     condition = torch.zeros(max(entry.index for entry in images.records) + 1, dtype=torch.int64)
@@ -110,7 +110,7 @@ def picture_batches(
     positions = shuffled(len(images), training.batch_size, seed)
     stream = itertools.chain.from_iterable(positions(step) for step in itertools.count(first_step))
     samples: Iterator = prefetch(images, (int(position) for position in stream), config.device.num_workers)
-    flip = training.random_flip and spec_of(config.pictures.dataset).mirrored
+    flip = training.random_flip and config.pictures.dataset != "BDD100k"
 
     def batch(step: int) -> Batch:
         mirrored = np.random.default_rng([seed, step, 1]).random(training.batch_size) < 0.5
@@ -143,7 +143,8 @@ def save(config: TrainDiffusionConfig, trainer: Trainer, folder: Path, condition
     save_weights(model, trainer.model.state_dict())
     save_weights(ema, average)
     save_weights(optimiser, trainer.state_dict())
-    shape = (SAMPLES, 3, *spec_of(config.pictures.dataset).shape(config.pictures.image_size))
+    size = config.pictures.image_size
+    shape = (SAMPLES, 3, size, 2 * size if config.pictures.dataset == "BDD100k" else size)
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
     shape = shape if y is None else (len(y), *shape[1:])
     steps = min(int(SAMPLE_STEPS), config.diffusion.diffusion_steps)
@@ -156,8 +157,8 @@ def resume(trainer: Trainer, path: Path, ema_rate: float) -> None:
     if not match:
         raise UserError(f"--resume_checkpoint {path}: wanted a file named modelNNNNNN.pt")
     model, ema, optimiser = checkpoint_paths(path.parent, int(match[1]), ema_rate)
-    trainer.model.load_state_dict(state_dict(load_weights(model)))
-    trainer.ema.load_state_dict(state_dict(load_weights(ema)))
+    trainer.model.load_state_dict(load_state(model))
+    trainer.ema.load_state_dict(load_state(ema))
     trainer.load_state_dict(load_weights(optimiser))
 
 

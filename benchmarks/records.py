@@ -31,9 +31,10 @@ from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusi
 ROOT = Path(__file__).resolve().parent.parent
 UNTIL_FIRST = """
 import os, sys
-import main, core.runs
-core.runs.explain = lambda *_, **__: os._exit(0)
-main.main(sys.argv[1:])
+from ace_counterfactuals.core.cli.explain import main
+from ace_counterfactuals.core.runs import run
+run.explain = lambda *_, **__: os._exit(0)
+main(sys.argv[1:])
 """
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict
-from ace_counterfactuals.core.data.imageset import ImageSet
+from ace_counterfactuals.core.data.datasets import ImageSet
 from ace_counterfactuals.core.evaluation.metrics import distances
 from ace_counterfactuals.core.evaluation.metrics.fid import Gaussian, fit, frechet_distance
 from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
@@ -179,7 +179,7 @@ class Bench:
 
 def open_bench(attacked: Classifier, files: dict[str, Path], images: ImageSet, questions: Questions) -> Bench:
     """files: name -> weights of an unseen classifier of ``models.small``."""
-    unseen = {name: load_classifier(path, dataset="Folder") for name, path in files.items()}
+    unseen = {name: load_classifier(path) for name, path in files.items()}
     for name, network in unseen.items():
         if network.class_names != attacked.class_names:
             raise ValueError(f"{files[name]}: has other classes than the classifier that is attacked")

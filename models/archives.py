@@ -1,123 +1,78 @@
 """The containers that weights come in: torch's zip, its two older formats, safetensors, pickled NumPy arrays.
 
-Each reader takes a seekable binary stream and returns a tree of dicts, tensors and plain values. Nothing that
-a file *declares* is believed before it is compared with the bytes that are there, so no small file takes much
-memory.
+Each reader takes a seekable binary stream and returns a tree of dicts, tensors and plain values. torch.load and
+safetensors read; what they would believe of a file that *declares* more than it has is compared with its bytes first,
+so that no small file takes much memory.
 """
 
 import io
 import json
-import math
 import pickle
 import re
 import struct
 import zipfile
-from typing import NamedTuple
 
 import safetensors.torch
 import torch
 
-from ace_counterfactuals.models.unpickle import NUMPY, Malformed, Refused, plain, unpickle
+from ace_counterfactuals.models.unpickle import NUMPY, Malformed, Refused, Stream, Unpickler, plain
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch files before 1.6
-PROTOCOL = 1001
-MAX_HEADER = 2**25
 PLAIN_VALUES = "ace"  # safetensors metadata key for the values that are not tensors, as JSON
 
-STORAGES = {
-    f"{module}.{kind}Storage": dtype
-    for module in ("torch", "torch.cuda")
-    for kind, dtype in {
-        "Double": torch.float64,
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-    }.items()
+KINDS = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
 }
+TYPES = {f"torch.{part}{kind}Storage": dtype for part in ("", "cuda.") for kind, dtype in KINDS.items()}
+TYPES |= {name.replace("Storage", "Tensor"): dtype for name, dtype in TYPES.items()}
+TORCH = {
+    **NUMPY,
+    **TYPES,
+    **{str(dtype): dtype for dtype in KINDS.values()},
+    **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"), lambda *_: None),
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch.Size": tuple,
+}
+"""What a torch pickle may ask for. Tensors are left to torch, which holds each to the size of its storage."""
 
 
-class Storage(NamedTuple):
-    key: object
-    dtype: torch.dtype
-    numel: int
+class Storages(dict):
+    """Key -> bytes of the storages that a torch pickle declares."""
 
-
-class View(NamedTuple):
-    """A tensor that a file declares, checked against its storage."""
-
-    storage: Storage
-    offset: int
-    size: tuple
-    stride: tuple
-
-
-def _natural(*values) -> bool:
-    return all(type(v) is int and 0 <= v < 2**60 for v in values)
-
-
-class Declared:
-    """What a torch pickle declares: storages by key, and tensors that must lie within them."""
-
-    def __init__(self):
-        self.storages: dict[object, Storage] = {}
-        self.held = self.declared = 0  # numbers in storages, numbers in tensors
-
-    def table(self) -> dict:
-        dtypes = {f"torch.{d}".replace("torch.torch.", "torch."): d for d in set(STORAGES.values())}
-        rebuild = {f"torch._utils._rebuild_{name}": self.view for name in ("tensor", "tensor_v2")}
-        others = {"torch._utils._rebuild_parameter": self.parameter, "torch.Size": tuple}
-        return {**NUMPY, **STORAGES, **dtypes, **rebuild, **others}
-
-    def parameter(self, view, requires_grad=True, hooks=None) -> View:
-        if not isinstance(view, View) or not isinstance(hooks, dict | None):
-            raise Malformed("holds a parameter with properties that weights do not have")
-        return view
-
-    def view(self, storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> View:
-        size, stride = tuple(size), tuple(stride)
-        if not isinstance(storage, Storage) or not _natural(offset, *size, *stride) or len(size) != len(stride):
-            raise Malformed("holds a tensor of no sensible shape")
-        if len(size) > 32 or metadata or not isinstance(hooks, dict | None):
-            raise Malformed("holds a tensor with properties that weights do not have")
-        count = math.prod(size)
-        last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if count else 0
-        if count and last >= storage.numel:
-            raise Malformed(f"holds a tensor of shape {size} in a storage of {storage.numel} numbers")
-        self.declared += count
-        return View(storage, offset, size, stride)
-
-    def storage(self, identifier) -> Storage:
-        """Persistent id of torch 0.2 and later: ('storage', type, key, location, numel[, view])."""
-        kind, storage_type, key, location, numel, *view = identifier
-        dtype = getattr(storage_type, "make", None)
-        if kind not in ("storage", b"storage") or not isinstance(dtype, torch.dtype) or any(view):
+    def declare(self, identifier):
+        """A persistent id of torch 0.2 and later: ('storage', type, key, location, numel[, view])."""
+        kind, dtype, key, location, numel, *view = identifier
+        sound = kind == "storage" and isinstance(dtype, torch.dtype) and isinstance(location, str) and not any(view)
+        if not sound or not isinstance(key, str | int) or type(numel) is not int or numel < 0:
             raise Malformed("holds a persistent object that is no storage")
-        if not _natural(numel) or not isinstance(key, str | int) or not isinstance(location, str):
-            raise Malformed("holds a storage of no sensible size")
-        return self.add(key, dtype, numel)
-
-    def add(self, key, dtype: torch.dtype, numel: int) -> Storage:
-        storage = Storage(key, dtype, numel)
-        if key not in self.storages:
-            self.storages[key] = storage
-            self.held += numel
-        if storage != self.storages[key]:
+        if self.setdefault(key, numel * dtype.itemsize) != numel * dtype.itemsize:
             raise Malformed(f"its storage {str(key)[:20]!r} is declared twice, differently")
-        return storage
-
-    def check_sharing(self) -> None:
-        """Views may share a storage (tied weights), but converting them must not multiply a small file."""
-        if self.declared > 2 * self.held + 2**20:
-            raise Malformed("its tensors overlap so much that they are many times larger than the file")
 
 
-def _torch_load(stream):
+def _finished(tree):
+    """The tree of plain values and tensors.
+
+    These may share a storage (tied weights), but those of a small file must not be many times as large.
+    """
+    seen: dict = {}
+    made = plain(tree, seen=seen)
+    tensors = [value for _, value in seen.values() if isinstance(value, torch.Tensor)]
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > 2 * sum(storages.values()) + 2**20:
+        raise Malformed("its tensors overlap so much that they are many times larger than the file")
+    return made
+
+
+def _torch_load(stream) -> dict:
     """torch's own reader, after the check; NumPy's names are lent to it as our functions."""
     names = [(make, name) for name, make in NUMPY.items() if name.startswith("numpy.") and make is not None]
     names += [(make, name.replace("numpy.core", "numpy._core")) for make, name in names]
@@ -125,137 +80,87 @@ def _torch_load(stream):
     stream.seek(0)
     with torch.serialization.safe_globals(names):
         try:
-            tree = torch.load(stream, weights_only=True, map_location="cpu")
+            return _finished(torch.load(stream, weights_only=True, map_location="cpu"))
         except pickle.UnpicklingError as error:  # torch knows fewer operations, those of protocol 2
             reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
             said = reason[1] if reason else "it does not say why"
             raise Malformed(f"is refused by torch ({said}); save it again with torch.save's own protocol") from None
-    return plain(tree, lambda value: value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def torch_zip(stream, size: int):
     """torch.save since 1.6: data.pkl and a raw file a storage, uncompressed."""
     with zipfile.ZipFile(stream) as archive:
         members = {info.filename: info for info in archive.infolist()}
-        _check_members(archive.infolist(), size)
+        root = _check_members(archive.infolist(), size)
         stream.seek(-22, io.SEEK_END)
-        if stream.read(4) != b"PK\x05\x06" or min((i.header_offset for i in members.values()), default=0):
+        if stream.read(4) != b"PK\x05\x06" or min(info.header_offset for info in members.values()):
             raise Malformed("does not begin or end as torch.save writes it")  # so torch reads what is checked here
-        roots = [name[: -len("data.pkl")] for name in members if name.endswith("data.pkl")]
-        if not roots:
-            shown = ", ".join(list(members)[:3])
-            raise Malformed(f"is a zip archive of {shown or 'nothing'}, not weights; give a file inside it")
-        if f"{roots[0]}constants.pkl" in members:
-            raise Malformed("is a TorchScript program; save its state dict instead: torch.save(model.state_dict(), F)")
-        if len(roots) > 1 or roots[0].count("/") != 1 or not all(n.startswith(roots[0]) for n in members):
-            raise Malformed("is a zip archive with more than one root")
-        declared = Declared()
-        tree = unpickle(io.BytesIO(archive.read(f"{roots[0]}data.pkl")), declared.table(), declared.storage)
-    for storage in declared.storages.values():
-        member = members.get(f"{roots[0]}data/{storage.key}")
-        if member is None or member.file_size < storage.numel * storage.dtype.itemsize:
-            raise Malformed(f"its storage {str(storage.key)[:20]!r} is missing or shorter than it says")
-    declared.check_sharing()
-    plain(tree)
+        storages = Storages()
+        Unpickler(Stream(archive.read(f"{root}data.pkl")), TORCH, storages.declare).load()
+    for key, count in storages.items():
+        member = members.get(f"{root}data/{key}")
+        if member is None or member.file_size < count:
+            raise Malformed(f"its storage {str(key)[:20]!r} is missing or shorter than it says")
     return _torch_load(stream)
 
 
-def _check_members(infos: list[zipfile.ZipInfo], size: int) -> None:
-    """torch.save compresses nothing and writes no paths that lead out; a bomb or a trap does."""
-    for info in infos:
-        parts = info.filename.replace("\\", "/").split("/")
-        if parts[0] == "" or ".." in parts or ":" in parts[0]:
-            raise Malformed(f"holds the path {info.filename[:60]!r}, which leads out of the archive")
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise Malformed(f"holds the compressed part {info.filename[:60]!r}, which torch.save never writes")
-    if len({info.filename for info in infos}) != len(infos):
-        raise Malformed("holds two parts of one name")
-    if sum(info.file_size for info in infos) > size:
-        raise Malformed("declares more bytes than it has")
+def _check_members(infos: list[zipfile.ZipInfo], size: int) -> str:
+    """The folder of everything, of an archive as torch.save writes it: one folder, nothing compressed or twice."""
+    names = [info.filename for info in infos]
+    root = next((name.removesuffix("data.pkl") for name in names if name.endswith("data.pkl")), None)
+    if root is None:
+        raise Malformed(f"is a zip archive of {', '.join(names[:3]) or 'nothing'}, not weights; give a file inside it")
+    if f"{root}constants.pkl" in names:
+        raise Malformed("is a TorchScript program; save its state dict instead: torch.save(model.state_dict(), F)")
+    stray = [name for name in names if root.count("/") != 1 or not name.startswith(root) or ".." in name]
+    if stray:
+        raise Malformed(f"holds the path {stray[0][:60]!r}, which is outside the folder of the weights")
+    packed = [info.filename for info in infos if info.compress_type or info.file_size != info.compress_size]
+    if packed:
+        raise Malformed(f"holds the compressed part {packed[0][:60]!r}, which torch.save never writes")
+    if len(set(names)) != len(names) or sum(info.file_size for info in infos) > size:
+        raise Malformed("holds two parts of one name, or declares more bytes than it has")
+    return root
 
 
 def torch_legacy(stream, size: int):
     """torch.save before 1.6: three pickles of preamble, the tree, the storages' keys, the storages."""
-    declared, stream = Declared(), io.BytesIO(stream.read())
-    if unpickle(stream, {}) != MAGIC or unpickle(stream, {}) != PROTOCOL:
-        raise Malformed("its preamble is not torch's")
-    unpickle(stream, {})
-    tree = unpickle(stream, declared.table(), declared.storage)
-    keys = unpickle(stream, {})
+    storages, read = Storages(), Stream(stream.read())
+    for _ in range(3):
+        Unpickler(read, {}).load()
+    Unpickler(read, TORCH, storages.declare).load()
+    keys = Unpickler(read, {}).load()
     sound = isinstance(keys, list) and all(isinstance(key, str | int) for key in keys)
-    if not sound or len(keys) != len(declared.storages) or set(keys) != set(declared.storages):
+    if not sound or len(keys) != len(storages) or set(keys) != set(storages):
         raise Malformed("its list of storages does not fit its tensors")
-    for key in keys:
-        _read_storage(stream, declared.storages[key], size)
-    declared.check_sharing()
-    plain(tree)
+    if read.tell() + sum(storages.values()) > size:
+        raise Malformed("its storages are shorter than it says; is the download complete?")
     return _torch_load(stream)
-
-
-def _read_storage(stream, storage: Storage, size: int) -> bytes:
-    (numel,) = struct.unpack("<q", stream.read(8))
-    count = storage.numel * storage.dtype.itemsize
-    if numel != storage.numel or stream.tell() + count > size:
-        raise Malformed(f"its storage {str(storage.key)[:20]!r} is shorter than it says; is the download complete?")
-    return stream.read(count)
 
 
 def torch_tar(stream, size: int):
     """torch.save of 0.1: a tar of storages, tensors and a pickle that refers to them. Built here: torch refuses."""
     members = _tar_members(stream.read())
     if not {"storages", "tensors", "pickle"} <= set(members):
-        shown = ", ".join(list(members)[:3])
-        raise Malformed(f"is a tar archive of {shown or 'nothing'}, not weights; give a file inside it")
-    declared, raw = Declared(), {}
-    storages = io.BytesIO(members["storages"])
-    for _ in range(_count(storages)):
-        key, _location, kind = unpickle(storages, STORAGES)
-        numel = struct.unpack("<q", storages.read(8))[0]
-        storages.seek(-8, io.SEEK_CUR)
-        if not _natural(key, numel) or not isinstance(kind.make, torch.dtype):
-            raise Malformed("holds a storage of no sensible size")
-        data = _read_storage(storages, declared.add(key, kind.make, numel), len(members["storages"]))
-        raw[key] = memoryview(data)
-    for key, root, offset, numel in unpickle(storages, {}):
-        if not _natural(key, root, offset, numel) or offset + numel > declared.storages[root].numel:
-            raise Malformed("holds a view outside its storage")
-        dtype = declared.storages[root].dtype
-        declared.storages[key] = Storage(key, dtype, numel)
-        raw[key] = raw[root][offset * dtype.itemsize :]
-    tensors = _tar_tensors(io.BytesIO(members["tensors"]), declared)
-    tree = unpickle(io.BytesIO(members["pickle"]), declared.table(), lambda key: tensors[int(key)])
-    declared.check_sharing()
-
-    def tensor(value):
-        if not isinstance(value, View):
-            return value
-        if not math.prod(value.size):
-            return torch.empty(value.size, dtype=value.storage.dtype)
-        flat = torch.frombuffer(raw[value.storage.key], dtype=value.storage.dtype, count=value.storage.numel)
-        return flat.as_strided(value.size, value.stride, value.offset).clone()
-
-    return plain(tree, tensor)
-
-
-def _count(stream) -> int:
-    count = unpickle(stream, {})
-    if not _natural(count) or count > 1_000_000:
-        raise Malformed("declares no sensible number of tensors")
-    return count
-
-
-def _tar_tensors(stream, declared: Declared) -> dict[int, View]:
-    names = {name.replace("Storage", "Tensor"): None for name in STORAGES}
-    tensors = {}
-    for _ in range(_count(stream)):
-        key, storage, _type = unpickle(stream, names)
-        (dimensions, _padding) = struct.unpack("<ii", stream.read(8))
-        if not 0 <= dimensions <= 32 or not _natural(key, storage):
-            raise Malformed("holds a tensor of no sensible shape")
-        numbers = struct.unpack(f"<{2 * dimensions + 1}q", stream.read(8 * (2 * dimensions + 1)))
-        size, stride = numbers[:dimensions], numbers[dimensions : 2 * dimensions]
-        tensors[key] = declared.view(declared.storages[storage], numbers[-1], size, stride)
-    return tensors
+        raise Malformed(f"is a tar archive of {', '.join(list(members)[:3])}, not weights; give a file inside it")
+    read, flat, tensors = Stream(members["storages"]), {}, {}
+    for _ in range(Unpickler(read, {}).load()):
+        key, _location, dtype = Unpickler(read, TYPES).load()
+        (numel,) = struct.unpack("<q", read.read(8))
+        data = bytearray(read.read(max(0, numel) * dtype.itemsize))
+        flat[int(key)] = torch.frombuffer(data, dtype=dtype, count=numel) if numel else torch.empty(0, dtype=dtype)
+    for key, whole, offset, numel in Unpickler(read, {}).load():
+        flat[int(key)] = flat[int(whole)].narrow(0, offset, numel)
+    read = Stream(members["tensors"])
+    for _ in range(Unpickler(read, {}).load()):
+        key, storage, _type = Unpickler(read, TYPES).load()
+        dimensions, _padding = struct.unpack("<ii", read.read(8))
+        numbers = struct.unpack(f"<{2 * dimensions + 1}q", read.read(8 * (2 * dimensions + 1)))
+        within = flat[int(storage)]
+        size_, stride, offset = numbers[:dimensions], numbers[dimensions:-1], numbers[-1] + within.storage_offset()
+        tensors[int(key)] = within.as_strided(size_, stride, offset)
+    names = {name: make for name, make in TORCH.items() if not name.startswith("torch._utils._rebuild_tensor")}
+    return _finished(Unpickler(Stream(members["pickle"]), names, lambda key: tensors[int(key)]).load())
 
 
 def _tar_members(data: bytes) -> dict[str, bytes]:
@@ -273,18 +178,16 @@ def _tar_members(data: bytes) -> dict[str, bytes]:
 
 
 def safetensors_file(stream, size: int):
+    """safetensors, with the plain values of a tree as JSON in its metadata."""
     data = stream.read()
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > MAX_HEADER:
-        raise Malformed(f"holds a safetensors header of {length} bytes")
-    metadata = json.loads(data[8 : 8 + length].decode()).get("__metadata__") or {}
-    values = json.loads(metadata.get(PLAIN_VALUES, "{}"))
-    return {**values, **safetensors.torch.load(data)}
+    tensors = safetensors.torch.load(data)  # which checks the header
+    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    return {**json.loads(header.get("__metadata__", {}).get(PLAIN_VALUES, "{}")), **tensors}
 
 
 def numpy_pickle(stream, size: int):
     """A pickled dict of NumPy arrays, Python 2's included (VGGFace2)."""
-    return plain(unpickle(io.BytesIO(stream.read()), NUMPY))
+    return plain(Unpickler(Stream(stream.read()), NUMPY).load())
 
 
 def reader(head: bytes, size: int):

@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -13,8 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from ace_counterfactuals.models.loading import (
     WeightsError,
+    cached,
     check_fit,
     describe,
+    fetched,
     load_into,
     load_weights,
     save_weights,
@@ -23,7 +25,6 @@ from ace_counterfactuals.models.loading import (
 from ace_counterfactuals.models.small import FAMILIES
 
 FORMAT, VERSION = "ace-classifier", 1
-FLAG = "--classifier_path"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # what `pretrained=True` was
@@ -35,6 +36,13 @@ LOGITS = {
     "CelebAHQ": {20: 0, 31: 1, 39: 2},
     **dict.fromkeys(("BDD100k", "BDDOIA"), {i: i for i in range(4)}),
 }
+
+
+def wanted_of(dataset: str, arch: str | None = None) -> dict[str, Any]:
+    """What ``load_classifier`` is asked for a data set."""
+    imagenet = dataset == "ImageNet"
+    wanted = {"binary": dataset in BINARY, "heads": LOGITS.get(dataset, {}), "arch": arch or "resnet50" * imagenet}
+    return wanted | {"num_classes": 1000 if imagenet else None}
 
 
 class Classifier(nn.Module):
@@ -110,50 +118,66 @@ def save_classifier(
     save_weights(path, tree)
 
 
-def load_classifier(path, *, dataset: str, query: int | None = None, arch: str | None = None) -> Classifier:
-    """The classifier in ``path``, frozen and in eval mode, as --dataset, --label_query and --classifier_arch say.
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a classifier is wanted for, as ``load_classifier`` takes it."""
 
-    A file of ours is used with any data set. Else CelebA and CelebAMV want DiVE's file, CelebAHQ and BDD STEEX's,
-    ImageNet torchvision's ResNet-50 (fetched if no path is given); ``arch`` names another torchvision classifier.
+    path: str
+    binary: bool = False
+    query: int | None = None
+    heads: Mapping[int, int] = field(default_factory=dict)
+    arch: str = ""
+    num_classes: int | None = None
+
+    def refuse(self, reason: str) -> WeightsError:
+        return WeightsError(f"{self.path}: {reason}")
+
+
+class Format(NamedTuple):
+    """recognises: whether the content of a file is of this format; build: the classifier of such a file."""
+
+    recognises: Callable[[dict, Wanted], bool]
+    build: Callable[[dict, Wanted], Classifier]
+
+
+def load_classifier(
+    path="",
+    *,
+    binary: bool = False,
+    query: int | None = None,
+    arch: str = "",
+    heads: Mapping[int, int] | None = None,
+    num_classes: int | None = None,
+) -> Classifier:
+    """The classifier in a file, frozen and in eval mode, on the CPU: images (N, 3, H, W) in [0, 1] -> logits.
+
+    Formats: files of ``save_classifier`` (train_classifier.py), which say all that is needed; a state dict of
+    torchvision's network ``arch``; with ``heads``, the DenseNet-121 that DiVE and STEEX publish. A user's format is
+    one more entry of ``FORMATS``.
+
+    path: a file or an address; '' is torchvision's ResNet-50 of ImageNet where that is the ``arch``, fetched once.
+    binary: wanted is an answer of yes or no to the attribute ``query``: one logit (N,), positive for yes; without it
+    the logits are (N, classes), but for a file of independent attributes, which answers ``query`` in any case.
+    heads: attribute -> output of the DenseNet-121.  num_classes: what a file without class names must have.
+    Raises ValueError, "path: reason", for a file that cannot be read or is another network.
     """
     if not str(path or ""):
-        path = _imagenet_weights(dataset, arch)
-    tree = load_weights(path, flag=FLAG)
-    name = f"{FLAG} {path}"
-    if is_ours(tree):
-        classifier = _ours(tree, name, dataset, query)
-    elif arch is None and dataset in LOGITS:
-        classifier = _densenet(state_dict(tree, name=name), name, dataset, query)
-    elif arch is None and dataset != "ImageNet":
-        raise WeightsError(
-            f"{name}: is {describe(state_dict(tree, name=name))}; --dataset {dataset} wants a file of "
-            "train_classifier.py, or name the architecture: --classifier_arch resnet50"
-        )
-    else:
-        classifier = _torchvision(state_dict(tree, name=name), name, dataset, query, arch or "resnet50")
-    return classifier.eval().requires_grad_(False)
+        if arch != "resnet50":
+            raise WeightsError("not given; wanted the file of the classifier to explain")
+        path = fetched(RESNET50_URL)
+    wanted = Wanted(path=str(path), binary=binary, query=query, heads=heads or {}, arch=arch, num_classes=num_classes)
+    tree = load_weights(path)
+    for recognises, build in FORMATS:
+        if recognises(tree, wanted):
+            return build(tree, wanted).eval().requires_grad_(False)
+    found = describe(state_dict(tree, name=str(path)))
+    advice = "wanted a file of train_classifier.py, or the name of the architecture: classifier_arch resnet50"
+    raise wanted.refuse(f"is {found}; {advice}")
 
 
-def cached_resnet50() -> Path:
+def cached_resnet50():
     """Where torch.hub keeps torchvision's ResNet-50."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / RESNET50_URL.rsplit("/", 1)[1]
-
-
-def _imagenet_weights(dataset: str, arch: str | None) -> Path:
-    """torchvision's ResNet-50 in torch.hub's cache, fetched on first use."""
-    if dataset != "ImageNet" or arch not in (None, "resnet50"):
-        raise WeightsError(f"{FLAG}: not given; --dataset {dataset} needs the file of the classifier to explain")
-    target = cached_resnet50()
-    try:
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(RESNET50_URL, str(target), hash_prefix="0676ba61", progress=False)
-    except (OSError, RuntimeError) as error:  # no network; another file than expected
-        reason = getattr(error, "reason", None) or error
-        raise WeightsError(
-            f"{FLAG}: not given, and {RESNET50_URL} cannot be fetched ({reason}); give its file"
-        ) from None
-    return target
+    return cached(RESNET50_URL)
 
 
 class _ShapesOnly(TorchFunctionMode):
@@ -190,84 +214,84 @@ def _rows(weight: Tensor) -> int:
     return weight.shape[0] if weight.dim() else 0
 
 
-def _torchvision(state: dict[str, Tensor], name: str, dataset: str, query: int | None, arch: str) -> Classifier:
+def _torchvision(tree: dict, wanted: Wanted) -> Classifier:
+    """torchvision's network ``wanted.arch``, normalised as for ImageNet."""
+    arch, state = wanted.arch, state_dict(tree, name=wanted.path)
     try:
         last = _final_layer(arch)
     except ValueError as error:
-        raise WeightsError(f"--classifier_arch: {error}") from None
+        raise wanted.refuse(str(error)) from None
     if last not in state:
-        raise WeightsError(f"{name}: is {describe(state)}, not torchvision's {arch}; see --classifier_arch")
+        raise wanted.refuse(f"is {describe(state)}, not torchvision's {arch}; see classifier_arch")
     outputs = _rows(state[last])
-    if dataset == "ImageNet" and outputs != 1000:
-        raise WeightsError(f"{name}: has {outputs} outputs, but --dataset ImageNet has 1000 classes")
+    if wanted.num_classes not in (None, outputs):
+        raise wanted.refuse(f"has {outputs} outputs, wanted {wanted.num_classes}, one a class")
     if arch in ("googlenet", "inception_v3"):
         state = {k: v for k, v in state.items() if not k.lower().startswith("aux")}
     if arch.startswith("densenet"):  # torchvision's own files still have names of before 2018
         state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", k): v for k, v in state.items()}
-    if dataset in LOGITS and outputs == len(LOGITS[dataset]):
-        query = LOGITS[dataset].get(query)
-    view = _view(name, dataset, query, outputs, attributes=outputs != 2) if dataset in BINARY else "all"
-    network = _build_loaded(arch, outputs, state, name, f"torchvision's {arch}")
+    query = wanted.heads.get(wanted.query) if len(wanted.heads) == outputs else wanted.query
+    view = _view(wanted, query, outputs, attributes=outputs != 2) if wanted.binary else "all"
+    network = _build_loaded(arch, outputs, state, wanted.path, f"torchvision's {arch}")
     return Classifier(network, IMAGENET, num_outputs=outputs, view=view)
 
 
-def _densenet(state: dict[str, Tensor], name: str, dataset: str, query: int | None) -> Classifier:
-    logits = LOGITS[dataset]
+def _densenet(tree: dict, wanted: Wanted) -> Classifier:
+    """The DenseNet-121 of DiVE and STEEX, normalised by 0.5."""
+    heads, state = wanted.heads, state_dict(tree, name=wanted.path)
     weight = state.get("classifier.weight")
     if "feat_extract.feat_extract.features.conv0.weight" not in state or weight is None:
-        advice = "; for another network name it: --classifier_arch resnet50"
-        raise WeightsError(f"{name}: is {describe(state)}, not the DenseNet-121 of --dataset {dataset}{advice}")
-    if _rows(weight) != len(logits):
-        raise WeightsError(f"{name}: has {_rows(weight)} outputs, but --dataset {dataset} wants {len(logits)}")
-    if query not in logits:
-        raise WeightsError(f"--label_query {query}: --dataset {dataset} knows {_listed(list(logits))}")
+        advice = "for another network name it: classifier_arch resnet50"
+        raise wanted.refuse(f"is {describe(state)}, not the DenseNet-121 of this data set; {advice}")
+    if _rows(weight) != len(heads):
+        raise wanted.refuse(f"has {_rows(weight)} outputs, but the DenseNet-121 of this data set has {len(heads)}")
+    if wanted.query not in heads:
+        raise wanted.refuse(f"does not answer query {wanted.query}, but {_listed(list(heads))}")
     state = {key.removeprefix("feat_extract.feat_extract."): value for key, value in state.items()}
-    network = _build_loaded("densenet121", len(logits), state, name, "a DenseNet-121")
-    return Classifier(network, HALF, num_outputs=len(logits), view=logits[query])
+    network = _build_loaded("densenet121", len(heads), state, wanted.path, "a DenseNet-121")
+    return Classifier(network, HALF, num_outputs=len(heads), view=heads[wanted.query])
 
 
 def _listed(values: list[int]) -> str:
-    if values == list(range(len(values))):
-        return f"0 to {len(values) - 1}"
-    return ", ".join(map(str, values))
+    return f"0 to {len(values) - 1}" if values == list(range(len(values))) else ", ".join(map(str, values))
 
 
-def _ours(tree: dict, name: str, dataset: str, query: int | None) -> Classifier:
-    network, header = open_ours(tree, name)
-    names = tuple(header["class_names"])
-    attributes = header["attributes"]
-    if not attributes and dataset not in BINARY and len(names) > 1:
-        view: int | str = "all"
-    else:
-        view = _view(name, dataset, query, len(names), attributes=attributes)
-    normalisation = (header["mean"], header["std"])
+def _ours(tree: dict, wanted: Wanted) -> Classifier:
+    """A file of ``save_classifier``, normalised as it says."""
+    network, header = open_ours(tree, wanted.path)
+    names, view = tuple(header["class_names"]), "all"
+    if header["attributes"] or wanted.binary or len(names) == 1:
+        view = _view(wanted, wanted.query, len(names), attributes=header["attributes"])
+        names = names if view == "difference" else (f"not {names[view]}", names[view])
     return Classifier(
         network,
-        normalisation,
-        num_outputs=len(names),
+        (header["mean"], header["std"]),
+        num_outputs=len(header["class_names"]),
         view=view,
-        class_names=names if view == "all" else _two_names(names, view),
+        class_names=names,
         image_size=header["image_size"],
     )
 
 
-def _two_names(names: tuple[str, ...], view: int | str) -> tuple[str, str]:
-    if view == "difference":
-        return names[0], names[1]
-    return f"not {names[view]}", names[view]
-
-
-def _view(name: str, dataset: str, query: int | None, outputs: int, *, attributes: bool) -> int | str:
+def _view(wanted: Wanted, query: int | None, outputs: int, *, attributes: bool) -> int | str:
     """How the logits of a classifier answer the yes-or-no question ``query``."""
     if outputs == 1:
         return 0
     if not attributes:
         if outputs != 2:
-            raise WeightsError(f"{name}: has {outputs} exclusive classes, but --dataset {dataset} asks yes or no")
+            raise wanted.refuse(f"has {outputs} exclusive classes, but the data set asks yes or no")
         return "difference"
     if query is None or not 0 <= query < outputs:
-        raise WeightsError(f"--label_query {query}: the classifier answers {_listed(list(range(outputs)))}")
+        raise wanted.refuse(f"does not answer query {query}, but {_listed(list(range(outputs)))}")
     return query
+
+
+FORMATS = [
+    Format(lambda tree, wanted: is_ours(tree), _ours),
+    Format(lambda tree, wanted: bool(wanted.heads) and not wanted.arch, _densenet),
+    Format(lambda tree, wanted: bool(wanted.arch), _torchvision),
+]
+"""The first that recognises a file reads it: another one is inserted at the front."""
 
 
 def is_ours(tree: dict) -> bool:
@@ -307,8 +331,10 @@ def _check_ours(tree: dict, name: str) -> None:
         "image_size": type(size) is int and 1 <= size <= 65536,
         "attributes": isinstance(tree.get("attributes", False), bool),
     }
-    for field, good in checks.items():
+    for name_of_field, good in checks.items():
         if not good:
-            value = tree.get(field)
+            value = tree.get(name_of_field)
             said = f"{value!r:.60}" if isinstance(value, str | float | bool) else f"a {type(value).__name__}"
-            raise WeightsError(f"{name}: an ACE classifier whose {field} is {said}, which this version cannot use")
+            raise WeightsError(
+                f"{name}: an ACE classifier whose {name_of_field} is {said}, which this version cannot use"
+            )

@@ -1,8 +1,10 @@
 """What any classifier sees in a picture, before it decides: the input of its last linear layer."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-from ace_counterfactuals.models.classifiers import FLAG, LOGITS, Classifier, is_ours, load_classifier, open_ours
+from ace_counterfactuals.models.classifiers import Classifier, is_ours, load_classifier, open_ours
 from ace_counterfactuals.models.loading import WeightsError, load_weights
 
 
@@ -26,22 +28,25 @@ class Features(nn.Module):
         return self.kept
 
 
-def architecture(path, *, dataset: str = "", arch: str = "") -> str:
+def architecture(path, *, heads: Mapping[int, int] | None = None, arch: str = "") -> str:
     """What to call the network of ``load_features``."""
-    tree = load_weights(path, flag=FLAG)
-    published = "densenet121" if dataset in LOGITS else "resnet50"
-    return tree["arch"] if is_ours(tree) and isinstance(tree.get("arch"), str) else arch or published
-
-
-def load_features(path, *, dataset: str = "", arch: str = "") -> Features:
-    """Of a file of ours, of torchvision's ``arch``, or of the published classifier of ``dataset``; frozen."""
-    tree = load_weights(path, flag=FLAG)
-    name = f"{FLAG} {path}"
+    tree = load_weights(path)
     if is_ours(tree):
-        network, header = open_ours(tree, name)
+        return str(tree.get("arch"))
+    return arch or ("densenet121" if heads else "resnet50")
+
+
+def load_features(path, *, heads: Mapping[int, int] | None = None, arch: str = "") -> Features:
+    """Of a file of ours, or of another that ``load_classifier`` reads; frozen.
+
+    heads: as ``load_classifier`` takes them.  arch: torchvision's name; '' is resnet50 where there are no heads.
+    """
+    tree = load_weights(path)
+    if is_ours(tree):
+        network, header = open_ours(tree, str(path))
         classifier = Classifier(network, (header["mean"], header["std"]), num_outputs=len(header["class_names"]))
-        classifier.eval().requires_grad_(False)
-    else:
-        query = next(iter(LOGITS.get(dataset, {0: 0})))  # any: the last layer is not looked at
-        classifier = load_classifier(path, dataset=dataset or "ImageNet", query=query, arch=arch or None)
-    return Features(classifier, name)
+        return Features(classifier.eval().requires_grad_(False), str(path))
+    if arch or not heads:
+        return Features(load_classifier(path, arch=arch or "resnet50"), str(path))
+    query = next(iter(heads))  # any: the last layer is not looked at
+    return Features(load_classifier(path, query=query, heads=heads), str(path))

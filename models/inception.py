@@ -1,15 +1,13 @@
 """The Inception network of FID, from pytorch-fid, with its published weights."""
 
-from pathlib import Path
 from unittest.mock import patch
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from ace_counterfactuals.models.loading import WeightsError, load_into, load_weights, state_dict
+from ace_counterfactuals.models.loading import fetched, load_into, load_state
 
-FLAG = "--inception-weights"
 WIDTH = 2048
 
 
@@ -25,7 +23,7 @@ class Inception(nn.Module):
 
 
 def pytorch_fid_inception():
-    """The module of pytorch-fid that knows the network."""
+    """The module of pytorch-fid that knows the network.  Raises ValueError where it is not installed."""
     try:
         from pytorch_fid import inception
     except ImportError:
@@ -33,17 +31,16 @@ def pytorch_fid_inception():
     return inception
 
 
-def published_inception() -> Path:
+def published_inception():
     """The file that pytorch-fid keeps in torch.hub's cache, fetched on first use."""
-    return fetched(pytorch_fid_inception().FID_WEIGHTS_URL, FLAG)
+    return fetched(pytorch_fid_inception().FID_WEIGHTS_URL)
 
 
 def load_inception(path="") -> Inception:
-    """The network of ``path``, or else of the published file."""
+    """The network of ``path``, or else of the published file, frozen and in eval mode."""
     inception = pytorch_fid_inception()
     path = path or published_inception()
-    name = f"{FLAG} {path}"
-    state = state_dict(load_weights(path, flag=FLAG), name=name)
+    state = load_state(path)
     empty = []
     with (  # pytorch-fid reads no file but its cached one, and does not say what fits ill
         torch.random.fork_rng(devices=[]),
@@ -51,19 +48,5 @@ def load_inception(path="") -> Inception:
         patch.object(torchvision.models.Inception3, "load_state_dict", lambda network, _: empty.append(network)),
     ):
         network = inception.InceptionV3()
-    load_into(empty[0], state, path=name, what="pytorch-fid's Inception")
+    load_into(empty[0], state, path=path, what="pytorch-fid's Inception")
     return Inception(network).eval().requires_grad_(False)
-
-
-def fetched(url: str, flag: str) -> Path:
-    """The file of ``url`` in torch.hub's cache, whose name ends in the head of its SHA-256; fetched if not there."""
-    target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    try:
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            prefix = target.stem.rsplit("-", 1)[1]
-            torch.hub.download_url_to_file(url, str(target), hash_prefix=prefix, progress=False)
-    except (OSError, RuntimeError) as error:  # no network; another file than expected
-        reason = getattr(error, "reason", None) or error
-        raise WeightsError(f"{flag}: not given, and {url} cannot be fetched ({reason}); give its file") from None
-    return target

@@ -21,7 +21,18 @@ from ace_counterfactuals.models.archives import PLAIN_VALUES, reader
 from ace_counterfactuals.models.describe import describe
 from ace_counterfactuals.models.unpickle import Malformed, Refused
 
-__all__ = ["WeightsError", "check_fit", "describe", "digest", "load_into", "load_weights", "save_weights", "state_dict"]
+__all__ = [
+    "WeightsError",
+    "check_fit",
+    "describe",
+    "digest",
+    "fetched",
+    "load_into",
+    "load_state",
+    "load_weights",
+    "save_weights",
+    "state_dict",
+]
 
 NESTED = ("state_dict", "model_state_dict")
 WRAPPING = re.compile(r"^(?:(?:model_)?state_dict\.|module\.)+")
@@ -29,7 +40,7 @@ MAX_STEPS, MAX_DOTS = 200_000, 40
 
 
 class WeightsError(ValueError):
-    """One line: the flag and file, what was wanted, what was found, what to do."""
+    """One line: the file, what was wanted, what was found, what to do."""
 
     def __init__(self, message: str):
         """What a message quotes from a file may be long, or hold line breaks and terminal codes."""
@@ -41,13 +52,14 @@ def is_url(path) -> bool:
     return "://" in str(path)
 
 
-def load_weights(path, *, flag: str = "") -> dict:
+def load_weights(path) -> dict:
     """Tree of dicts, tensors (on the CPU, as stored) and plain values of a weight file, whatever its format.
 
-    path: a local file, or a URL that blobfile opens (gs://, az://, https://). ``flag`` stands in front of errors.
+    path: a local file, or an address: https://, or what blobfile opens (gs://, az://).
+    Raises WeightsError, "path: reason", for a file that is not there, holds no weights, or asks for more than data.
     """
-    name = f"{flag} {path}".strip()
-    with _open(path, name) as stream:
+    name = str(path)
+    with _open(path) as stream:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         head = stream.read(512)
@@ -83,9 +95,10 @@ def _one_line(error) -> str:
 
 
 @contextlib.contextmanager
-def _open(path, name: str) -> Iterator[BinaryIO]:
-    if not str(path):
-        raise WeightsError(f"{name}: no file given".lstrip(": "))
+def _open(path) -> Iterator[BinaryIO]:
+    name = str(path)
+    if not name:
+        raise WeightsError("no file given")
     try:
         if is_url(path):
             stream = _open_url(str(path))
@@ -126,6 +139,25 @@ def _open_url(url: str) -> BinaryIO:
         raise OSError(f"{type(error).__name__}: {_one_line(error)}") from None
 
 
+def cached(url: str) -> Path:
+    """Where torch.hub keeps the file of an address, whether it is there or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+
+
+def fetched(url: str) -> Path:
+    """The file of an address in torch.hub's cache, fetched if it is not there; its name ends in its digest's head."""
+    target = cached(url)
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            prefix = target.stem.rsplit("-", 1)[1]
+            torch.hub.download_url_to_file(url, str(target), hash_prefix=prefix, progress=False)
+    except (OSError, RuntimeError) as error:  # no network; another file than expected
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(f"not given, and {url} cannot be fetched ({reason}); give its file") from None
+    return target
+
+
 def _not_weights(head: bytes, size: int) -> str:
     text = head.lstrip().lower()
     if size == 0:
@@ -155,6 +187,11 @@ def state_dict(tree: dict, *, name: str = "weights") -> dict[str, Tensor]:
     if len(state) < len(nested or flat):
         raise WeightsError(f"{name}: holds a tensor twice, with and without the prefix module.")
     return state
+
+
+def load_state(path) -> dict[str, Tensor]:
+    """The state dict in a file, as ``load_weights`` and ``state_dict`` read it."""
+    return state_dict(load_weights(path), name=str(path))
 
 
 def _flatten(tree: dict, name: str) -> dict[str, Tensor]:
@@ -213,7 +250,7 @@ def _shortly(keys: list[str]) -> str:
 def digest(path) -> str:
     """SHA-256 of the file, in hex."""
     sha = hashlib.sha256()
-    with _open(path, str(path)) as stream:
+    with _open(path) as stream:
         while block := stream.read(2**20):
             sha.update(block)
     return sha.hexdigest()

@@ -8,7 +8,6 @@ from ace_counterfactuals.models.classifiers import Classifier, is_ours, open_our
 from ace_counterfactuals.models.loading import WeightsError, describe, load_into, load_weights, state_dict
 from ace_counterfactuals.models.resnets import build_caffe_resnet50, from_caffe
 
-FLAG = "--oracle-path"
 BGR_MEAN = (131.0912, 103.8827, 91.4953)  # in this order, the reverse of FVA's: so the CelebA oracle was trained
 
 
@@ -42,8 +41,8 @@ def load_oracle(path, *, dataset: str | None = None) -> Oracle:
 
     The file says which it is; ``dataset`` is there to refuse the other one.
     """
-    tree = load_weights(path, flag=FLAG)
-    name = f"{FLAG} {path}"
+    tree = load_weights(path)
+    name = str(path)
     if is_ours(tree):
         return _ours(tree, name)
     state = state_dict(tree, name=name)

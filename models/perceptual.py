@@ -1,6 +1,5 @@
 """LPIPS (Zhang et al. 2018), from the package lpips: its own linear layers over a VGG-16 of torchvision."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -8,10 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vgg import VGG16_Weights, cfgs, make_layers
 
-from ace_counterfactuals.models.inception import fetched
-from ace_counterfactuals.models.loading import load_into, load_weights, state_dict
-
-FLAG = "--lpips-backbone"
+from ace_counterfactuals.models.loading import fetched, load_into, load_state
 
 
 class Perceptual(nn.Module):
@@ -25,9 +21,9 @@ class Perceptual(nn.Module):
         return self.network(images, others, normalize=True).flatten()
 
 
-def published_vgg16() -> Path:
+def published_vgg16():
     """torchvision's file in torch.hub's cache, fetched on first use."""
-    return fetched(VGG16_Weights.IMAGENET1K_V1.url, FLAG)
+    return fetched(VGG16_Weights.IMAGENET1K_V1.url)
 
 
 def load_lpips(path="") -> Perceptual:
@@ -37,13 +33,12 @@ def load_lpips(path="") -> Perceptual:
     except ImportError:
         raise ValueError("LPIPS needs lpips, which is not installed: pip install -e .[eval]") from None
     path = path or published_vgg16()
-    name = f"{FLAG} {path}"
-    state = state_dict(load_weights(path, flag=FLAG), name=name)
+    state = load_state(path)
     backbone = nn.Module()
     with torch.random.fork_rng(devices=[]):
         backbone.features = make_layers(cfgs["D"], batch_norm=False)
         state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
-        load_into(backbone, state, path=name, what="torchvision's VGG-16")
+        load_into(backbone, state, path=path, what="torchvision's VGG-16")
         # lpips asks torchvision for a network in a way that torchvision warns of, and that would fetch weights.
         builder = SimpleNamespace(vgg16=lambda pretrained: backbone)
         with patch.object(lpips.pretrained_networks, "tv", builder):

@@ -3,10 +3,9 @@
 from torch import Tensor, nn
 
 from ace_counterfactuals.models.classifiers import IMAGENET
-from ace_counterfactuals.models.loading import WeightsError, describe, load_into, load_weights, state_dict
+from ace_counterfactuals.models.loading import WeightsError, describe, load_into, load_state
 from ace_counterfactuals.models.resnets import build_resnet50
 
-FLAG = "--weights-path"
 WIDTH = 2048
 
 
@@ -33,11 +32,10 @@ def _projector() -> nn.Sequential:
 
 def load_simsiam(path) -> SimSiam:
     """The published checkpoint, frozen and in eval mode; the predictor is left out."""
-    name = f"{FLAG} {path}"
-    state = state_dict(load_weights(path, flag=FLAG), name=name)
+    state = load_state(path)
     encoder = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
     if not encoder:
-        raise WeightsError(f"{name}: is {describe(state)}, not SimSiam's")
+        raise WeightsError(f"{path}: is {describe(state)}, not SimSiam's")
     network = build_resnet50(_projector())
-    load_into(network, encoder, path=name, what="SimSiam's encoder")
+    load_into(network, encoder, path=path, what="SimSiam's encoder")
     return SimSiam(network).eval().requires_grad_(False)

@@ -2,10 +2,9 @@
 
 from torch import Tensor, nn
 
-from ace_counterfactuals.models.loading import load_into, load_weights, state_dict
+from ace_counterfactuals.models.loading import load_into, load_state
 from ace_counterfactuals.models.resnets import build_caffe_resnet50
 
-FLAG = "--weights-path"
 BGR_MEAN = (91.4953, 103.8827, 131.0912)
 
 
@@ -22,8 +21,7 @@ class VGGFace2(nn.Module):
 
 def load_vggface2(path) -> VGGFace2:
     """The published ``resnet50_ft_weight.pkl``, frozen and in eval mode; its 8,631 identities are left out."""
-    state = state_dict(load_weights(path, flag=FLAG), name=f"{FLAG} {path}")
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    state = {key: value for key, value in load_state(path).items() if not key.startswith("fc.")}
     network = build_caffe_resnet50(nn.Identity())
-    load_into(network, state, path=f"{FLAG} {path}", what="VGGFace2's ResNet-50")
+    load_into(network, state, path=path, what="VGGFace2's ResNet-50")
     return VGGFace2(network).eval().requires_grad_(False)

@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import functools
 import importlib.util
+import logging
 import warnings
 from pathlib import Path
 from unittest.mock import patch
@@ -29,6 +30,13 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def notes(caplog):
+    """What library functions tell the user: ``notes.text``, ``notes.messages``; programs print it on stderr."""
+    caplog.set_level(logging.INFO, logger="ace_counterfactuals")
+    return caplog
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,11 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
             assert not heading or heading in anchors(linked.read_text()), target
 
 
+def test_every_file_on_the_map_of_contributing_is_there():
+    named = re.findall(r"`([a-z_]+/[\w./]*)`", PAGES["CONTRIBUTING.md"].read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 @each_page
 def test_every_command_has_flags_that_its_program_knows(page):
     for program, typed in COMMAND.findall(PAGES[page].read_text()):

@@ -1,15 +1,17 @@
 """What the user may want to know, and where a process runs; nothing here imports torch."""
 
+import logging
 import os
 import re
 import socket
-import sys
 from datetime import datetime, timezone
+
+NOTICES = logging.getLogger("ace_counterfactuals")
 
 
 def notice(message: str) -> None:
-    """To stderr, so that tables can be piped."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
+    """Tell the user, at level INFO: programs print it on stderr, and a host program shows it if it wants."""
+    NOTICES.info(message)
 
 
 def now() -> str:

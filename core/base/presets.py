@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ace_counterfactuals.core.base.settings import UserError, convert, flag_items
+from ace_counterfactuals.core.base.settings import FlagError, convert, flag_items
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -18,26 +18,26 @@ def read_preset(config: type, preset: str, *, whole: bool = True) -> dict[str, A
         settings = yaml.safe_load(file.read_text())
     except FileNotFoundError:
         if file == Path(preset):
-            raise UserError(f"--preset {preset}: no such file") from None
+            raise FlagError("preset", f"{preset}: no such file") from None
         names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-        raise UserError(f"--preset {preset}: no such preset; there are {names}, or name a .yaml file") from None
+        raise FlagError("preset", f"{preset}: no such preset; there are {names}, or name a .yaml file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--preset {preset}: cannot be read: {' '.join(str(error).split())}") from None
+        raise FlagError("preset", f"{preset}: cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):
-        raise UserError(f"--preset {preset}: wanted lines of 'flag: value'")
+        raise FlagError("preset", f"{preset}: wanted lines of 'flag: value'")
     known, values = flag_items(config), {}
     for name, value in settings.items():
         if name not in known and not whole:
             continue
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
-            raise UserError(
+            raise ValueError(
                 f"{file}: {name} is no flag of this program" + (f"; did you mean {close[0]}?" if close else "")
             )
         metadata = known[name].metadata
         read = [preset_value(name, metadata, one, file) for one in (value if isinstance(value, list) else [value])]
         if len(read) > 1 and not metadata["many"]:
-            raise UserError(f"{file}: {name}: wanted one value, found {len(read)}")
+            raise ValueError(f"{file}: {name}: wanted one value, found {len(read)}")
         values[name] = tuple(read) if metadata["many"] else read[0]
     return values
 

@@ -6,37 +6,38 @@ import torch
 
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.ranks import local_rank
+from ace_counterfactuals.core.base.settings import FlagError
 
 
 def choose_device(device: str, gpu: int) -> torch.device:
-    """The device of ``--device`` and ``--gpu``; a launcher's local rank goes before ``--gpu``."""
+    """The device that a run computes on; a launcher's local rank goes before ``gpu``.  Raises FlagError."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("--device mps: not available here; choose cpu")
+        raise FlagError("device", "mps: not available here; choose cpu")
     if device != "cuda":
         return torch.device(device)
     if not torch.cuda.is_available():
-        raise ValueError("--device cuda: no CUDA device is visible; choose cpu")
+        raise FlagError("device", "cuda: no CUDA device is visible; choose cpu")
     visible, rank = torch.cuda.device_count(), local_rank()
     if rank is not None:
         if gpu not in (0, rank % visible):
-            notice(f"--gpu {gpu} is ignored: this process has local rank {rank}")
+            notice(f"gpu {gpu} is ignored: this process has local rank {rank}")
         gpu = rank % visible  # 0 where the launcher shows each process its own device alone
     if gpu >= visible:
-        raise ValueError(f"--gpu {gpu}: only {visible} CUDA devices are visible; choose 0 to {visible - 1}")
+        raise FlagError("gpu", f"{gpu}: only {visible} CUDA devices are visible; choose 0 to {visible - 1}")
     torch.cuda.set_device(gpu)
     return torch.device("cuda", gpu)
 
 
 def half_precision(device: torch.device, *, on_cuda: torch.dtype = torch.float16) -> torch.dtype:
-    """What ``--use_fp16`` means on a device."""
+    """What ``use_fp16`` means on a device."""
     if device.type == "cuda":
         return on_cuda
     if device.type == "cpu" and not computes_bfloat16():
-        notice("--use_fp16 True is float32 here: this CPU has no instructions for bfloat16, which would be slower")
+        notice("use_fp16 True is float32 here: this CPU has no instructions for bfloat16, which would be slower")
         return torch.float32
-    notice(f"--use_fp16 True is bfloat16 on {device.type}")
+    notice(f"use_fp16 True is bfloat16 on {device.type}")
     return torch.bfloat16
 
 
@@ -46,7 +47,7 @@ def computes_bfloat16() -> bool:
 
 
 def make_deterministic() -> None:
-    """Kernels that give the same bits every time (``--cudnn_deterministic``)."""
+    """Kernels that give the same bits every time (``cudnn_deterministic``)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -28,6 +28,8 @@ class FlagError(UserError):
     settings as declared, and says what was wanted and what to do.
     """
 
+    hyphens = False  # of the program's flags, which it sets itself
+
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field} {reason}")
         self.field, self.reason = field, reason
@@ -131,19 +133,19 @@ def convert(name: str, metadata: dict, text: str) -> Any:
         value = kind(text)
     except ValueError as error:
         reason = str(error) if kind is boolean else f"wanted {kind.__name__}"
-        raise UserError(f"--{name} {text}: {reason}") from None
+        raise FlagError(name, f"{text}: {reason}") from None
     value = metadata["aliases"].get(value, value)
     choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
     if choices and value not in choices:
         spelled = {choice.lower(): choice for choice in choices}
         close = difflib.get_close_matches(str(value).lower(), spelled, 1)
         hint = f"; did you mean {spelled[close[0]]}?" if close else ""
-        raise UserError(f"--{name} {text}: wanted one of {', '.join(choices)}{hint}")
+        raise FlagError(name, f"{text}: wanted one of {', '.join(choices)}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--{name} {text}: wanted a finite number")
+        raise FlagError(name, f"{text}: wanted a finite number")
     number = isinstance(value, int | float)
     if number and ((low is not None and value < low) or (high is not None and value > high)):
-        raise UserError(f"--{name} {text}: out of range, wanted {describe_range(metadata)}")
+        raise FlagError(name, f"{text}: out of range, wanted {describe_range(metadata)}")
     return value
 
 

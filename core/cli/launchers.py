@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.ranks import integers, ranks
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.base.settings import FlagError
 
 AUTO = "auto"
 Result = TypeVar("Result")
@@ -30,7 +30,7 @@ def mpi_rank() -> tuple[int, int]:
 def place(config: Any, environ: Mapping[str, str] = os.environ) -> Any:
     """``config`` with ``--chunk auto`` put in numbers, which a notice tells.
 
-    Raises UserError if ``--chunks`` is given and the launcher's tasks are other parts.
+    Raises FlagError if ``chunks`` is given and the launcher's tasks are other parts.
     """
     run = config.run
     if run.chunk != AUTO:
@@ -45,12 +45,12 @@ def place(config: Any, environ: Mapping[str, str] = os.environ) -> Any:
 
 def run_part(run: Callable[[Any], Result], config: Any, *, automatic: bool) -> Result | None:
     """``run(config)``; None, with a notice, where no picture falls to an ``automatic`` chunk, which is no failure."""
-    from ace_counterfactuals.core.data.imageset import EmptySelection
+    from ace_counterfactuals.core.data.datasets import EmptySelection
 
     try:
         return run(config)
     except EmptySelection as error:
-        if not automatic or error.field != "chunk":
+        if not automatic or error.rule != "chunk":
             raise
         notice(f"nothing to do: {error}")
         return None
@@ -62,9 +62,10 @@ def part(chunks: int, environ: Mapping[str, str]) -> tuple[int, int]:
     rank, count = found[:2] if found else (0, 1) if array else mpi_rank()
     if array is None:
         if chunks not in (1, count):
-            raise UserError(
-                f"--chunks {chunks} --chunk auto: {count} {'process was' if count == 1 else 'processes were'} started "
-                f"here; start {chunks}, or give --chunk a number"
+            raise FlagError(
+                "chunks",
+                f"{chunks} with --chunk auto: {count} {'process was' if count == 1 else 'processes were'} started "
+                f"here; start {chunks}, or give --chunk a number",
             )
         return rank, count
     if chunks == 1:
@@ -73,9 +74,10 @@ def part(chunks: int, environ: Mapping[str, str]) -> tuple[int, int]:
     # With --chunks the task's id is its number, so that a task that is repeated alone is the part it was before.
     chunk = array[0] * count + rank
     if chunk >= chunks or chunks % count:
-        raise UserError(
-            f"--chunks {chunks} --chunk auto: SLURM array task {array[0]} of {count} ranks is none of them; "
-            f"number the tasks from 0, --array=0-{max(chunks // count - 1, 0)}, or leave out --chunks"
+        raise FlagError(
+            "chunks",
+            f"{chunks} with --chunk auto: SLURM array task {array[0]} of {count} ranks is none of them; "
+            f"number the tasks from 0, --array=0-{max(chunks // count - 1, 0)}, or leave out --chunks",
         )
     return chunk, chunks
 
@@ -83,8 +85,9 @@ def part(chunks: int, environ: Mapping[str, str]) -> tuple[int, int]:
 def array_position(task: int, count: int, low: int, high: int, step: int) -> tuple[int, int]:
     """A task's place among the tasks of its array, and their number."""
     if low + (count - 1) * step != high or (count == 1 and task):
-        raise UserError(
-            f"--chunk auto: SLURM array task {task} is one of {count} from {low} to {high}, which does not tell the "
-            "number of chunks; give --chunks as well, and task ids count from 0"
+        raise FlagError(
+            "chunk",
+            f"auto: SLURM array task {task} is one of {count} from {low} to {high}, which does not tell the "
+            "number of chunks; give --chunks as well, and task ids count from 0",
         )
     return (task - low) // step, count

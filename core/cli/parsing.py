@@ -2,26 +2,28 @@
 
 import argparse
 import difflib
+import functools
+import logging
 import sys
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from importlib import import_module
 from typing import NoReturn
 
+from ace_counterfactuals.core.base.notices import NOTICES
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import (
     Config,
     FlagError,
-    UserError,
     convert,
     describe_range,
+    flag_items,
     from_dict,
     hyphenated,
     shown_default,
 )
 from ace_counterfactuals.core.runs import signals
-
-signals.end_in_one_line()  # what a script imports after this takes seconds
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +37,7 @@ class Parser(argparse.ArgumentParser):
             close = [option for option in known if option.startswith(typed)]
             close = close or difflib.get_close_matches(typed, known, 1)
             message = f"{unknown}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help")
-        raise UserError(message)
+        raise ValueError(message)
 
 
 def make_parser(config: type, description: str, *, hyphens: bool = False) -> Parser:
@@ -65,7 +67,7 @@ def parse(
     """Defaults, overridden by ``--preset``, overridden by what is typed.
 
     hyphens: flags are spelled as in --batch-size, --batch_size is understood, and there are no presets.
-    Raises UserError naming the flag for an unknown, unreadable or out-of-range value.
+    Raises FlagError for an unreadable or out-of-range value, ValueError for an unknown flag.
     """
     argv = sys.argv[1:] if argv is None else argv
     if hyphens:
@@ -75,13 +77,10 @@ def parse(
     typed = {name: text for name, text in given.items() if text is not None}
     preset = typed.pop("preset", None)
     values = read_preset(config, preset) if preset else {}
-    for group in fields(config):
-        for item in fields(group.type):
-            if item.name in typed:
-                name, text = hyphenated(item.name) if hyphens else item.name, typed[item.name]
-                many = item.metadata["many"]
-                read = [convert(name, item.metadata, word) for word in (text if many else [text])]
-                values[item.name] = tuple(read) if many else read[0]
+    for name, text in typed.items():
+        metadata = flag_items(config)[name].metadata
+        read = [convert(name, metadata, word) for word in (text if metadata["many"] else [text])]
+        values[name] = tuple(read) if metadata["many"] else read[0]
     return from_dict(config, values)
 
 
@@ -98,21 +97,75 @@ def flags_table(config: type) -> str:
     return "\n".join(lines)
 
 
-def run_script(main) -> NoReturn:
-    """Call ``main(argv)``; a user's mistake is one line on stderr and exit code 2, a signal is 130 or 143."""
+def program(config: type, description: str, *, hyphens: bool = False) -> Callable:
+    """Make ``main(settings) -> exit code`` a program ``main(argv=None) -> exit code``, which shows notices.
+
+    config, hyphens: see ``parse``.
+    """
+
+    def decorate(main: Callable) -> Callable:
+        @functools.wraps(main)
+        def run(argv: Sequence[str] | None = None) -> int:
+            try:
+                with showing_notices():
+                    return main(parse(config, description, argv, hyphens=hyphens))
+            except FlagError as error:
+                error.hyphens = hyphens
+                raise
+
+        return run
+
+    return decorate
+
+
+class ToStderr(logging.Handler):
+    """Shows notices on what is stderr at the moment, so that tables can be piped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"note: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def showing_notices() -> Iterator[None]:
+    """Within, notices are shown, once however many programs are around."""
+    if any(isinstance(handler, ToStderr) for handler in NOTICES.handlers):
+        yield
+        return
+    handler, level = ToStderr(), NOTICES.level
+    NOTICES.addHandler(handler)
+    NOTICES.setLevel(logging.INFO)
     try:
-        with signals.handled(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # pictures that are read in spite of a flaw
-            code = main()
+        yield
+    finally:
+        NOTICES.removeHandler(handler)
+        NOTICES.setLevel(level)
+
+
+def run_script(main: Callable[..., int] | str, *words: str) -> NoReturn:
+    """Call a program, and exit with its code.
+
+    main: a program, or the name of a module of this package that has it, which is imported once signals are answered.
+    words: what is typed before the command line's own.
+    A user's mistake is one line on stderr and exit code 2, a signal is 130 or 143.
+    """
+    try:
+        with signals.handled(), showing_notices():
+            if isinstance(main, str):
+                main = import_module(f"{__package__}.{main}").main
+            code = main([*words, *sys.argv[1:]]) if words else main()
         sys.exit(code)
     except KeyboardInterrupt as error:
         print(signals.INTERRUPTED, file=sys.stderr)
         sys.exit(error.code if isinstance(error, signals.Stopped) else 130)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{where}{error.strerror or error}")
+    except FlagError as error:
+        fail(f"--{hyphenated(error.field) if error.hyphens else error.field} {error.reason}")
     except (ValueError, FloatingPointError) as error:
-        said = f"--{error.field} {error.reason}" if isinstance(error, FlagError) else str(error)
-        print(f"error: {' '.join(said.split())}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ace_counterfactuals.core.base.settings import flag, label, names_a_file
-from ace_counterfactuals.core.data.datasets import DATASETS
+
+DATASETS = ("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA", "ImageNet", "Folder", "CSV")
 
 
 @dataclass(frozen=True, kw_only=True)

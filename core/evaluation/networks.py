@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.data.datasets import spec_of
+from ace_counterfactuals.core.base.settings import UserError, blaming
+from ace_counterfactuals.core.data.datasets import BINARY
 from ace_counterfactuals.core.evaluation.cache import Store
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.evaluation.metrics import cout, distances
@@ -17,8 +17,9 @@ from ace_counterfactuals.core.evaluation.metrics.unseen import Attacked, aligned
 from ace_counterfactuals.core.evaluation.passes import Task
 from ace_counterfactuals.models import classifiers, inception, oracles, perceptual, simsiam, vggface2
 from ace_counterfactuals.models.features import architecture, load_features
-from ace_counterfactuals.models.loading import WeightsError, digest
+from ace_counterfactuals.models.loading import digest
 
+FACES = ("CelebA", "CelebAMV", "CelebAHQ")
 HUB = "hub"
 
 
@@ -73,7 +74,11 @@ class Networks:
         inception.pytorch_fid_inception()
         path = inception.published_inception() if path == HUB else path
         sha256 = self.named("inception_weights", path)
-        return self.task("inception", self.on_device(lambda: inception.load_inception(path)), sha256=sha256)
+        return self.task(
+            "inception",
+            self.on_device(blamed("inception_weights", lambda: inception.load_inception(path))),
+            sha256=sha256,
+        )
 
     def simsiam(self) -> Task | None:
         return self.plain("simsiam_weights", simsiam)
@@ -82,12 +87,12 @@ class Networks:
         return self.plain("vggface2_weights", vggface2, view="face")
 
     def plain(self, flag: str, module, view: str = "whole") -> Task | None:
-        """A network that takes nothing but its file; its module calls the flag --weights-path."""
+        """A network that takes nothing but its file."""
         path = getattr(self.config.networks, flag)
         if not path:
             return None
         role = flag.removesuffix("_weights")
-        loader = renaming(getattr(module, f"load_{role}"), {module.FLAG: f"--{flag.replace('_', '-')}"})
+        loader = blamed(flag, getattr(module, f"load_{role}"))
         return self.task(role, self.on_device(lambda: loader(path)), view=view, sha256=self.named(flag, path))
 
     def oracle(self, dataset: str) -> Task | None:
@@ -99,11 +104,11 @@ class Networks:
 
     def features(self, dataset: str) -> dict[str, Task]:
         """By what to call them: small-32 features of classifier.pt."""
-        names = {classifiers.FLAG: "--features", "--classifier_arch": "--features-arch"}
         what, found = {"dataset": dataset, "arch": self.config.networks.features_arch}, {}
+        wanted = {"heads": classifiers.wanted_of(dataset)["heads"], "arch": what["arch"]}
         for file in self.config.networks.features:
-            loader = renaming(partial(load_features, file, **what), names)
-            name = f"{renaming(architecture, names)(file, **what)} features of {Path(file).name}"
+            loader = blamed("features", partial(load_features, file, **wanted))
+            name = f"{blamed('features', architecture)(file, **wanted)} features of {Path(file).name}"
             task = self.task("features", self.on_device(loader), sha256=self.named(name, file), **what)
             if name in found or task in found.values():
                 raise UserError(f"--features {file}: is the same network as another of them, or has its name")
@@ -113,7 +118,7 @@ class Networks:
     def unseen(self, attacked: Attacked) -> dict[str, Task]:
         """By file name; the answers are in the attacked classifier's numbers of classes."""
         arch, classes, found = self.config.networks.unseen_arch, attacked.classes, {}
-        query = attacked.query if spec_of(attacked.dataset).binary else None
+        query = attacked.query if attacked.dataset in BINARY else None
         for file in self.config.networks.unseen:
             sha256 = self.named(f"unseen {Path(file).name}", file)
             if sha256 == attacked.sha256:
@@ -139,7 +144,13 @@ class Networks:
         def ask(network, a: Tensor, b: Tensor) -> Tensor:
             return network(a, b).cpu().double()[:, None]  # in this order: MPS has no float64
 
-        return self.task("lpips", self.on_device(lambda: perceptual.load_lpips(path)), ask, dtype="<f8", sha256=sha256)
+        return self.task(
+            "lpips",
+            self.on_device(blamed("lpips_backbone", lambda: perceptual.load_lpips(path))),
+            ask,
+            dtype="<f8",
+            sha256=sha256,
+        )
 
     def cout(self, explained: "Explained | None") -> Task | None:
         """Area and total width of a pair."""
@@ -147,7 +158,7 @@ class Networks:
             return None
         query, target = explained.query, explained.target
         what = {"dataset": explained.dataset, "query": query, "arch": explained.arch or ""}
-        what |= {} if spec_of(explained.dataset).binary else {"target": target}
+        what |= {} if explained.dataset in BINARY else {"target": target}
 
         def ask(network, image: Tensor, counterfactual: Tensor) -> Tensor:
             areas = cout.pair_areas(network, image, counterfactual, query, target)
@@ -158,24 +169,20 @@ class Networks:
         return self.task("cout", load_it, ask, dtype="<f8", sha256=sha256, **what)
 
 
-def renaming(load: Callable, names: dict[str, str]) -> Callable:
-    """The loader, with its errors in evaluate.py's names of the flags."""
+def blamed(field: str, load: Callable) -> Callable:
+    """The loader, whose errors are about this setting."""
 
-    def renamed(*values, **named):
-        try:
+    def loading(*values, **named):
+        with blaming(field):
             return load(*values, **named)
-        except WeightsError as error:
-            message = str(error)
-            for old, new in names.items():
-                message = message.replace(old, new)
-            raise WeightsError(message) from None
 
-    return renamed
+    return loading
 
 
 def load_oracle(path: str, dataset: str) -> nn.Module:
-    oracle = oracles.load_oracle(path, dataset=dataset if spec_of(dataset).faces else None)
-    if oracle.class_names is None and not spec_of(dataset).faces:
+    with blaming("oracle_path"):
+        oracle = oracles.load_oracle(path, dataset=dataset if dataset in FACES else None)
+    if oracle.class_names is None and dataset not in FACES:
         raise UserError(
             f"--oracle-path {path}: knows faces, but the data set is {dataset or 'not given'}; see --dataset"
         )
@@ -194,10 +201,10 @@ class Explained:
 
 
 def load_explained(explained: Explained) -> nn.Module:
-    names = {classifiers.FLAG: "--classifier-path", "--label_query": "--query-label"}
-    loader = renaming(classifiers.load_classifier, names | {"--classifier_arch": "--classifier-arch"})
-    query = explained.query if spec_of(explained.dataset).binary else None
-    classifier = loader(explained.path, dataset=explained.dataset, query=query, arch=explained.arch)
+    with blaming("classifier_path"):
+        query = explained.query if explained.dataset in BINARY else None
+        wanted = classifiers.wanted_of(explained.dataset, explained.arch)
+        classifier = classifiers.load_classifier(explained.path, query=query, **wanted)
     for name in () if classifier.binary else ("query", "target"):
         if not 0 <= (label := getattr(explained, name)) < classifier.num_outputs:
             said = f"--{name}-label {label}: wanted a class of {explained.path}"

@@ -6,7 +6,6 @@ Within ``handled`` a signal ends the program, SIGINT with exit code 130 and the 
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,15 +82,3 @@ def stop_if_asked() -> None:
     """Between two batches.  Raises Stopped if a signal came."""
     if request.asked:
         raise Stopped(request.asked)
-
-
-def end_in_one_line() -> None:
-    """From here on a Ctrl-C that nobody catches, as during an import, prints one line in place of a traceback."""
-
-    def excepthook(kind, error, trace) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            print(INTERRUPTED, file=sys.stderr)
-        else:
-            sys.__excepthook__(kind, error, trace)
-
-    sys.excepthook = excepthook

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from ace_counterfactuals.core.base.settings import flag_items
+from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.runs.config import MainConfig
-from main import main
-from tests.support.paths import ROOT
+from tests.support.paths import MAIN, ROOT
 from tests.support.toys import UNET, Workshop, exit_code, tree
 
-MAIN = ROOT / "main.py"
+HOUSE = "ace_counterfactuals.core"
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def test_mpi_lpips_and_fid_are_not_needed():
     script = (
         "import sys\n"
         "for name in ('mpi4py', 'lpips', 'pytorch_fid', 'h5py', 'pandas', 'blobfile'): sys.modules[name] = None\n"
-        "import main, core.runs, core.preflight"
+        f"import {HOUSE}.cli.explain, {HOUSE}.runs.run, {HOUSE}.preflight"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=MAIN.parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -63,13 +63,13 @@ def test_flags_may_come_from_a_preset(workshop):
 def test_half_precision_on_a_cpu_that_has_it_is_bfloat16_with_a_notice(workshop, capsys, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert workshop.run(use_fp16=True, num_samples=1, use_checkpoint=True) == 0
-    assert "note: --use_fp16 True is bfloat16 on cpu" in capsys.readouterr().err
+    assert "note: use_fp16 True is bfloat16 on cpu" in capsys.readouterr().err
 
 
 def test_half_precision_on_another_cpu_is_full_precision_with_a_notice(workshop, capsys, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     workshop.run(use_fp16=True, num_samples=1, exp_name="half")
-    assert "note: --use_fp16 True is float32 here" in capsys.readouterr().err
+    assert "note: use_fp16 True is float32 here" in capsys.readouterr().err
     workshop.run(num_samples=1, exp_name="full")
     half, full = (tree(workshop.results(name) / "explanation") for name in ("half", "full"))
     assert half == full

@@ -4,10 +4,10 @@ import pytest
 import torch
 import yaml
 
-import main
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict, to_dict
-from ace_counterfactuals.core.data.imageset import open_dataset
+from ace_counterfactuals.core.cli import explain
+from ace_counterfactuals.core.data.datasets import open_dataset
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.models.classifiers import load_classifier
@@ -21,7 +21,7 @@ DEMO = ROOT / "demo"
 
 def test_the_classifier_is_right_on_nine_of_ten_photographs():
     images = open_dataset("Folder", DEMO / "pictures", image_size=32)
-    classifier = load_classifier(DEMO / "classifier.pt", dataset="Folder")
+    classifier = load_classifier(DEMO / "classifier.pt")
     assert classifier.class_names == images.class_names
     predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
     labels = torch.tensor([entry.label for entry in images.records])
@@ -34,7 +34,7 @@ def test_the_classifier_is_right_on_nine_of_ten_photographs():
 def test_the_judging_classifiers_are_small_right_and_of_their_cards_architecture(file, arch):
     images = open_dataset("Folder", DEMO / "pictures", image_size=32)
     assert (DEMO / file).stat().st_size < 1e6 and load_weights(DEMO / file)["arch"] == arch
-    classifier = load_classifier(DEMO / file, dataset="Folder")
+    classifier = load_classifier(DEMO / file)
     assert classifier.class_names == images.class_names
     predictions = classifier(torch.stack([sample.image for sample in images])).argmax(1)
     labels = torch.tensor([entry.label for entry in images.records])
@@ -59,7 +59,7 @@ def test_the_diffusion_model_is_small_and_fits_the_preset():
 @pytest.mark.slow
 def test_pullovers_become_coats(tmp_path):
     flags = ["--preset", "fashion", "--label_query", "pullover", "--label_target", "coat", "--num_samples", "4"]
-    assert main.main([*flags, "--device", "cpu", "--output_path", str(tmp_path), "--exp_name", "coat"]) == 0
+    assert explain.main([*flags, "--device", "cpu", "--output_path", str(tmp_path), "--exp_name", "coat"]) == 0
     summary = yaml.safe_load((tmp_path / "Results/coat/summary.yaml").read_text())
     for kind in ("pre-explanation", "explanation"):
         assert summary[kind]["cf"] >= 0.75

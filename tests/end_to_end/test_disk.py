@@ -8,7 +8,7 @@ import pytest
 
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.verify import verify
-from main import __file__ as MAIN
+from tests.support.paths import MAIN
 from tests.support.toys import Workshop, tree
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ace_counterfactuals.core.data.imageset import open_dataset
+from ace_counterfactuals.core.data.datasets import open_dataset
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.setup import Networks
 from ace_counterfactuals.models.classifiers import load_classifier
@@ -28,7 +28,7 @@ def workshop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     images = open_dataset("Folder", write_pictures(folder / "pictures", 12), image_size=SIDE)
     files = {name: write_classifier(folder / f"{name}.pt", seed=i) for i, name in enumerate("abc")}
-    attacked = load_classifier(files["a"], dataset="Folder")
+    attacked = load_classifier(files["a"])
     networks = Networks(attacked, toy_unet(), toy_diffusion(), torch.device("cpu"))
     seen = attacked(torch.stack([sample.image for sample in images])).argmax(1).tolist()
     right = next(e.label for e, label in zip(images.records, seen, strict=True) if e.label == label)

@@ -11,8 +11,8 @@ import pytest
 
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.verify import verify
-from main import __file__ as MAIN
 from tests.support.killing import PHASES, run_child
+from tests.support.paths import MAIN
 from tests.support.toys import Workshop, tree
 
 PICTURES, ROUND = 6, 12  # of a folder; runs on it, at most

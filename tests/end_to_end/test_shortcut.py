@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ace_counterfactuals.core.data.imageset import open_dataset
+from ace_counterfactuals.core.data.datasets import open_dataset
 from ace_counterfactuals.models.classifiers import load_classifier
 from benchmarks import mark, shortcut
 from benchmarks.shortcut import Cell, compare, draw, figures, table
@@ -103,7 +103,7 @@ def test_the_classifiers_of_the_shortcut_differ_in_whether_the_mark_moves_them()
     images = open_dataset("Folder", ROOT / "demo/pictures", image_size=32)
     moves = {}
     for name in shortcut.CLASSIFIERS:
-        classifier = load_classifier(shortcut.NETWORKS / f"{name}.pt", dataset="Folder")
+        classifier = load_classifier(shortcut.NETWORKS / f"{name}.pt")
         asked = shortcut.choose(images, [classifier], marked=False, count=32)
         with torch.no_grad():
             moves[name] = (classifier(mark.plant(asked.image)) - classifier(asked.image))[:, asked.target].mean()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-import main
 import train_classifier
 import train_diffusion
-from ace_counterfactuals.core.data.imageset import open_dataset
+from ace_counterfactuals.core.cli import explain
+from ace_counterfactuals.core.data.datasets import open_dataset
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights
 from scripts import fashion_mnist
@@ -87,7 +87,7 @@ def test_a_class_conditional_model_is_trained_on_the_labels(pictures, tmp_path):
 
 
 def test_the_classifier_learns_the_classes_by_name(pictures, trained):
-    classifier = load_classifier(trained / "classifier.pt", dataset="Folder")
+    classifier = load_classifier(trained / "classifier.pt")
     images = open_dataset("Folder", pictures, image_size=32)
     predicted = classifier(torch.stack([sample.image for sample in images])).argmax(1)
     assert [classifier.class_names[i] for i in predicted] == ["bright"] * 12 + ["dark"] * 12
@@ -98,7 +98,7 @@ def test_what_was_trained_explains_with_the_same_flags(pictures, trained, tmp_pa
     flags += ["--label_target", "bright", "--num_samples", "2", "--attack_iterations", "1"]
     weights = ["--model_path", str(trained / "ema_0.9999_000004.pt")]
     weights += ["--classifier_path", str(trained / "classifier.pt")]
-    assert main.main([*flags, *weights, "--output_path", str(tmp_path), "--exp_name", "x"]) == 0
+    assert explain.main([*flags, *weights, "--output_path", str(tmp_path), "--exp_name", "x"]) == 0
     assert (tmp_path / "Results/x/sheet.png").exists()
 
 

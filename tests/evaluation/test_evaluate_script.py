@@ -77,7 +77,7 @@ def test_evaluate_gives_the_recorded_figures_in_one_pass_and_again_from_the_cach
 def test_evaluate_refuses_an_oracle_of_another_data_set_also_when_features_are_cached(faces, golden_weights, capsys):
     words = [str(w) for w in face_words(golden_weights)]
     words[3] = "CelebAHQ"
-    with pytest.raises(ValueError, match="--oracle-path .*CelebA's oracle, but the data set is CelebAHQ"):
+    with pytest.raises(ValueError, match="^oracle_path .*CelebA's oracle, but the data set is CelebAHQ"):
         evaluate("--output_path", faces, *words[:6], *words[10:12])
 
 
@@ -161,7 +161,7 @@ def test_evaluate_finds_the_distances_of_features_that_a_hook_finds(output, netw
 
 def test_the_features_of_a_network_are_what_its_last_layer_sees(network):
     images = torch.rand(2, 3, SIDE, SIDE)
-    classifier, seen = load_classifier(network, dataset="Folder"), load_features(network)(images)
+    classifier, seen = load_classifier(network), load_features(network)(images)
     assert seen.shape == (2, 16)
     torch.testing.assert_close(classifier.network.head(seen), classifier(images))
 

@@ -28,44 +28,44 @@ def test_rows_come_back_in_the_order_that_is_asked(filled):
         assert store.rows(KEYS[::-1]).tolist() == ROWS[::-1].tolist() and store.width == 3
 
 
-def test_what_json_writes_otherwise_is_found_again(tmp_path, capsys):
+def test_what_json_writes_otherwise_is_found_again(tmp_path, notes):
     for known in (False, True):
         store = Store(tmp_path, "toy", {"classes": ("boot", "coat"), "query": None})
         assert (KEYS[0] in store) == known
         store.add(KEYS[:1], ROWS[:1])
-    assert capsys.readouterr().err == ""
+    assert notes.text == ""
 
 
 def test_another_network_has_another_file(filled):
     assert KEYS[0] in filled and KEYS[0] not in again(filled, sha256="b")
 
 
-def test_a_file_that_is_cut_off_keeps_its_whole_rows(filled, capsys):
+def test_a_file_that_is_cut_off_keeps_its_whole_rows(filled, notes):
     data = filled.path.read_bytes()
     filled.path.write_bytes(data[:-5])
     store = again(filled)
     assert [key in store for key in KEYS] == [True] * 4 + [False]
-    assert "cut off; its 4 whole rows are kept" in capsys.readouterr().err
+    assert "cut off; its 4 whole rows are kept" in notes.text
     store.add(KEYS[4:], ROWS[4:])
     assert filled.path.read_bytes() == data
 
 
 @pytest.mark.parametrize("place", [3, 200])
-def test_a_damaged_file_is_written_anew(place, filled, capsys):
+def test_a_damaged_file_is_written_anew(place, filled, notes):
     """Once in its head, once in a row."""
     data = bytearray(filled.path.read_bytes())
     data[place] ^= 255
     filled.path.write_bytes(data)
     store = again(filled)
-    assert not store.places and "of another version or damaged" in capsys.readouterr().err
+    assert not store.places and "of another version or damaged" in notes.text
     store.add(KEYS[:1], ROWS[:1])
     assert again(filled).rows(KEYS[:1]).tolist() == ROWS[:1].tolist()
 
 
-def test_a_file_of_another_version_is_written_anew(filled, capsys, monkeypatch):
+def test_a_file_of_another_version_is_written_anew(filled, notes, monkeypatch):
     monkeypatch.setattr("ace_counterfactuals.core.evaluation.cache.VERSION", 99)
     store = again(filled)
-    assert store.path == filled.path and KEYS[0] not in store and "another version" in capsys.readouterr().err
+    assert store.path == filled.path and KEYS[0] not in store and "another version" in notes.text
     store.add(KEYS[:1], ROWS[:1])
     assert KEYS[0] in again(filled)
 

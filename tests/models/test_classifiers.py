@@ -10,7 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
-from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier
+from ace_counterfactuals.models import classifiers
+from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier, wanted_of
 from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
 from tests.support.paths import GOLDEN
 
@@ -20,7 +21,7 @@ HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 @pytest.fixture(scope="module")
 def dive(golden_weights):
-    return load_classifier(golden_weights("dive.pth"), dataset="CelebA", query=31)
+    return load_classifier(golden_weights("dive.pth"), query=31, **wanted_of("CelebA"))
 
 
 def save_toy(path, names=("cat", "dog", "eel"), **header):
@@ -37,7 +38,7 @@ def save_toy(path, names=("cat", "dog", "eel"), **header):
     [("celeba_none", "dive.pth", "CelebA"), ("celebahq_joint_det", "steex_hq.tar", "CelebAHQ")],
 )
 def test_logits_equal_the_recorded_ones(golden_weights, case, file, dataset):
-    classifier = load_classifier(golden_weights(file), dataset=dataset, query=31)
+    classifier = load_classifier(golden_weights(file), query=31, **wanted_of(dataset))
     images = torch.from_numpy(np.load(CASES / case / "x.npy")).float() / 255
     recorded = [logits["clean"] for logits in json.loads((CASES / case / "info.json").read_text())["logits"]]
     assert classifier(images).tolist() == pytest.approx(recorded, abs=2e-4)  # other kernels: up to 3e-5
@@ -46,7 +47,7 @@ def test_logits_equal_the_recorded_ones(golden_weights, case, file, dataset):
 def test_a_published_file_saved_as_safetensors_is_the_same_classifier(golden_weights, dive, tmp_path):
     flat = state_dict(load_weights(golden_weights("dive.pth")))
     (tmp_path / "dive.safetensors").write_bytes(safetensors.torch.save(flat))
-    again = load_classifier(tmp_path / "dive.safetensors", dataset="CelebAMV", query=31)
+    again = load_classifier(tmp_path / "dive.safetensors", query=31, **wanted_of("CelebAMV"))
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(again(image), dive(image))
 
@@ -55,7 +56,7 @@ def test_a_published_file_saved_as_safetensors_is_the_same_classifier(golden_wei
     "dataset, file, query, logit", [("CelebAHQ", "steex_hq.tar", 39, 2), ("BDDOIA", "steex_bdd.tar", 3, 3)]
 )
 def test_the_query_chooses_the_logit(golden_weights, dataset, file, query, logit):
-    classifier = load_classifier(golden_weights(file), dataset=dataset, query=query)
+    classifier = load_classifier(golden_weights(file), query=query, **wanted_of(dataset))
     image = torch.rand(2, 3, 64, 64)
     assert classifier.binary and classifier.num_outputs == 1
     assert torch.equal(classifier(image), classifier.network(2 * (image - 0.5))[:, logit])
@@ -66,7 +67,7 @@ def test_a_loaded_classifier_is_frozen_and_in_eval_mode(dive):
 
 
 def test_the_gradient_reaches_the_image_and_agrees_with_differences_in_float64(golden_weights):
-    classifier = load_classifier(golden_weights("dive.pth"), dataset="CelebA", query=20).double()
+    classifier = load_classifier(golden_weights("dive.pth"), query=20, **wanted_of("CelebA")).double()
     image = torch.rand(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(classifier(image).sum(), image)
     direction, step = torch.randn_like(image), 1e-7
@@ -77,7 +78,7 @@ def test_the_gradient_reaches_the_image_and_agrees_with_differences_in_float64(g
 
 def test_normalisation_follows_the_device_and_type_but_is_no_weight(tmp_path):
     save_toy(tmp_path / "toy.pt")
-    classifier = load_classifier(tmp_path / "toy.pt", dataset="Folder")
+    classifier = load_classifier(tmp_path / "toy.pt")
     assert not {"mean", "std"} & set(classifier.state_dict())
     assert classifier.double().mean.dtype == torch.float64
     assert classifier.to("meta").std.device.type == "meta"
@@ -86,7 +87,7 @@ def test_normalisation_follows_the_device_and_type_but_is_no_weight(tmp_path):
 def test_loading_draws_no_random_numbers_of_the_program(tmp_path):
     save_toy(tmp_path / "toy.pt")
     before = torch.get_rng_state()
-    load_classifier(tmp_path / "toy.pt", dataset="Folder")
+    load_classifier(tmp_path / "toy.pt")
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -97,7 +98,7 @@ def test_loading_draws_no_random_numbers_of_the_program(tmp_path):
 def test_any_torchvision_classifier_is_loaded_by_name_with_as_many_classes_as_the_file_has(tmp_path, arch):
     network = torchvision.models.get_model(arch, num_classes=7).eval()
     torch.save(network.state_dict(), tmp_path / "w.pt")
-    classifier = load_classifier(tmp_path / "w.pt", dataset="Folder", arch=arch)
+    classifier = load_classifier(tmp_path / "w.pt", arch=arch)
     image = torch.rand(1, 3, 64, 64)
     wanted = torchvision.transforms.functional.normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert classifier.num_outputs == 7 and not classifier.binary
@@ -109,12 +110,12 @@ def test_torchvisions_densenet_files_with_names_of_before_2018_are_read(tmp_path
     state = {re.sub(r"(denselayer\d+\.[a-z]+)([12])\.", r"\1.\2.", k): v for k, v in network.state_dict().items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in state
     torch.save(state, tmp_path / "w.pt")
-    loaded = load_classifier(tmp_path / "w.pt", dataset="Folder", arch="densenet121").network.state_dict()
+    loaded = load_classifier(tmp_path / "w.pt", arch="densenet121").network.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
 
 
 def test_imagenet_is_explained_with_torchvisions_resnet50(golden_weights):
-    classifier = load_classifier(golden_weights("resnet50.pth"), dataset="ImageNet")
+    classifier = load_classifier(golden_weights("resnet50.pth"), **wanted_of("ImageNet"))
     assert classifier.num_outputs == 1000 and not classifier.binary
 
 
@@ -125,8 +126,8 @@ def test_without_file_and_network_imagenet_names_the_flag(monkeypatch, tmp_path)
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(WeightsError, match=r"--classifier_path: not given, and \S+ cannot be fetched \(no network\)"):
-        load_classifier("", dataset="ImageNet")
+    with pytest.raises(WeightsError, match=r"not given, and \S+ cannot be fetched \(no network\)"):
+        load_classifier("", **wanted_of("ImageNet"))
 
 
 # Ours
@@ -135,7 +136,7 @@ def test_without_file_and_network_imagenet_names_the_flag(monkeypatch, tmp_path)
 @pytest.mark.parametrize("name", ["toy.pt", "toy.safetensors"])
 def test_our_file_gives_back_the_network_its_names_and_its_size(tmp_path, name):
     network = save_toy(tmp_path / name)
-    classifier = load_classifier(tmp_path / name, dataset="Folder")
+    classifier = load_classifier(tmp_path / name)
     image = torch.rand(2, 3, 32, 32)
     assert torch.equal(classifier(image), network((image - 0.5) / 0.5))
     assert (classifier.class_names, classifier.image_size) == (("cat", "dog", "eel"), 32)
@@ -143,7 +144,7 @@ def test_our_file_gives_back_the_network_its_names_and_its_size(tmp_path, name):
 
 def test_two_exclusive_classes_answer_a_yes_or_no_data_set(tmp_path):
     network = save_toy(tmp_path / "toy.pt", ("sad", "glad"))
-    classifier = load_classifier(tmp_path / "toy.pt", dataset="CelebA", query=31)
+    classifier = load_classifier(tmp_path / "toy.pt", query=31, binary=True)
     image = torch.rand(2, 3, 32, 32)
     logits = network((image - 0.5) / 0.5)
     assert classifier.binary and torch.equal(classifier(image), logits[:, 1] - logits[:, 0])
@@ -152,7 +153,7 @@ def test_two_exclusive_classes_answer_a_yes_or_no_data_set(tmp_path):
 @pytest.mark.parametrize("dataset", ["CelebA", "CSV"])
 def test_of_independent_attributes_the_query_is_asked(tmp_path, dataset):
     network = save_toy(tmp_path / "toy.pt", attributes=True)
-    classifier = load_classifier(tmp_path / "toy.pt", dataset=dataset, query=1)
+    classifier = load_classifier(tmp_path / "toy.pt", query=1, **wanted_of(dataset))
     image = torch.rand(2, 3, 32, 32)
     assert torch.equal(classifier(image), network((image - 0.5) / 0.5)[:, 1])
     assert classifier.class_names == ("not dog", "dog")
@@ -164,7 +165,7 @@ def test_the_networks_half_precision_weights_are_used_in_float32(tmp_path):
     tree["state_dict"] = {k: v.half() if v.is_floating_point() else v for k, v in tree["state_dict"].items()}
     save_weights(tmp_path / "half.pt", tree)
     image = torch.rand(1, 3, 32, 32)
-    half = load_classifier(tmp_path / "half.pt", dataset="Folder")(image)
+    half = load_classifier(tmp_path / "half.pt")(image)
     assert half.dtype == torch.float32
     assert torch.allclose(half, network((image - 0.5) / 0.5), atol=1e-2)
 
@@ -188,7 +189,7 @@ def test_the_other_small_networks_come_back_from_their_files(tmp_path, arch):
     network = build_classifier(arch, 3).eval()
     save_classifier(tmp_path / "toy.pt", network, arch=arch, class_names=["a", "b", "c"], **HALF, image_size=32)
     image = torch.rand(2, 3, 32, 32)
-    assert torch.equal(load_classifier(tmp_path / "toy.pt", dataset="Folder")(image), network((image - 0.5) / 0.5))
+    assert torch.equal(load_classifier(tmp_path / "toy.pt")(image), network((image - 0.5) / 0.5))
 
 
 @pytest.mark.parametrize("arch", ["plain-3", "mixer-513", "mixer-", "plain-x"])
@@ -206,33 +207,27 @@ def test_small_32_has_a_few_hundred_thousand_parameters():
 WRONG = [
     ("unet_celeba.pt", "CelebA", 31, None, "is a diffusion U-Net, not the DenseNet-121"),
     ("oracle_celeba.pth", "CelebA", 31, None, "is an attribute oracle"),
-    ("dive.pth", "CelebAHQ", 31, None, "has 40 outputs, but --dataset CelebAHQ wants 3"),
-    ("steex_hq.tar", "BDDOIA", 1, None, "has 3 outputs, but --dataset BDDOIA wants 4"),
-    ("dive.pth", "CelebA", 40, None, "--label_query 40: --dataset CelebA knows 0 to 39"),
-    ("steex_hq.tar", "CelebAHQ", 30, None, "knows 20, 31, 39"),
+    ("dive.pth", "CelebAHQ", 31, None, "has 40 outputs"),
+    ("steex_hq.tar", "BDDOIA", 1, None, "has 3 outputs"),
+    ("dive.pth", "CelebA", 40, None, "query 40, but 0 to 39"),
+    ("steex_hq.tar", "CelebAHQ", 30, None, "query 30, but 20, 31, 39"),
     ("dive.pth", "ImageNet", None, None, "DenseNet classifier with 40 outputs, not torchvision's resnet50"),
-    ("dive.pth", "Folder", None, None, "wants a file of train_classifier.py, or name the architecture"),
-    (
-        "dive.pth",
-        "Folder",
-        None,
-        "rosnet18",
-        "--classifier_arch: architecture 'rosnet18' is not known; near it: res",
-    ),
+    ("dive.pth", "Folder", None, None, "the name of the architecture"),
+    ("dive.pth", "Folder", None, "rosnet18", "'rosnet18' is not known; near it: res"),
 ]
 
 
 @pytest.mark.parametrize("file, dataset, query, arch, said", WRONG)
 def test_a_wrong_file_or_flag_is_named(golden_weights, file, dataset, query, arch, said):
     with pytest.raises(WeightsError) as error:
-        load_classifier(golden_weights(file), dataset=dataset, query=query, arch=arch)
+        load_classifier(golden_weights(file), query=query, **wanted_of(dataset, arch))
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def test_many_exclusive_classes_do_not_answer_yes_or_no(tmp_path):
     save_toy(tmp_path / "toy.pt")
-    with pytest.raises(WeightsError, match="has 3 exclusive classes, but --dataset CelebA asks yes or no"):
-        load_classifier(tmp_path / "toy.pt", dataset="CelebA", query=31)
+    with pytest.raises(WeightsError, match="has 3 exclusive classes, but the data set asks yes or no"):
+        load_classifier(tmp_path / "toy.pt", query=31, binary=True)
 
 
 HEADERS = {
@@ -253,7 +248,7 @@ def test_each_field_of_our_header_is_checked(tmp_path, field):
     tree[field] = HEADERS[field]
     save_weights(tmp_path / "toy.pt", tree)
     with pytest.raises(WeightsError, match=f"whose {field} is"):
-        load_classifier(tmp_path / "toy.pt", dataset="Folder")
+        load_classifier(tmp_path / "toy.pt")
 
 
 @pytest.mark.parametrize("arch", ["regnet_y_128gf", "small-512", "vit_h_14", "small-0", "eval"])
@@ -263,4 +258,19 @@ def test_a_small_file_that_names_a_large_network_costs_nothing(tmp_path, arch, m
     save_weights(tmp_path / "toy.pt", tree)
     monkeypatch.setattr(nn.Module, "load_state_dict", lambda *_: pytest.fail("it was built"))
     with pytest.raises(WeightsError):
-        load_classifier(tmp_path / "toy.pt", dataset="Folder")
+        load_classifier(tmp_path / "toy.pt")
+
+
+def test_another_format_is_one_entry(tmp_path, monkeypatch):
+    """As a user's module adds one: nothing else is touched."""
+
+    def build_grey(tree, wanted):
+        network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, len(tree["grey"])))
+        network.load_state_dict({"2.weight": tree["grey"], "2.bias": torch.zeros(len(tree["grey"]))})
+        return classifiers.Classifier(network, ((0.0,) * 3, (1.0,) * 3), num_outputs=len(tree["grey"]))
+
+    mine = classifiers.Format(lambda tree, wanted: "grey" in tree, build_grey)
+    monkeypatch.setattr(classifiers, "FORMATS", [mine, *classifiers.FORMATS])
+    torch.save({"grey": torch.ones(4, 3)}, tmp_path / "grey.pt")
+    classifier = load_classifier(tmp_path / "grey.pt")
+    assert classifier(torch.full((2, 3, 8, 8), 0.5)).tolist() == [[1.5] * 4] * 2 and not classifier.training

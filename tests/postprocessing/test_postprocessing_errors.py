@@ -6,8 +6,8 @@ import pytest
 import yaml
 from PIL import Image
 
-import postprocessing
 from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.cli import refine
 from tests.support.refinery import OWN, RUN, Refinery
 from tests.support.toys import exit_code, tree
 
@@ -22,7 +22,7 @@ def test_a_classifier_that_decides_otherwise_about_originals_is_noticed(refinery
     for path in refinery.results().glob("pre-explanation/CC/*/Info/*.txt"):
         path.write_text(path.read_text().replace("pred: 0", "pred: 1"))
     refinery.forget_all_but_the_pictures()
-    postprocessing.main(refinery.arguments(**RUN))
+    refine.main(refinery.arguments(**RUN))
     assert "decides otherwise about" in capsys.readouterr().err
 
 
@@ -95,7 +95,7 @@ def test_a_mistake_is_named_and_nothing_is_written(refinery, capsys, changes, na
 
 def test_another_size_than_the_stored_pictures_is_named(refinery, capsys):
     refinery.forget_all_but_the_pictures()
-    assert exit_code(lambda: postprocessing.main(refinery.arguments(**RUN, image_size=16))) == 2
+    assert exit_code(lambda: refine.main(refinery.arguments(**RUN, image_size=16))) == 2
     assert "is 8 x 8 pixels; give --image_size 8" in capsys.readouterr().err
 
 

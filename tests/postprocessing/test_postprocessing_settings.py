@@ -8,8 +8,8 @@ import torch
 import yaml
 from PIL import Image
 
-import postprocessing
 from ace_counterfactuals.core.base.settings import flag_items
+from ace_counterfactuals.core.cli import refine
 from ace_counterfactuals.core.evaluation.read import companions, open_source, outcome_kind
 from ace_counterfactuals.core.postprocessing.config import PostConfig
 from ace_counterfactuals.core.runs.layout import FOLDERS
@@ -184,7 +184,7 @@ def test_the_whole_command_line_of_the_run_is_understood(refinery):
     arguments = refinery.arguments(**RUN, label_target=-1, attack_joint=True, dist_l1=0)
     names = [word for word in arguments if word.startswith("--")]
     assert [name for name in names if name[2:] not in known] == []
-    assert postprocessing.main(arguments) == 0
+    assert refine.main(arguments) == 0
     assert [path.name for path in refinery.results().glob("all_filtered_*")] == [OWN]
 
 
@@ -195,7 +195,7 @@ def test_a_folder_of_the_original_program_gives_what_our_own_does(refinery, fini
     refinery.refine()
     ours = {content: refinery.levels(content, f"exp/{OWN}") for content in ("CF", "SM", "Noise")}
     refinery.forget_all_but_the_pictures()
-    assert postprocessing.main(refinery.arguments(**RUN)) == 0
+    assert refine.main(refinery.arguments(**RUN)) == 0
     for content, pictures in ours.items():
         found = refinery.levels(content, f"exp/{OWN}")
         assert pictures.keys() == found.keys()
@@ -208,7 +208,7 @@ def test_two_models_on_a_folder_of_the_original_program_have_two_folders(refiner
     torch.save(toy_unet().state_dict() | {"out.2.bias": torch.ones(6)}, other)
     refinery.forget_all_but_the_pictures()
     for model in (refinery.model, other, refinery.model):
-        postprocessing.main(refinery.arguments(**RUN | {"model_path": model}))
+        refine.main(refinery.arguments(**RUN | {"model_path": model}))
     names = sorted(path.name for path in refinery.results().glob("all_filtered_*"))
     assert len(names) == 2 and names[0] == OWN and names[1].startswith(f"{OWN}_m-other-")
 

@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from ace_counterfactuals.core.base.settings import UserError, flag_items
+from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.models.loading import digest
-from main import main
 from tests.support.toys import CLASSES, Workshop, toy_unet, tree, write_classifier
 
 

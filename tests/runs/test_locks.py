@@ -31,10 +31,10 @@ def write_lock(folder, **changes):
     return path
 
 
-def taken_over(folder, capsys, **chunk):
+def taken_over(folder, notes, **chunk):
     with hold(folder, **chunk):
         pass
-    return "taking over" in capsys.readouterr().err
+    return "taking over" in notes.text
 
 
 def test_a_chunk_is_held_by_one_and_free_again_afterwards(tmp_path):
@@ -79,12 +79,12 @@ def test_chunks_overlap_where_an_index_is_in_both(tmp_path, mine, theirs, overla
                 assert len(holders(tmp_path)) == 2
 
 
-def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path, capsys):
+def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path, notes):
     imports = "import os, pathlib\nfrom ace_counterfactuals.core.runs.locks import hold\n"
     script = f"{imports}with hold(pathlib.Path({str(tmp_path)!r})): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 9
     assert len(holders(tmp_path)) == 1
-    assert taken_over(tmp_path, capsys)
+    assert taken_over(tmp_path, notes)
 
 
 def test_without_flock_a_live_process_is_known_by_its_number_and_birth(tmp_path):
@@ -94,26 +94,26 @@ def test_without_flock_a_live_process_is_known_by_its_number_and_birth(tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"pid": 99999999, "born": None}, {"born": -1}, {"flock": True}])
-def test_a_dead_process_of_this_host_is_known_at_once(tmp_path, capsys, changes, monkeypatch):
+def test_a_dead_process_of_this_host_is_known_at_once(tmp_path, notes, changes, monkeypatch):
     """Its number is nobody's, or another's since; or it had the file by flock, and has not any more."""
     monkeypatch.setattr(locks, "listen", lambda watched, _: iter(watched))  # who is listened to is found alive
     write_lock(tmp_path, **changes)
-    assert taken_over(tmp_path, capsys)
+    assert taken_over(tmp_path, notes)
 
 
-def test_a_silent_process_of_another_host_is_taken_over_after_a_while(tmp_path, capsys):
+def test_a_silent_process_of_another_host_is_taken_over_after_a_while(tmp_path, notes):
     write_lock(tmp_path, host="node7", chunk=1, chunks=2)
     with hold(tmp_path):
         pass
-    printed = capsys.readouterr().err
+    printed = notes.text
     assert "listening for up to 0.5 s" in printed and "taking over from process" in printed and "node7" in printed
 
 
-def test_the_flock_of_a_crashed_host_does_not_keep_its_lock(tmp_path, capsys):
+def test_the_flock_of_a_crashed_host_does_not_keep_its_lock(tmp_path, notes):
     """The file server may take a while to notice."""
     with open(write_lock(tmp_path, host="node7", flock=True), "rb") as kept:
         fcntl.flock(kept, fcntl.LOCK_EX)
-        assert taken_over(tmp_path, capsys)
+        assert taken_over(tmp_path, notes)
 
 
 def beating(path, stop):
@@ -147,7 +147,7 @@ def test_the_heart_of_a_holder_beats_in_the_file_that_it_holds(tmp_path):
 
 
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
-def test_a_clock_that_jumps_neither_kills_nor_keeps(tmp_path, capsys, monkeypatch, jump):
+def test_a_clock_that_jumps_neither_kills_nor_keeps(tmp_path, notes, monkeypatch, jump):
     real = time.time
     with hold(tmp_path):
         monkeypatch.setattr(time, "time", lambda: real() + jump)
@@ -155,10 +155,10 @@ def test_a_clock_that_jumps_neither_kills_nor_keeps(tmp_path, capsys, monkeypatc
         with pytest.raises(Locked), hold(tmp_path):
             pass
     write_lock(tmp_path, host="node7", since="2999-01-01T00:00:00Z")
-    assert taken_over(tmp_path, capsys)
+    assert taken_over(tmp_path, notes)
 
 
-def test_of_many_newcomers_at_once_exactly_one_gets_the_chunk(tmp_path, capsys):
+def test_of_many_newcomers_at_once_exactly_one_gets_the_chunk(tmp_path, notes):
     write_lock(tmp_path, pid=99999999, born=None)
     outcomes, ready, done = [], threading.Barrier(8), threading.Barrier(8)
 
@@ -200,6 +200,6 @@ def test_a_process_that_slept_for_too_long_finds_that_it_was_taken_for_dead(tmp_
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"beat": 1}'])
-def test_a_lock_file_that_says_nothing_is_listened_to_and_then_removed(tmp_path, capsys, content):
+def test_a_lock_file_that_says_nothing_is_listened_to_and_then_removed(tmp_path, notes, content):
     (tmp_path / "chunk-0-of-1.lock").write_bytes(content)
-    assert taken_over(tmp_path, capsys)
+    assert taken_over(tmp_path, notes)

@@ -16,7 +16,7 @@ from ace_counterfactuals.core.runs import signals
 from ace_counterfactuals.core.runs.locks import holders
 from ace_counterfactuals.core.runs.runlog import RUNNING
 from ace_counterfactuals.core.runs.status import read_logs
-from main import __file__ as MAIN
+from tests.support.paths import MAIN
 from tests.support.toys import Workshop, tree
 
 

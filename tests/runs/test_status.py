@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.runs import locks
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.status import duration, status
-from main import __file__ as MAIN
-from main import main
+from tests.support.paths import ROOT
 from tests.support.toys import Workshop, tree
 
 
@@ -98,8 +98,9 @@ def test_a_misspelt_experiment_brings_up_the_one_that_is_there(workshop):
 def test_it_imports_no_torch(workshop):
     workshop.run(num_samples=1)
     arguments = ["--output_path", str(workshop.output), "--status", "True"]
-    script = f"import sys\nsys.modules['torch'] = None\nfrom main import main\nmain({arguments!r})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=MAIN.rpartition("/")[0])
+    program = "from ace_counterfactuals.core.cli.explain import main"
+    script = f"import sys\nsys.modules['torch'] = None\n{program}\nmain({arguments!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "") and "1 of 1 pictures done" in done.stdout
 
 

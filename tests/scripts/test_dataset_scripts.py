@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import main
 from ace_counterfactuals.core.base.settings import to_dict
+from ace_counterfactuals.core.cli import explain
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -298,7 +298,7 @@ def recorded(golden_weights, tmp_path):
 def test_what_a_script_prints_runs_at_toy_size(script, recorded, tmp_path):
     only = {"celeba": "smile-l1", "celebahq": "age-l2", "imagenet": "zebra-sorrel-l1"}.get(script, "slow-down-l1")
     (argv,) = commands(run(script, *recorded(script), "--only", only, "--dry-run"))
-    assert main.main(argv) == 0
+    assert explain.main(argv) == 0
     query, distance = only.rsplit("-", 1)
     assert (tmp_path / "out" / query / "Results" / distance / "summary.yaml").exists()
 

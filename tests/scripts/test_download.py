@@ -179,7 +179,7 @@ def test_a_file_that_is_no_weights_leaves_nothing(change, said, fetch, server, u
         ({"bytes": 17}, "bytes, wanted 17"),
         ({"network": "classifier", "dataset": "CelebA"}, "is a diffusion U-Net, not the DenseNet-121"),
         ({"network": "oracle", "dataset": "CelebA"}, "is a diffusion U-Net, not an attribute oracle"),
-        ({"preset": "celeba"}, "--num_channels 128, but"),
+        ({"preset": "celeba"}, "num_channels 32"),
     ],
 )
 def test_weights_other_than_the_table_says_leave_nothing(fields, said, fetch, server, unet, tmp_path):

@@ -9,11 +9,11 @@ import torch
 import yaml
 from PIL import Image
 
-import postprocessing
 from ace_counterfactuals.core.base.settings import to_dict
+from ace_counterfactuals.core.cli import refine
+from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.runs.config import MainConfig
-from main import main
 from tests.support.paths import GOLDEN
 
 DATA = GOLDEN / "data"
@@ -106,7 +106,7 @@ def test_the_command_of_a_data_set_runs_unchanged(dataset, type_command):
 @pytest.mark.parametrize("dataset", ["celeba", "bdd100k"])
 def test_postprocessing_takes_the_command_of_a_data_set_unchanged(dataset, type_command):
     results = type_command(COMMANDS[dataset], "--save_float True")
-    type_command(COMMANDS[dataset], program=postprocessing.main)
+    type_command(COMMANDS[dataset], program=refine.main)
     (setting,) = results.glob("all_filtered_r-*")
     refined, run = levels(setting), levels(results / "explanation")
     assert len(refined) == len(run) == 2

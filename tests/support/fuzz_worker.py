@@ -164,7 +164,7 @@ def load(path: Path) -> bool:
         tree = load_weights(path)
         came_in = True
         state_dict(tree)
-        load_classifier(path, dataset="Folder")
+        load_classifier(path)
     except WeightsError as error:
         if "\n" in str(error):
             ESCAPED.append(f"an error of several lines: {error}")

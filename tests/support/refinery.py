@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import postprocessing
+from ace_counterfactuals.core.cli import refine
 from tests.support.toys import Workshop, exit_code
 
 OWN = "all_filtered_r-10_i-0.5_d-1_f-0.2"
@@ -21,7 +21,7 @@ class Refinery(Workshop):
         """postprocessing.py's exit code; its errors are raised.  words: flags with several values."""
         flags = {"output_path": self.output, "exp_name": exp_name, "device": "cpu", "num_workers": 0, "batch_size": 1}
         typed = [part for name, value in {**flags, **changes}.items() for part in (f"--{name}", str(value))]
-        return postprocessing.main([*typed, *map(str, words)])
+        return refine.main([*typed, *map(str, words)])
 
     def error(self, capsys, *words, **changes) -> str:
         assert exit_code(lambda: self.refine(*words, **changes)) == 2

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
-from main import main
 
 SIDE = 8
 CLASSES = ("boot", "coat", "shirt")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ace_counterfactuals.core.base.settings import UserError, flag, group
-from ace_counterfactuals.core.cli.parsing import parse, run_script
+from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
+from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.evaluation.metrics import fid, sfid
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -39,8 +39,8 @@ class Config:
     compute: FIDComputeConfig = group(FIDComputeConfig, "where")
 
 
-def main(argv=None) -> int:
-    config = parse(Config, __doc__, argv, hyphens=True)
+@program(Config, __doc__, hyphens=True)
+def main(config: Config) -> int:
     splits = config.network.splits
     reader, pairs = make_reader(config.compute), open_pairs(config.results, FLIPPED)
     stored = stored_originals(Path(config.results.output_path))
@@ -49,7 +49,8 @@ def main(argv=None) -> int:
     if pairs:
         if min(len(pairs), len(originals)) < 2:
             raise UserError(f"--exp-name {config.results.exp_name}: FID needs two pictures, there is 1")
-        network = load_inception(config.network.inception_weights).to(reader.device)
+        with blaming("inception_weights"):
+            network = load_inception(config.network.inception_weights).to(reader.device)
         paths = [pair.counterfactual for pair in pairs]
         sides = [features(network, reader.pictures(side)).numpy() for side in (originals, paths)]
         if splits:

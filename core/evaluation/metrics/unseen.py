@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.data.datasets import spec_of
+from ace_counterfactuals.core.base.settings import UserError, blaming
+from ace_counterfactuals.core.data.datasets import BINARY
 from ace_counterfactuals.core.evaluation.metrics.transfer import NO_VERDICTS, Verdicts, judge
 from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
 from ace_counterfactuals.core.runs.results import Pair, Reader
@@ -69,12 +69,10 @@ def load_unseen(
 
 
 def load(file: str, attacked: Attacked, arch: str, flag: str) -> classifiers.Classifier:
-    query = attacked.query if spec_of(attacked.dataset).binary else None
-    try:
-        return classifiers.load_classifier(file, dataset=attacked.dataset, query=query, arch=arch or None)
-    except classifiers.WeightsError as error:  # in main.py's names of the flags
-        message = str(error).replace(classifiers.FLAG, flag).replace("--label_query", "--query-label")
-        raise classifiers.WeightsError(message.replace("--classifier_arch", "--classifier-arch")) from None
+    with blaming(flag.lstrip("-").replace("-", "_")):
+        query = attacked.query if attacked.dataset in BINARY else None
+        wanted = classifiers.wanted_of(attacked.dataset, arch)
+        return classifiers.load_classifier(file, query=query, **wanted)
 
 
 def aligned(classifier: classifiers.Classifier, classes: tuple[str, ...] | None, name: str) -> Network:

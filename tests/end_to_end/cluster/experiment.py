@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from main import main
+from ace_counterfactuals.core.cli.explain import main
 from tests.support.toys import Workshop, tree, write_pictures
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from main import main
+from ace_counterfactuals.core.cli.explain import main
 from tests.end_to_end.cluster.conftest import ROOT
 
 pytestmark = pytest.mark.slow

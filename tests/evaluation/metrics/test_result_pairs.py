@@ -60,9 +60,9 @@ def test_an_original_that_another_classifier_moved_is_found(output):
     assert read_pairs(output, "exp/explanation")[0].original == output / "Original/Incorrect/0000000.png"
 
 
-def test_the_name_without_explanation_is_understood_and_said(output, capsys):
+def test_the_name_without_explanation_is_understood_and_said(output, notes):
     assert find_experiment(output, "exp") == output / "Results/exp/explanation"
-    assert "exp/explanation" in capsys.readouterr().err
+    assert "exp/explanation" in notes.text
 
 
 def test_an_unknown_experiment_names_those_there_are(output):
