@@ -36,7 +36,8 @@ class Config:
 def main(config: Config) -> int:
     flags = config.oracle
     reader, pairs = make_reader(config.compute), open_pairs(config.results, FLIPPED)
-    annotated = celeba_attributes(flags.celeba_path, flags.dataset, flag="--celeba-path").numpy()
+    with blaming("celeba_path"):
+        annotated = celeba_attributes(flags.celeba_path, flags.dataset)
     attributes = annotated.shape[1]
     if not 0 <= flags.query_label < attributes:
         raise UserError(f"--query-label {flags.query_label}: wanted the explained attribute, 0 to {attributes - 1}")

@@ -6,7 +6,7 @@ import torch
 
 from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
 from ace_counterfactuals.core.cli.parsing import program, run_script
-from ace_counterfactuals.core.data.datasets import BINARY, DATASETS
+from ace_counterfactuals.core.data.datasets import DATASETS, spec_of
 from ace_counterfactuals.core.evaluation.metrics import cout
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -23,7 +23,7 @@ from ace_counterfactuals.models import classifiers
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
     weights_path: str = flag("", "weights of the classifier that was explained", path=True)
-    dataset: str = flag("CelebA", "data set of the classifier", choices=tuple(DATASETS))
+    dataset: str = flag("CelebA", "data set of the classifier", choices=DATASETS)
     query_label: int = flag(-1, "attribute (binary sets: any prediction is left) or class to leave", low=-1)
     target_label: int = flag(-1, "class to reach; of no effect on binary sets", low=-1)
     classifier_arch: str = flag("", "torchvision's name of the classifier, where its file does not tell")
@@ -43,8 +43,8 @@ class Config:
 
 def load_classifier(flags: ClassifierConfig) -> classifiers.Classifier:
     with blaming("weights_path"):
-        query = flags.query_label if flags.dataset in BINARY else None
-        wanted = classifiers.wanted_of(flags.dataset, flags.classifier_arch)
+        query = flags.query_label if spec_of(flags.dataset).binary else None
+        wanted = spec_of(flags.dataset).classifier(flags.classifier_arch)
         classifier = classifiers.load_classifier(flags.weights_path, query=query, **wanted)
     for name in () if classifier.binary else ("query_label", "target_label"):
         value = getattr(flags, name)

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.cli.parsing import program, run_script
-from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, open_dataset, prefetch
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
+from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
 from ace_counterfactuals.guided_diffusion.training import shuffled
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier

@@ -16,7 +16,9 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
 from ace_counterfactuals.core.base.settings import UserError, blaming, to_dict
 from ace_counterfactuals.core.cli.parsing import program, run_script
-from ace_counterfactuals.core.data.datasets import ImageSet, UnreadableImage, celeba_attributes, open_dataset, prefetch
+from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
+from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
 from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
@@ -91,8 +93,8 @@ def make_trainer(config: TrainDiffusionConfig, images: ImageSet) -> tuple[Traine
 def conditions(config: TrainDiffusionConfig, images: ImageSet) -> Tensor:
     """By index: the class of each picture, or the 40 attributes of each face."""
     pictures = config.pictures
-    if pictures.dataset in ("CelebA", "CelebAHQ"):
-        return celeba_attributes(pictures.data_dir, pictures.dataset).float()
+    if spec_of(pictures.dataset).faces:
+        return torch.from_numpy(celeba_attributes(pictures.data_dir, pictures.dataset)).float()
     if images.binary or images.class_names is None:
         raise UserError(f"--class_cond True: --dataset {pictures.dataset} has no classes to condition on")
     condition = torch.zeros(max(entry.index for entry in images.records) + 1, dtype=torch.int64)
@@ -110,7 +112,7 @@ def picture_batches(
     positions = shuffled(len(images), training.batch_size, seed)
     stream = itertools.chain.from_iterable(positions(step) for step in itertools.count(first_step))
     samples: Iterator = prefetch(images, (int(position) for position in stream), config.device.num_workers)
-    flip = training.random_flip and config.pictures.dataset != "BDD100k"
+    flip = training.random_flip and spec_of(config.pictures.dataset).mirrored
 
     def batch(step: int) -> Batch:
         mirrored = np.random.default_rng([seed, step, 1]).random(training.batch_size) < 0.5
@@ -143,8 +145,7 @@ def save(config: TrainDiffusionConfig, trainer: Trainer, folder: Path, condition
     save_weights(model, trainer.model.state_dict())
     save_weights(ema, average)
     save_weights(optimiser, trainer.state_dict())
-    size = config.pictures.image_size
-    shape = (SAMPLES, 3, size, 2 * size if config.pictures.dataset == "BDD100k" else size)
+    shape = (SAMPLES, 3, *spec_of(config.pictures.dataset).shape(config.pictures.image_size))
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
     shape = shape if y is None else (len(y), *shape[1:])
     steps = min(int(SAMPLE_STEPS), config.diffusion.diffusion_steps)

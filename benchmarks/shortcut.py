@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.core.data.datasets import ImageSet, open_dataset
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset
 from ace_counterfactuals.core.evaluation.metrics import distances
 from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
 from ace_counterfactuals.core.method.explain import explain

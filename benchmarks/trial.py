@@ -11,7 +11,7 @@ from torch import Tensor
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict
-from ace_counterfactuals.core.data.datasets import ImageSet
+from ace_counterfactuals.core.data.imageset import ImageSet
 from ace_counterfactuals.core.evaluation.metrics import distances
 from ace_counterfactuals.core.evaluation.metrics.fid import Gaussian, fit, frechet_distance
 from ace_counterfactuals.core.evaluation.metrics.intervals import wilson

@@ -29,21 +29,6 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # what `pretrained=True` was
 
-BINARY = frozenset(("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA"))
-# Data set -> label_query -> the logit of its published DenseNet.
-LOGITS = {
-    **dict.fromkeys(("CelebA", "CelebAMV"), {i: i for i in range(40)}),
-    "CelebAHQ": {20: 0, 31: 1, 39: 2},
-    **dict.fromkeys(("BDD100k", "BDDOIA"), {i: i for i in range(4)}),
-}
-
-
-def wanted_of(dataset: str, arch: str | None = None) -> dict[str, Any]:
-    """What ``load_classifier`` is asked for a data set."""
-    imagenet = dataset == "ImageNet"
-    wanted = {"binary": dataset in BINARY, "heads": LOGITS.get(dataset, {}), "arch": arch or "resnet50" * imagenet}
-    return wanted | {"num_classes": 1000 if imagenet else None}
-
 
 class Classifier(nn.Module):
     """Images (N, 3, H, W) in [0, 1] -> logits: (N,) where ``binary``, else (N, num_outputs)."""

@@ -231,7 +231,8 @@ def keep_or_remove(part: Path, target: Path, entry: Weights) -> str:
 
 def verify(path: Path, entry: Weights) -> str:
     """Load the file as the network that it should be.  Raises ValueError if it is another or none."""
-    from ace_counterfactuals.models.classifiers import load_classifier, wanted_of
+    from ace_counterfactuals.core.data.datasets import spec_of
+    from ace_counterfactuals.models.classifiers import load_classifier
     from ace_counterfactuals.models.inception import load_inception
     from ace_counterfactuals.models.loading import describe, digest, load_weights, state_dict
     from ace_counterfactuals.models.oracles import load_oracle
@@ -243,7 +244,7 @@ def verify(path: Path, entry: Weights) -> str:
     if entry.network == "unet":
         check_unet(state, entry.preset, str(path))
     elif entry.network == "classifier":
-        wanted = wanted_of(entry.dataset)
+        wanted = spec_of(entry.dataset).classifier()
         load_classifier(path, query=next(iter(wanted["heads"]), None), **wanted)
     elif entry.network == "oracle":
         load_oracle(path, dataset=entry.dataset)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from PIL import Image
 
-from ace_counterfactuals.core.data.pictures import picture_names
+from ace_counterfactuals.core.data.folders import picture_names
 from benchmarks.mark import BRIGHTEST, CARRIER, CLASSES, FAINTEST, PLACE
 
 CARRYING, OTHERS, CONTROL = 0.95, 0.05, 0.5

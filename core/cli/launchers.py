@@ -45,12 +45,12 @@ def place(config: Any, environ: Mapping[str, str] = os.environ) -> Any:
 
 def run_part(run: Callable[[Any], Result], config: Any, *, automatic: bool) -> Result | None:
     """``run(config)``; None, with a notice, where no picture falls to an ``automatic`` chunk, which is no failure."""
-    from ace_counterfactuals.core.data.datasets import EmptySelection
+    from ace_counterfactuals.core.data.imageset import EmptySelection
 
     try:
         return run(config)
     except EmptySelection as error:
-        if not automatic or error.rule != "chunk":
+        if not automatic or error.field != "chunk":
             raise
         notice(f"nothing to do: {error}")
         return None

@@ -5,6 +5,7 @@ import difflib
 import functools
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -149,7 +150,8 @@ def run_script(main: Callable[..., int] | str, *words: str) -> NoReturn:
     A user's mistake is one line on stderr and exit code 2, a signal is 130 or 143.
     """
     try:
-        with signals.handled(), showing_notices():
+        with signals.handled(), showing_notices(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are read in spite of a flaw
             if isinstance(main, str):
                 main = import_module(f"{__package__}.{main}").main
             code = main([*words, *sys.argv[1:]]) if words else main()

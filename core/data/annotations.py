@@ -2,14 +2,16 @@
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ace_counterfactuals.core.data.folders import require
+
 CELEBA_ATTRIBUTES = 40
 SIGNS = frozenset(("1", "-1"))
 MAX_CLASSES = 100_000
+PARTITIONS = "list_eval_partition.csv"
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Faces:
     """CelebA or CelebA-HQ as annotated.
 
     rows: picture name and its 40 values "1" or "-1", in the file's order, read as they are taken.
-    partition: picture name -> 0 (train), 1 (val) or 2 (test).
+    partition: picture name -> 0 (train), 1 (validation) or 2 (test).
     """
 
     pictures: Path
@@ -26,74 +28,52 @@ class Faces:
     partition: dict[str, int]
 
 
-def require(folder: Path, dataset: str, *names: str, flag: str = "--data_dir") -> None:
-    """Refuse a folder, given as ``flag``, that is not laid out as the data set is published; 'name/' is a folder."""
-    missing = [n for n in names if not ((folder / n).is_dir() if n.endswith("/") else (folder / n).is_file())]
-    if missing:
-        raise ValueError(f"{flag} {folder}: --dataset {dataset} expects {', '.join(missing)} there; {found(folder)}")
-
-
-def found(folder: Path, most: int = 8) -> str:
-    """What lies in ``folder``, for a message."""
-    names = sorted(os.listdir(folder))
-    more = f" ... ({len(names) - most} more)" if len(names) > most else ""
-    return f"found: {', '.join(names[:most]) or 'nothing'}{more}"
-
-
-def celeba(folder: Path, flag: str = "--data_dir") -> Faces:
+def celeba(folder: Path) -> Faces:
     """list_attr_celeba.csv and list_eval_partition.csv."""
-    pictures, table, parts = "img_align_celeba/", "list_attr_celeba.csv", "list_eval_partition.csv"
-    require(folder, "CelebA", pictures, table, parts, flag=flag)
-    rows = _lines(folder / table)
-    number, header = next(rows, (1, ""))
+    pictures, table = "img_align_celeba/", "list_attr_celeba.csv"
+    require(folder, pictures, table, PARTITIONS)
+    lines = _lines(folder / table)
+    number, header = next(lines, (1, ""))
     names = tuple(name.strip() for name in header.split(",")[1:])
     if len(names) != CELEBA_ATTRIBUTES or SIGNS.issuperset(names):
         raise _bad_line(folder / table, number, f"image_id and the names of {CELEBA_ATTRIBUTES} attributes", header)
-    signed = (_signed(folder / table, number, line, ",") for number, line in rows)
-    return Faces(folder / pictures, names, signed, _partitions(folder / parts))
+    return Faces(folder / pictures, names, _signed(folder / table, lines, ","), _partitions(folder / PARTITIONS))
 
 
-def celebahq(folder: Path, flag: str = "--data_dir") -> Faces:
+def celebahq(folder: Path) -> Faces:
     """CelebAMask-HQ-attribute-anno.txt, and CelebA's partitions through CelebA-HQ-to-CelebA-mapping.txt."""
-    pictures, table = "CelebA-HQ-img/", "CelebAMask-HQ-attribute-anno.txt"
-    mapping, parts = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.csv"
-    require(folder, "CelebAHQ", pictures, table, mapping, parts, flag=flag)
-    rows = _lines(folder / table)
-    number, count = next(rows, (1, ""))
+    pictures, table, mapping = "CelebA-HQ-img/", "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
+    require(folder, pictures, table, mapping, PARTITIONS)
+    lines = _lines(folder / table)
+    number, count = next(lines, (1, ""))
     if not count.isdecimal():
         raise _bad_line(folder / table, number, "the number of pictures", count)
-    number, header = next(rows, (2, ""))
+    number, header = next(lines, (2, ""))
     names = tuple(header.split())
     if len(names) != CELEBA_ATTRIBUTES:
         raise _bad_line(folder / table, number, f"the names of {CELEBA_ATTRIBUTES} attributes", header)
-    signed = (_signed(folder / table, number, line, None) for number, line in rows)
-    celeba_partition = _partitions(folder / parts)
-    partition = {
-        f"{index}.jpg": celeba_partition[original]
-        for index, original in _mapping(folder / mapping)
-        if original in celeba_partition
-    }
-    return Faces(folder / pictures, names, signed, partition)
+    of_celeba, originals = _partitions(folder / PARTITIONS), _mapping(folder / mapping)
+    partition = {f"{index}.jpg": of_celeba[original] for index, original in originals if original in of_celeba}
+    return Faces(folder / pictures, names, _signed(folder / table, lines, None), partition)
 
 
 def bdd_oia(path: Path) -> list[tuple[str, list[int]]]:
     """(file name, actions) of every picture, in the file's order; the actions are 4 or 5 of 0 or 1."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}; fetch the file again") from None
-    try:
         images, categories = content["images"], [entry["category"] for entry in content["annotations"]]
         named = [(str(image["file_name"]), int(image["id"])) for image in images]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}; fetch the file again") from None
     except (KeyError, TypeError, ValueError) as error:
         wanted = '{"images": [{"file_name", "id"}], "annotations": [{"category"}]}'
         raise ValueError(f"{path}: wanted {wanted}, stumbled on {type(error).__name__} {error}") from None
     for place, actions in enumerate(categories):
         if not isinstance(actions, list) or len(actions) not in (4, 5) or not all(a in (0, 1) for a in actions):
             raise ValueError(f"{path}: annotations[{place}]: wanted a category of 4 or 5 of 0 or 1, found {actions}")
-    outside = next((item for item in named if not 0 <= item[1] < len(categories)), None)
-    if outside:
-        raise ValueError(f"{path}: {outside[0]} has id {outside[1]}, but there are {len(categories)} annotations")
+    for name, place in named:
+        if not 0 <= place < len(categories):
+            raise ValueError(f"{path}: {name} has id {place}, but there are {len(categories)} annotations")
     return [(name, categories[place]) for name, place in named]
 
 
@@ -123,12 +103,11 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, str, str]]:
             header = [name.strip() for name in next(reader, [])]
             if not {"file", "label"} <= set(header):
                 raise _bad_line(path, 1, "a header with the columns file and label", ",".join(header))
-            columns = header.index("file"), header.index("label")
             for fields in filter(None, reader):
-                name, text = (fields[c].strip() if c < len(fields) else "" for c in columns)
-                if len(fields) != len(header) or not name or not text:
+                row = dict(zip(header, map(str.strip, fields), strict=False))
+                if len(fields) != len(header) or not row["file"] or not row["label"]:
                     raise _bad_line(path, reader.line_num, f"values for {', '.join(header)}", ",".join(fields))
-                yield reader.line_num, name, text
+                yield reader.line_num, row["file"], row["label"]
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
 
@@ -146,13 +125,15 @@ def _bad_line(path: Path, number: int, wanted: str, line: str) -> ValueError:
     return ValueError(f"{path}, line {number}: wanted {wanted}, found {shown!r}; mend the line or fetch the file again")
 
 
-def _signed(path: Path, number: int, line: str, separator: str | None) -> tuple[str, list[str]]:
-    name, *values = line.split(separator)
-    if not SIGNS.issuperset(values):
-        values = [value.strip() for value in values]
-    if len(values) != CELEBA_ATTRIBUTES or not SIGNS.issuperset(values):
-        raise _bad_line(path, number, f"a picture's name and {CELEBA_ATTRIBUTES} values of 1 or -1", line)
-    return name.strip(), values
+def _signed(path: Path, lines: Iterator[tuple[int, str]], separator: str | None) -> Iterator[tuple[str, list[str]]]:
+    """A picture's name and its values of each line."""
+    for number, line in lines:
+        name, *values = line.split(separator)
+        if not SIGNS.issuperset(values):
+            values = [value.strip() for value in values]
+        if len(values) != CELEBA_ATTRIBUTES or not SIGNS.issuperset(values):
+            raise _bad_line(path, number, f"a picture's name and {CELEBA_ATTRIBUTES} values of 1 or -1", line)
+        yield name.strip(), values
 
 
 def _partitions(path: Path) -> dict[str, int]:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from ace_counterfactuals.core.base.settings import flag, label, names_a_file
-
-DATASETS = ("CelebA", "CelebAMV", "CelebAHQ", "BDD100k", "BDDOIA", "ImageNet", "Folder", "CSV")
+from ace_counterfactuals.core.data.datasets import DATASETS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,137 +1,89 @@
-"""The data sets: where each keeps its pictures and labels.  One small function a set, over core.imageset.
+"""The table of data sets: one entry each, over a function that reads where its pictures and labels are.
 
-Annotations are read and folders are listed; no picture is opened before it is asked for.
+Imports no torch: settings take their choices from here.
 """
 
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-import torch
-from torch import Tensor
-from torchvision.models import ResNet50_Weights
+import numpy as np
 
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data import annotations
-from ace_counterfactuals.core.data.annotations import found, require
-from ace_counterfactuals.core.data.imageset import (
-    UNKNOWN,
-    EmptySelection,
-    Entry,
-    ImageSet,
-    Sample,
-    did_you_mean,
-    prefetch,
-    resolve_label,
-    resolve_name,
-    select,
+from ace_counterfactuals.core.data.annotations import Faces
+from ace_counterfactuals.core.data.folders import (
+    class_folders,
+    existing,
+    first,
+    found,
+    is_picture,
+    picture_names,
+    require,
 )
-from ace_counterfactuals.core.data.pictures import UnreadableImage, is_picture, picture_names, resize_crop, resize_wide
-from ace_counterfactuals.models.classifiers import BINARY
-
-__all__ = [
-    "BINARY",
-    "DATASETS",
-    "UNKNOWN",
-    "EmptySelection",
-    "ImageSet",
-    "Entry",
-    "Sample",
-    "UnreadableImage",
-    "celeba_attributes",
-    "imagenet_classes",
-    "open_dataset",
-    "prefetch",
-    "resolve_label",
-    "resolve_name",
-    "select",
-]
+from ace_counterfactuals.core.data.labels import did_you_mean, listed, resolve_name
+from ace_counterfactuals.core.data.specs import UNKNOWN, DatasetSpec, Listing, PictureFile
 
 TRAIN, VALIDATION, TEST = 0, 1, 2  # CelebA's partitions
-CELEBAHQ_QUERIES = (20, 31, 39)
-FACES = {"CelebA": annotations.celeba, "CelebAMV": annotations.celeba, "CelebAHQ": annotations.celebahq}
 BDD_ACTIONS = ("forward", "slow_down", "left", "right")
 
 
-def open_dataset(
-    name: str,
-    data_dir: str | Path,
-    *,
-    image_size: int,
-    label_query: int | str = UNKNOWN,
-    split: str = "explain",
-) -> ImageSet:
-    """Every picture of the split, in the set's order.
+def spec_of(name: str) -> DatasetSpec:
+    """The entry of a data set; of a name that is not in the table one without facts, whose reader refuses the name."""
 
-    label_query: the attribute that labels a binary set, by index or name; the other sets do not look at it.
-    split: "explain", or "train" for the partition that models are trained on, where the query may be left out.
-    """
-    if name not in DATASETS:
+    def refuse(*_) -> Listing:
         hint = did_you_mean(name, DATASETS)
-        raise ValueError(f"--dataset {name}: no such data set; {hint}choose one of {', '.join(DATASETS)}")
-    assert split in ("explain", "train"), split
-    if image_size < 1:
-        raise ValueError(f"--image_size {image_size}: choose at least 1")
-    images = DATASETS[name](_existing(data_dir, name), label_query, split == "train")
-    return replace(images, transform=partial(images.transform, size=image_size))
+        raise FlagError("dataset", f"{name}: no such data set; {hint}choose one of {', '.join(DATASETS)}")
+
+    return DATASETS.get(name) or DatasetSpec(refuse)
 
 
-def celeba_attributes(
-    data_dir: str | Path, dataset: str = "CelebA", *, partition: int = TRAIN, flag: str = "--data_dir"
-) -> Tensor:
+def celeba_attributes(data_dir: str | Path, dataset: str = "CelebA", *, partition: int = TRAIN) -> np.ndarray:
     """(n, 40) int8 of 0 and 1: the attributes of a partition, whether its pictures are there or not.
 
-    ``Entry.index`` of the pictures of that partition, as ``open_dataset`` reads it, is the row.
+    ``PictureFile.index`` of the pictures of that partition, as ``open_dataset`` reads it, is the row.
     """
-    faces = FACES[dataset](_existing(data_dir, dataset, flag), flag)
-    rows = bytearray()
-    for name, values in faces.rows:
-        if faces.partition.get(name) == partition:
-            rows += bytes([value == "1" for value in values])
+    faces = spec_of(dataset).faces(existing(data_dir))
+    rows = [[value == "1" for value in values] for name, values in faces.rows if faces.partition.get(name) == partition]
     if not rows:
-        raise ValueError(f"{flag} {data_dir}: no picture of --dataset {dataset} is in partition {partition}")
-    return torch.frombuffer(rows, dtype=torch.int8).view(-1, len(faces.attributes))
+        raise ValueError(f"{data_dir}: no picture of dataset {dataset} is in partition {partition}")
+    return np.array(rows, np.int8)
 
 
-def _existing(data_dir: str | Path, dataset: str, flag: str = "--data_dir") -> Path:
-    if not str(data_dir):
-        raise ValueError(f"{flag} is empty: give the folder of --dataset {dataset}")
-    folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"{flag} {data_dir}: {'not a folder' if folder.exists() else 'no such folder'}")
-    return folder
+def _faces(faces: Callable[[Path], Faces], explained: int, heads: Mapping[int, int], mini: bool = False) -> DatasetSpec:
+    """CelebA as read by ``faces``; ``explained``: its partition to explain, of which ``mini`` draws 1,000 pictures."""
+
+    def read(folder: Path, query: int | str, train: bool) -> Listing:
+        part, annotated = TRAIN if train else explained, faces(folder)
+        queries = {i: name for i, name in enumerate(annotated.attributes) if train or i in heads}
+        query = _query(queries, query, optional=train)
+        labelled, without = [], []
+        for file, values in annotated.rows:
+            partition = annotated.partition.get(file)
+            if partition is None:
+                without.append(file)
+            elif partition == part:
+                labelled.append((file, UNKNOWN if query == UNKNOWN else int(values[query] == "1")))
+        if mini and not train and labelled:
+            drawn = random.Random(5).choices(range(len(labelled)), k=1000)
+            labelled = [labelled[i] for i in sorted(drawn)]
+        records, notices = _present(annotated.pictures, labelled, f"partition {part}")
+        if without:
+            notices += (f"{len(without)} annotated pictures are in no partition and left out: {first(without)}",)
+        return _binary(annotated.attributes, query, records, notices)
+
+    return DatasetSpec(read, binary=True, faces=faces, heads=heads)
 
 
-def _celeba(folder: Path, query: int | str, train: bool, name: str = "CelebA") -> ImageSet:
-    part = TRAIN if train else TEST if name == "CelebAHQ" else VALIDATION
-    faces = FACES[name](folder)
-    valid = CELEBAHQ_QUERIES if name == "CelebAHQ" and not train else range(len(faces.attributes))
-    query = _query({i: faces.attributes[i] for i in valid}, query, name, optional=train)
-    labelled, without = [], []
-    for file, values in faces.rows:
-        partition = faces.partition.get(file)
-        if partition is None:
-            without.append(file)
-        elif partition == part:
-            labelled.append((file, UNKNOWN if query == UNKNOWN else int(values[query] == "1")))
-    if name == "CelebAMV" and not train and labelled:
-        drawn = random.Random(5).choices(range(len(labelled)), k=1000)
-        labelled = [labelled[i] for i in sorted(drawn)]
-    records, notices = _present(faces.pictures, labelled, f"partition {part} of --dataset {name}")
-    if without:
-        notices += (f"{len(without)} annotated pictures are in no partition and left out: {_first(without)}",)
-    return _binary(name, records, resize_crop, query, faces.attributes, notices)
-
-
-def _bdd100k(folder: Path, query: int | str, train: bool) -> ImageSet:
-    query = _query(dict(enumerate(BDD_ACTIONS)), query, "BDD100k", optional=True)
+def _read_bdd100k(folder: Path, query: int | str, train: bool) -> Listing:
+    query = _query(dict(enumerate(BDD_ACTIONS)), query, optional=True)
     if train:
         where = folder / "images/100k/train"
         if not where.is_dir():
             where = folder / "train"
-            require(folder, "BDD100k", "train/")
+            require(folder, "train/")
         names = sorted(
             os.path.relpath(os.path.join(parent, file), where)
             for parent, _, files in os.walk(where)
@@ -139,32 +91,28 @@ def _bdd100k(folder: Path, query: int | str, train: bool) -> ImageSet:
         )
     else:
         where = folder / "images/100k/val"
-        require(folder, "BDD100k", "images/100k/val/")
+        require(folder, "images/100k/val/")
         names = [name for name in picture_names(where) if name.lower().endswith(".jpg")]
-    records, notices = _present(where, [(name, 1) for name in names], "--dataset BDD100k", there=names)
-    return _binary("BDD100k", records, resize_wide, query, BDD_ACTIONS, notices)
+    return _binary(BDD_ACTIONS, query, *_present(where, [(name, 1) for name in names], "the set"))
 
 
-def _bdd_oia(folder: Path, query: int | str, train: bool) -> ImageSet:
+def _read_bdd_oia(folder: Path, query: int | str, train: bool) -> Listing:
     table = f"{'train' if train else 'val'}_25k_images_actions.json"
-    require(folder, "BDDOIA", "data/", table)
-    query = _query(dict(enumerate(BDD_ACTIONS)), query, "BDDOIA", optional=train)
+    require(folder, "data/", table)
+    query = _query(dict(enumerate(BDD_ACTIONS)), query, optional=train)
     labelled = sorted(
         (name, UNKNOWN if query == UNKNOWN else actions[query])
         for name, actions in annotations.bdd_oia(folder / table)
         if not any(actions[4:])  # the fifth action: no decision can be made
     )
-    records, notices = _present(folder / "data", labelled, table)
-    return _binary("BDDOIA", records, resize_wide, query, BDD_ACTIONS, notices)
+    return _binary(BDD_ACTIONS, query, *_present(folder / "data", labelled, table))
 
 
-def _imagenet(folder: Path, query: int | str, train: bool) -> ImageSet:
+def _read_imagenet(folder: Path, query: int | str, train: bool) -> Listing:
     ids, names = imagenet_classes()
-    classes = _class_folders(folder)
+    classes = class_folders(folder)
     if not classes:
-        raise ValueError(
-            f"--data_dir {folder}: --dataset ImageNet expects a folder of pictures a class; {found(folder)}"
-        )
+        raise ValueError(f"{folder}: wanted a folder of pictures a class; {found(folder)}")
     known = {name: ids[name] for name in classes if name in ids}
     free = sorted({*range(len(ids) + len(classes))} - {*known.values()})
     unknown = dict(zip((name for name in classes if name not in ids), free, strict=False))
@@ -172,129 +120,108 @@ def _imagenet(folder: Path, query: int | str, train: bool) -> ImageSet:
     names = dict(enumerate(names)) | {label: name for name, label in unknown.items()}
     notices = ()
     if unknown:
-        shown = _first(f"{name} = {label}" for name, label in unknown.items())
+        shown = first(f"{name} = {label}" for name, label in unknown.items())
         notices = (
             f"{len(unknown)} of {len(classes)} class folders are not named by the WordNet id of one of ImageNet's "
             f"1,000 classes and are numbered in sorted order: {shown}",
         )
-    records = _in_class_folders(folder, classes, aliases)
-    return ImageSet(
-        "ImageNet", False, records, resize_crop, tuple(names.values()), dict(ids) | aliases, notices=notices
+    return Listing(
+        records=_in_class_folders(folder, classes, aliases),
+        class_names=tuple(names.values()),
+        aliases=dict(ids) | aliases,
+        notices=notices,
     )
 
 
 @cache
 def imagenet_classes() -> tuple[Mapping[str, int], tuple[str, ...]]:
     """WordNet id -> label of the 1,000 classes, and their names by label."""
+    from torchvision.models import ResNet50_Weights
+
     ids = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="ascii").split()
     return {name: label for label, name in enumerate(ids)}, tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
 
 
-def _folder(folder: Path, query: int | str, train: bool) -> ImageSet:
-    classes, loose = _class_folders(folder), picture_names(folder)
-    if classes:
-        labels = {name: label for label, name in enumerate(classes)}
-        records = _in_class_folders(folder, classes, labels)
-        empty = [name for name, pictures in classes.items() if not pictures]
-        odd = [f"{name} = {label}" for name, label in labels.items() if name.isdecimal() and int(name) != label]
-        about = {
-            f"{len(empty)} of {len(classes)} class folders have no picture": empty,
-            f"{len(loose)} pictures beside the class folders are left out": loose,
-            "class folders are labelled in the sorted order of their names, not by the numbers in them": odd,
-        }
-        notices = tuple(f"{text}: {_first(names)}" for text, names in about.items() if names)
-        return ImageSet("Folder", False, records, resize_crop, tuple(classes), upright=True, notices=notices)
-    if not loose:
-        raise ValueError(
-            f"--data_dir {folder}: --dataset Folder expects pictures, or a folder of pictures a class; {found(folder)}"
-        )
-    records = [Entry(index, folder / name, UNKNOWN) for index, name in enumerate(loose)]
-    notice = f"no class folders in {folder}: the labels of its {len(records)} pictures are unknown (-1)"
-    return ImageSet("Folder", False, records, resize_crop, upright=True, notices=(notice,))
+def _read_folder(folder: Path, query: int | str, train: bool) -> Listing:
+    classes, loose = class_folders(folder), picture_names(folder)
+    if not classes and not loose:
+        raise ValueError(f"{folder}: wanted pictures, or a folder of pictures a class; {found(folder)}")
+    if not classes:
+        records = [PictureFile(index, folder / name, UNKNOWN) for index, name in enumerate(loose)]
+        notice = f"no class folders in {folder}: the labels of its {len(records)} pictures are unknown (-1)"
+        return Listing(records=records, notices=(notice,))
+    labels = {name: label for label, name in enumerate(classes)}
+    empty = [name for name, pictures in classes.items() if not pictures]
+    odd = [f"{name} = {label}" for name, label in labels.items() if name.isdecimal() and int(name) != label]
+    about = {
+        f"{len(empty)} of {len(classes)} class folders have no picture": empty,
+        f"{len(loose)} pictures beside the class folders are left out": loose,
+        "class folders are labelled in the sorted order of their names, not by the numbers in them": odd,
+    }
+    notices = tuple(f"{text}: {first(names)}" for text, names in about.items() if names)
+    return Listing(records=_in_class_folders(folder, classes, labels), class_names=tuple(classes), notices=notices)
 
 
-def _csv(folder: Path, query: int | str, train: bool) -> ImageSet:
-    require(folder, "CSV", "labels.csv")
+def _read_csv(folder: Path, query: int | str, train: bool) -> Listing:
+    require(folder, "labels.csv")
     labelled, names = annotations.csv_labels(folder / "labels.csv")
     labelled = [(os.path.normpath(name), label) for name, label in labelled]
-    parents = {os.path.dirname(name) for name, _ in labelled}
+    records, notices = _present(folder, labelled, "labels.csv")
+    return Listing(records=records, class_names=names or None, notices=notices)
+
+
+def _query(names: Mapping[int, str], query: int | str, optional: bool) -> int:
+    """The attribute that a binary set is opened for."""
+    label = resolve_name(names, query, "label_query", "the data set")
+    if label == UNKNOWN and not optional:
+        raise FlagError("label_query", f"-1: the data set needs an attribute; choose one of {listed(names)}")
+    return label
+
+
+def _binary(attributes: Sequence[str], query: int, records: list[PictureFile], notices: tuple[str, ...]) -> Listing:
+    names = None if query == UNKNOWN else (f"not {attributes[query]}", attributes[query])
+    return Listing(records=records, class_names=names, query=query, notices=notices)
+
+
+def _present(folder: Path, labelled: list[tuple[str, int]], source: str) -> tuple[list[PictureFile], tuple[str, ...]]:
+    """Records of the annotated pictures that are in ``folder``, and a notice of the others.
+
+    A picture's index counts the missing ones too: fetching them later changes no name.
+    """
+    parents = {os.path.dirname(name) for name, _ in labelled}  # a listing each, where asking of each file takes long
     there = {
         os.path.join(parent, name)
         for parent in parents
         if os.path.isdir(folder / parent)
         for name in os.listdir(folder / parent)
     }
-    records, notices = _present(folder, labelled, "labels.csv", there)
-    return ImageSet("CSV", False, records, resize_crop, names or None, upright=True, notices=notices)
-
-
-def _query(names: Mapping[int, str], query: int | str, dataset: str, optional: bool) -> int:
-    """The attribute that a binary set is opened for."""
-    label = resolve_name(names, query, "--label_query", f"--dataset {dataset}")
-    if label == UNKNOWN and not optional:
-        valid = ", ".join(f"{i} {name}" for i, name in names.items())
-        raise ValueError(f"--label_query is not given: --dataset {dataset} needs an attribute; choose one of {valid}")
-    return label
-
-
-def _binary(
-    name: str,
-    records: list[Entry],
-    transform: Callable,
-    query: int,
-    attributes: Sequence[str],
-    notices: tuple[str, ...],
-) -> ImageSet:
-    names = None if query == UNKNOWN else (f"not {attributes[query]}", attributes[query])
-    return ImageSet(name, True, records, transform, names, query=query, notices=notices)
-
-
-def _present(
-    folder: Path, labelled: list[tuple[str, int]], source: str, there: Iterable[str] | None = None
-) -> tuple[list[Entry], tuple[str, ...]]:
-    """Records of the annotated pictures that are in ``folder``, and a notice of the others.
-
-    A picture's index counts the missing ones too: fetching them later changes no name.
-    """
-    there = set(os.listdir(folder) if there is None else there)
-    records = [Entry(i, folder / name, label) for i, (name, label) in enumerate(labelled) if name in there]
-    if not labelled:
-        raise ValueError(f"--data_dir: no picture of {source} for {folder}; {found(folder)}")
+    records = [PictureFile(i, folder / name, label) for i, (name, label) in enumerate(labelled) if name in there]
     missing = [name for name, _ in labelled if name not in there]
     if not records:
-        raise ValueError(
-            f"--data_dir: of the {len(missing)} pictures of {source} (first: {missing[0]}) "
-            f"none is in {folder}; {found(folder)}"
-        )
+        which = f" of {source}, such as {missing[0]}" if missing else ""
+        raise ValueError(f"{folder}: none of the {len(missing)} pictures{which}; {found(folder)}")
     count = f"{len(missing)} of the {len(labelled)} pictures of {source}"
-    return records, (f"{count} are missing in {folder} and skipped: {_first(missing)}",) if missing else ()
+    return records, (f"{count} are missing in {folder} and skipped: {first(missing)}",) if missing else ()
 
 
-def _first(items: Iterable[str], most: int = 3) -> str:
-    items = list(items)
-    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
-
-
-def _class_folders(folder: Path) -> dict[str, list[str]]:
-    """Class name -> pictures, sorted; empty where no folder holds a picture."""
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    classes = {name: picture_names(folder / name) for name in names}
-    return classes if any(classes.values()) else {}
-
-
-def _in_class_folders(folder: Path, classes: Mapping[str, list[str]], labels: Mapping[str, int]) -> list[Entry]:
+def _in_class_folders(folder: Path, classes: Mapping[str, list[str]], labels: Mapping[str, int]) -> list[PictureFile]:
     files = [(name, file) for name, pictures in classes.items() for file in pictures]
-    return [Entry(index, folder / name / file, labels[name]) for index, (name, file) in enumerate(files)]
+    return [PictureFile(index, folder / name / file, labels[name]) for index, (name, file) in enumerate(files)]
 
 
-DATASETS: dict[str, Callable[[Path, int | str, bool], ImageSet]] = {
-    "CelebA": _celeba,
-    "CelebAMV": partial(_celeba, name="CelebAMV"),
-    "CelebAHQ": partial(_celeba, name="CelebAHQ"),
-    "BDD100k": _bdd100k,
-    "BDDOIA": _bdd_oia,
-    "ImageNet": _imagenet,
-    "Folder": _folder,
-    "CSV": _csv,
+def _driving(read: Callable[[Path, int | str, bool], Listing]) -> DatasetSpec:
+    return DatasetSpec(read, binary=True, wide=True, mirrored=False, heads={i: i for i in range(len(BDD_ACTIONS))})
+
+
+EVERY_ATTRIBUTE = {i: i for i in range(annotations.CELEBA_ATTRIBUTES)}
+DATASETS = {
+    "CelebA": _faces(annotations.celeba, VALIDATION, EVERY_ATTRIBUTE),
+    "CelebAMV": _faces(annotations.celeba, VALIDATION, EVERY_ATTRIBUTE, mini=True),
+    "CelebAHQ": _faces(annotations.celebahq, TEST, {20: 0, 31: 1, 39: 2}),
+    "BDD100k": _driving(_read_bdd100k),
+    "BDDOIA": _driving(_read_bdd_oia),
+    "ImageNet": DatasetSpec(_read_imagenet, arch="resnet50", num_classes=1000),
+    "Folder": DatasetSpec(_read_folder, upright=True),
+    "CSV": DatasetSpec(_read_csv, upright=True),
 }
+"""Name -> what is known of it. A module of yours may add its own: ``DATASETS["Mine"] = DatasetSpec(read)``."""

@@ -1,29 +1,22 @@
-"""A data set as records plus a transform: slicing and selecting move records and decode nothing."""
+"""A data set as records and a transform: selecting moves records and decodes nothing."""
 
-import difflib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
-from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
-
-UNKNOWN = -1  # the label of a picture that has none; as a flag: not given
-MAX_LISTED = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A picture that is not decoded yet. ``index``: its place in the whole data set, which names its results."""
-
-    index: int
-    path: Path
-    label: int
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.data.datasets import spec_of
+from ace_counterfactuals.core.data.folders import existing, first
+from ace_counterfactuals.core.data.labels import MAX_LISTED, resolve_name
+from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, resize_crop, resize_wide, to_tensor
+from ace_counterfactuals.core.data.specs import UNKNOWN, Listing, PictureFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,24 +29,14 @@ class Sample:
     image: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Map-style data set.  ``images[i]`` decodes one Sample; ``images[a:b]`` is a smaller ImageSet.
-
-    query: the attribute that a binary data set was opened for, UNKNOWN for the others.
-    aliases: further names of labels, such as WordNet ids.
-    notices: what the user should know about how the set was read.
-    """
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageSet(Listing):
+    """``images[i]`` decodes one Sample, or raises UnreadableImage; ``images[a:b]`` is a smaller ImageSet."""
 
     name: str
-    binary: bool
-    records: Sequence[Entry]
+    binary: bool = False
     transform: Callable[[Image.Image], Image.Image]
-    class_names: tuple[str, ...] | None = None
-    aliases: Mapping[str, int] = field(default_factory=dict)
-    query: int = UNKNOWN
     upright: bool = False
-    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -65,17 +48,34 @@ class ImageSet:
         try:
             image = self.transform(decode(record.path, upright=self.upright))
         except ValueError as error:
-            reason = error.reason if isinstance(error, UnreadableImage) else str(error)
-            raise UnreadableImage(record.path, reason, record.index) from None
+            raise UnreadableImage(record.path, getattr(error, "reason", str(error)), record.index) from None
         return Sample(record.index, record.path, record.label, to_tensor(image))
 
 
-class EmptySelection(ValueError):
-    """No picture is left; ``rule`` is the flag whose rule removed the last ones."""
+def open_dataset(
+    name: str, data_dir: str | Path, *, image_size: int, label_query: int | str = UNKNOWN, split: str = "explain"
+) -> ImageSet:
+    """Every picture of the split, in the set's order: its annotations are read, no picture is opened.
 
-    def __init__(self, message: str, rule: str) -> None:
-        super().__init__(message)
-        self.rule = rule
+    label_query: the attribute that labels a binary set, by index or name; the other sets do not look at it.
+    split: "explain", or "train" for the partition that models are trained on, where the query may be left out.
+    """
+    assert split in ("explain", "train"), split
+    if image_size < 1:
+        raise FlagError("image_size", f"{image_size}: choose at least 1")
+    spec = spec_of(name)
+    try:
+        listing = spec.read(existing(data_dir), label_query, split == "train")
+    except FlagError:
+        raise
+    except ValueError as error:
+        raise FlagError("data_dir", f"{error}; the data set is {name}") from None
+    transform = partial(resize_wide if spec.wide else resize_crop, size=image_size)
+    return ImageSet(name=name, binary=spec.binary, transform=transform, upright=spec.upright, **vars(listing))
+
+
+class EmptySelection(FlagError):
+    """No picture is left; ``field`` is the setting that removed the last ones."""
 
 
 def select(
@@ -89,98 +89,41 @@ def select(
 ) -> ImageSet:
     """The pictures to explain: by label, then the first ``num_samples``, then this chunk's share of these."""
     if num_samples < 1:
-        raise ValueError(f"--num_samples {num_samples}: choose at least 1")
+        raise FlagError("num_samples", f"{num_samples}: choose at least 1")
     if not 0 <= chunk < chunks:
-        raise ValueError(f"--chunk {chunk}: wanted 0 to {chunks - 1}, since --chunks is {chunks}")
+        raise FlagError("chunk", f"{chunk}: wanted 0 to {chunks - 1}, since chunks is {chunks}")
     kept = _with_label(images, label_target, label_query)[:num_samples]
     share = [r for r in kept if r.index % chunks == chunk]
     if not share:
-        raise EmptySelection(
-            f"--chunk {chunk} of --chunks {chunks} is empty: none of the {len(kept)} selected pictures "
-            f"of --dataset {images.name} has an index that gives {chunk} modulo {chunks}; choose fewer chunks",
-            "chunk",
-        )
+        said = f"{chunk} of {chunks} is empty: none of the {len(kept)} selected pictures of dataset {images.name}"
+        raise EmptySelection("chunk", f"{said} has an index that gives {chunk} modulo {chunks}; choose fewer chunks")
     return replace(images, records=share)
 
 
-def _with_label(images: ImageSet, target: int | str, query: int | str) -> Sequence[Entry]:
-    target = resolve_label(images, target, "--label_target")
+def _with_label(images: ImageSet, target: int | str, query: int | str) -> Sequence[PictureFile]:
+    target = resolve_label(images, target, "label_target")
     if target == UNKNOWN:
         return images.records
-    wanted = 1 - target if images.binary else resolve_label(images, query, "--label_query")
+    wanted = 1 - target if images.binary else resolve_label(images, query, "label_query")
     kept = [r for r in images.records if r.label == wanted]
     if kept:
         return kept
+    names = {UNKNOWN: "(unknown)", **dict(enumerate(images.class_names or ()))}
     counts = sorted(Counter(r.label for r in images.records).items())
-    there = shorten([f"{n} x {_describe(images, label)}" for label, n in counts])
-    if images.binary:
-        rule = f"--label_target {target} keeps pictures of label {_describe(images, wanted)}"
-    else:
-        rule = f"--label_target {target} keeps pictures of class --label_query {_describe(images, wanted)}"
-        rule += ", which is not given" if wanted == UNKNOWN else ""
+    there = first((f"{count} x {label} {names.get(label, '')}".strip() for label, count in counts), MAX_LISTED)
+    of = "label" if images.binary else "class label_query"
+    hint = "" if images.binary or wanted != UNKNOWN else ", which is not given"
     raise EmptySelection(
-        f"no picture left of the {len(images)} of --dataset {images.name}: {rule}; there are: {there}",
-        "label",
+        "label_target",
+        f"{target} keeps pictures of {of} {wanted} {names.get(wanted, '')}{hint}: "
+        f"none of the {len(images)} of dataset {images.name}; there are: {there}",
     )
 
 
-def resolve_label(images: ImageSet, text: int | str, flag: str) -> int:
-    """The label that ``text``, an index or a name, means; -1 is "not given". A name goes before an equal index."""
+def resolve_label(images: ImageSet, text: int | str, field: str) -> int:
+    """The label of ``images`` that ``text``, the setting ``field``, means; -1 is "not given"."""
     names = ("0", "1") if images.binary and not images.class_names else images.class_names
-    return resolve_name(names, text, flag, f"--dataset {images.name}", images.aliases)
-
-
-def resolve_name(
-    names: Mapping[int, str] | Sequence[str] | None,
-    text: int | str,
-    flag: str,
-    owner: str,
-    aliases: Mapping[str, int] | None = None,
-) -> int:
-    """The index of ``text`` among ``names``, or ``text`` itself where it is an index there; -1 stays -1.
-
-    names: by position, or index -> name.  None: nothing is known of the classes, so any index is taken, but no name.
-    """
-    known = names if isinstance(names, Mapping) else dict(enumerate(names or ()))
-    by_name = {**(aliases or {}), **{name: label for label, name in known.items()}}
-    if text in by_name:
-        return by_name[text]
-    try:
-        label = int(text)
-    except ValueError:
-        label = None
-    if label is not None and (label == UNKNOWN or (label >= 0 and names is None)):
-        return label
-    if names is None:
-        raise ValueError(f"{flag} {text}: {owner} has no named classes; give an index, 0 or more")
-    if label in known:
-        return label
-    valid = shorten([f"{i} {name}" for i, name in known.items()])
-    raise ValueError(
-        f"{flag} {text}: no label of {owner}; {did_you_mean(str(text), by_name)}choose an index or a name: {valid}"
-    )
-
-
-def did_you_mean(text: str, names: Iterable[str]) -> str:
-    """A suggestion for a message, or '' where nothing comes close."""
-    by_lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(text.lower(), by_lower, n=1)
-    return f"did you mean {by_lower[close[0]]}? " if close else ""
-
-
-def _describe(images: ImageSet, label: int) -> str:
-    if label == UNKNOWN:
-        return "-1 (unknown)"
-    names = images.class_names
-    return f"{label} {names[label]}" if names and label < len(names) else str(label)
-
-
-def shorten(items: Sequence[str]) -> str:
-    """The items in one line, a long list with its middle left out."""
-    if len(items) <= MAX_LISTED:
-        return ", ".join(items)
-    head, tail = items[: MAX_LISTED - 2], items[-2:]
-    return ", ".join([*head, f"... ({len(items) - MAX_LISTED} more)", *tail])
+    return resolve_name(names, text, field, f"dataset {images.name}", images.aliases)
 
 
 def prefetch(images: ImageSet, positions: Iterable[int], workers: int) -> Iterator[Sample | UnreadableImage]:
@@ -190,7 +133,7 @@ def prefetch(images: ImageSet, positions: Iterable[int], workers: int) -> Iterat
     workers 0 decodes in line.
     """
     if workers < 0:
-        raise ValueError(f"--num_workers {workers}: choose 0 or more")
+        raise FlagError("num_workers", f"{workers}: choose 0 or more")
     return _ahead(images, iter(positions), workers) if workers else (_attempt(images, p) for p in positions)
 
 

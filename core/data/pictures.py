@@ -1,7 +1,6 @@
-"""Picture files: finding them, decoding them to RGB, resizing. A file that does not decode is an UnreadableImage."""
+"""Picture files: decoding them to RGB, resizing. A file that does not decode is an UnreadableImage."""
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # Named, because Pillow goes by content: a file called .jpg that holds PostScript would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-
-# Once for the process: the per-thread alternative, catch_warnings, is not safe in the threads that decode.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class UnreadableImage(ValueError):
@@ -31,20 +25,11 @@ class UnreadableImage(ValueError):
         return type(self), (self.path, self.reason, self.index)
 
 
-def is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
-def picture_names(folder: Path) -> list[str]:
-    """Sorted names of the picture files directly in ``folder``; no file is opened or asked for its size."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if is_picture(e.name) and not e.is_dir())
-
-
 def decode(path: Path, *, upright: bool = False) -> Image.Image:
     """The picture as 8-bit RGB; ``upright`` turns it as its EXIF orientation says (the original never does).
 
-    JPEG ``draft`` is not used: scaling inside the decoder gives other pixels than resizing what it decodes.
+    Raises UnreadableImage, also of a picture of more pixels than Pillow takes without a warning.  JPEG ``draft`` is not
+    used: scaling inside the decoder gives other pixels than resizing what it decodes.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -94,10 +79,7 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
     grey = np.array(image)
     if grey.min() < 0 or grey.max() > 65535:
         raise ValueError(f"its pixels run from {grey.min()} to {grey.max()}; at most 16 bits can be read")
-    grey = grey.astype(np.uint32)
-    grey += 128
-    grey //= 257
-    return Image.fromarray(grey.astype(np.uint8))
+    return Image.fromarray(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def _check_size(width: int, height: int) -> None:

@@ -1,4 +1,4 @@
-"""``--region``: where pictures may change, from a rectangle, a picture that is white there, or a folder of these."""
+"""Where pictures may change: in a rectangle, where a picture is white, or where the picture of their name is."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,33 +7,20 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import UserError, names_a_file
-from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, is_picture, resize_crop, resize_wide
+from ace_counterfactuals.core.base.settings import FlagError, names_a_file
+from ace_counterfactuals.core.data.folders import first, is_picture
+from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, resize_crop, resize_wide
 from ace_counterfactuals.models.loading import digest
-
-FLAG = "--region"
-
-
-def read_rectangle(text: str) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 in pixels of the explained picture; x1 and y1 are the first outside."""
-    try:
-        x0, y0, x1, y1 = (int(number) for number in text.split(","))
-    except ValueError:
-        raise UserError(f"{FLAG} {text}: wanted four whole numbers, x0,y0,x1,y1") from None
-    if not (0 <= x0 < x1 and 0 <= y0 < y1):
-        raise UserError(f"{FLAG} {text}: holds no pixel; wanted 0 <= x0 < x1 and 0 <= y0 < y1")
-    return x0, y0, x1, y1
 
 
 @dataclass
 class Region:
-    """One of rectangle, picture and folder is given.  invert: the rest of it may change instead.
+    """``rectangle`` (x0, y0, x1, y1), or ``picture``, or ``folder``: path in it without ending -> picture.
 
-    folder: path of a picture in it, without ending -> file.
+    text: the setting ``region``; invert: what is outside may change instead.
     """
 
     text: str
@@ -45,112 +32,118 @@ class Region:
     resized: bool = False
 
     def check(self, files: Sequence[str], height: int, width: int) -> None:
-        """Refuse, before anything is explained, pictures without a region, with another's, or with an empty one.
+        """Raise FlagError for pictures without a region, with another's, or with an empty one.
 
         files: paths of the pictures below the data folder; height, width: of all of them, as they are explained.
         """
         if self.folder:
-            self.check_names(files)
+            self._check_names(files)
         if self.rectangle and (self.rectangle[2] > width or self.rectangle[3] > height):
-            notice(f"{FLAG} {self.text}: reaches beyond the pictures, which are {width} x {height}")
+            notice(f"region {self.text}: reaches beyond the pictures, which are {width} x {height}")
         for file in files if self.folder else files[:1]:
             self.mask(file, height, width)
-
-    def check_names(self, files: Sequence[str]) -> None:
-        missing = [file for file in files if self.source(file) is None]
-        if missing:
-            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise UserError(f"{FLAG} {self.text}: has no picture for {len(missing)} of {len(files)}: {shown}")
-        users = {}
-        for file in files:
-            source = self.source(file)
-            if users.setdefault(source, file) != file:
-                raise UserError(
-                    f"{FLAG} {self.text}: {source.name} would be the region of both {users[source]} and {file}; "
-                    f"lay the folder out as the data: {PurePosixPath(file).with_suffix(source.suffix)}"
-                )
-
-    def source(self, file: str) -> Path | None:
-        """The picture that tells the region of ``file``; in a folder the one of its path, or of its name."""
-        name = PurePosixPath(file).with_suffix("")
-        return self.picture or self.folder.get(str(name)) or self.folder.get(name.name)
 
     def masks(self, files: Sequence[str], image: Tensor) -> Tensor:
         """(N, 1, H, W) bool for pictures (N, 3, H, W), on their device."""
         return torch.stack([self.mask(file, *image.shape[2:]) for file in files]).to(image.device)
 
     def mask(self, file: str, height: int, width: int) -> Tensor:
-        """(1, H, W) bool: where ``file`` may change.  Raises UserError where that is nowhere."""
+        """(1, H, W) bool: where ``file`` may change.  Raises FlagError where that is nowhere."""
         if self.folder:
-            return self.read(file, height, width)
+            return self._read(file, height, width)
         if (height, width) not in self.known:
-            self.known[height, width] = self.read(file, height, width)
+            self.known[height, width] = self._read(file, height, width)
         return self.known[height, width]
 
-    def read(self, file: str, height: int, width: int) -> Tensor:
+    def _check_names(self, files: Sequence[str]) -> None:
+        missing = [file for file in files if self._source(file) is None]
+        if missing:
+            said = f"{self.text}: has no picture for {len(missing)} of {len(files)}: {first(missing, 5)}"
+            raise FlagError("region", said)
+        users: dict[Path | None, str] = {}
+        for file in files:
+            source = self._source(file)
+            if users.setdefault(source, file) != file:
+                place = PurePosixPath(file).with_suffix(source.suffix)
+                said = f"{self.text}: {source.name} would be the region of both {users[source]} and {file}"
+                raise FlagError("region", f"{said}; lay the folder out as the data: {place}")
+
+    def _source(self, file: str) -> Path | None:
+        """The picture that tells the region of ``file``; in a folder the one of its path, or of its name."""
+        name = PurePosixPath(file).with_suffix("")
+        return self.picture or self.folder.get(str(name)) or self.folder.get(name.name)
+
+    def _read(self, file: str, height: int, width: int) -> Tensor:
         if self.rectangle:
             x0, y0, x1, y1 = self.rectangle
             white = torch.zeros(height, width, dtype=torch.bool)
             white[y0:y1, x0:x1] = True
         else:
-            white = self.white_pixels(self.source(file), height, width)
+            white = self._white_pixels(self._source(file), height, width)
         allowed = white ^ self.invert
         if not allowed.any():
-            place, covered = self.source(file) or self.text, "all" if self.invert else "nothing"
-            raise UserError(f"{FLAG} {place}: covers {covered} of {file}, which is {width} x {height}")
+            place, covered = self._source(file) or self.text, "all" if self.invert else "nothing"
+            raise FlagError("region", f"{place}: covers {covered} of {file}, which is {width} x {height}")
         return allowed[None]
 
-    def white_pixels(self, path: Path, height: int, width: int) -> Tensor:
+    def _white_pixels(self, path: Path, height: int, width: int) -> Tensor:
         """(H, W) bool: where the picture is brighter than half.  Another size is scaled, with one notice a run."""
         try:
             picture = decode(path)
         except UnreadableImage as error:
-            raise UserError(f"{FLAG} {path}: unreadable picture: {error.reason}") from None
-        if picture.size != (width, height) and not self.resized:
+            raise FlagError("region", str(error)) from None
+        if picture.size != (width, height):
+            if not self.resized:
+                sizes = f"{picture.width} x {picture.height}, scaled and cropped to {width} x {height}"
+                notice(f"region {path}: is {sizes} as the pictures are")
             self.resized = True
-            sizes = f"{picture.width} x {picture.height}, scaled and cropped to {width} x {height} as the pictures are"
-            notice(f"{FLAG} {path}: is {sizes}")
-        return torch.from_numpy(np.asarray(fitted(picture, height, width).convert("L")) >= 128)
-
-
-def fitted(picture: Image.Image, height: int, width: int) -> Image.Image:
-    """Made as large as the data sets make theirs: wide ones whole, others by their central square."""
-    if picture.size == (width, height):
-        return picture
-    if width == height:
-        return resize_crop(picture, height)
-    return resize_wide(picture, height) if width == 2 * height else picture.resize((width, height))
+            picture = resize_crop(picture, height) if width == height else resize_wide(picture, height)
+        return torch.from_numpy(np.asarray(picture.convert("L")) >= 128)
 
 
 def open_region(text: str, *, invert: bool) -> Region | None:
-    """What the flags describe; None for everywhere.  Raises UserError for what is neither a rectangle nor there."""
+    """The settings ``region`` and ``region_invert``; None is everywhere.
+
+    text: x0,y0,x1,y1 in pixels of the explained picture, of which x1 and y1 are the first outside, or the path of a
+    picture or folder.  Raises FlagError for what is neither.
+    """
     if not text and invert:
-        raise UserError(f"{FLAG}_invert True: there is nothing to invert; give a {FLAG}")
+        raise FlagError("region_invert", "True: there is nothing to invert; give a region")
     if not text:
         return None
     if not names_a_file(text):
-        return Region(text, invert, rectangle=read_rectangle(text))
+        return Region(text, invert, rectangle=_read_rectangle(text))
     path = Path(text).expanduser()
     if path.is_file():
         return Region(text, invert, picture=path)
     if not path.is_dir():
-        raise UserError(f"{FLAG} {text}: no such file; wanted x0,y0,x1,y1, a picture, or a folder of pictures")
-    folder = {file.relative_to(path).with_suffix("").as_posix(): file for file in region_files(path)}
+        raise FlagError("region", f"{text}: no such file; wanted x0,y0,x1,y1, a picture, or a folder of pictures")
+    folder = {file.relative_to(path).with_suffix("").as_posix(): file for file in _pictures_below(path)}
     if not folder:
-        raise UserError(f"{FLAG} {text}: the folder holds no picture")
+        raise FlagError("region", f"{text}: the folder holds no picture")
     return Region(text, invert, folder=folder)
 
 
 def region_digest(text: str) -> str | None:
-    """Of the picture, or of all in the folder; None where the text says all."""
+    """SHA-256 of the picture, or of all in the folder; None where the text says all."""
     if not text or not names_a_file(text):
         return None
     path = Path(text).expanduser()
     if not path.is_dir():
         return digest(path)
-    files = (f"{file.relative_to(path).as_posix()} {digest(file)}\n" for file in region_files(path))
+    files = (f"{file.relative_to(path).as_posix()} {digest(file)}\n" for file in _pictures_below(path))
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
-def region_files(folder: Path) -> list[Path]:
+def _read_rectangle(text: str) -> tuple[int, int, int, int]:
+    try:
+        x0, y0, x1, y1 = (int(number) for number in text.split(","))
+    except ValueError:
+        raise FlagError("region", f"{text}: wanted four whole numbers, x0,y0,x1,y1") from None
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        raise FlagError("region", f"{text}: holds no pixel; wanted 0 <= x0 < x1 and 0 <= y0 < y1")
+    return x0, y0, x1, y1
+
+
+def _pictures_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if is_picture(path.name) and path.is_file())

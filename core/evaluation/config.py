@@ -42,7 +42,7 @@ class NetworksConfig:
 class ClassifierConfig:
     classifier_path: str = flag("", "COUT: the explained classifier; if not given, from config.yaml", path=True)
     classifier_arch: str = flag("", "torchvision's name of it, where neither its file nor config.yaml tells")
-    dataset: str = flag("", "data set, where no config.yaml tells", choices=tuple(DATASETS))
+    dataset: str = flag("", "data set, where no config.yaml tells", choices=DATASETS)
     query_label: int = flag(-1, "attribute or class that was left, where no config.yaml tells", low=-1)
     target_label: int = flag(-1, "class that was to be reached, where no config.yaml tells", low=-1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.settings import UserError, blaming
-from ace_counterfactuals.core.data.datasets import BINARY
+from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.evaluation.cache import Store
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.evaluation.metrics import cout, distances
@@ -19,7 +19,6 @@ from ace_counterfactuals.models import classifiers, inception, oracles, perceptu
 from ace_counterfactuals.models.features import architecture, load_features
 from ace_counterfactuals.models.loading import digest
 
-FACES = ("CelebA", "CelebAMV", "CelebAHQ")
 HUB = "hub"
 
 
@@ -105,7 +104,7 @@ class Networks:
     def features(self, dataset: str) -> dict[str, Task]:
         """By what to call them: small-32 features of classifier.pt."""
         what, found = {"dataset": dataset, "arch": self.config.networks.features_arch}, {}
-        wanted = {"heads": classifiers.wanted_of(dataset)["heads"], "arch": what["arch"]}
+        wanted = {"heads": spec_of(dataset).heads, "arch": what["arch"]}
         for file in self.config.networks.features:
             loader = blamed("features", partial(load_features, file, **wanted))
             name = f"{blamed('features', architecture)(file, **wanted)} features of {Path(file).name}"
@@ -118,7 +117,7 @@ class Networks:
     def unseen(self, attacked: Attacked) -> dict[str, Task]:
         """By file name; the answers are in the attacked classifier's numbers of classes."""
         arch, classes, found = self.config.networks.unseen_arch, attacked.classes, {}
-        query = attacked.query if attacked.dataset in BINARY else None
+        query = attacked.query if spec_of(attacked.dataset).binary else None
         for file in self.config.networks.unseen:
             sha256 = self.named(f"unseen {Path(file).name}", file)
             if sha256 == attacked.sha256:
@@ -158,7 +157,7 @@ class Networks:
             return None
         query, target = explained.query, explained.target
         what = {"dataset": explained.dataset, "query": query, "arch": explained.arch or ""}
-        what |= {} if explained.dataset in BINARY else {"target": target}
+        what |= {} if spec_of(explained.dataset).binary else {"target": target}
 
         def ask(network, image: Tensor, counterfactual: Tensor) -> Tensor:
             areas = cout.pair_areas(network, image, counterfactual, query, target)
@@ -181,8 +180,8 @@ def blamed(field: str, load: Callable) -> Callable:
 
 def load_oracle(path: str, dataset: str) -> nn.Module:
     with blaming("oracle_path"):
-        oracle = oracles.load_oracle(path, dataset=dataset if dataset in FACES else None)
-    if oracle.class_names is None and dataset not in FACES:
+        oracle = oracles.load_oracle(path, dataset=dataset if spec_of(dataset).faces else None)
+    if oracle.class_names is None and not spec_of(dataset).faces:
         raise UserError(
             f"--oracle-path {path}: knows faces, but the data set is {dataset or 'not given'}; see --dataset"
         )
@@ -202,8 +201,8 @@ class Explained:
 
 def load_explained(explained: Explained) -> nn.Module:
     with blaming("classifier_path"):
-        query = explained.query if explained.dataset in BINARY else None
-        wanted = classifiers.wanted_of(explained.dataset, explained.arch)
+        query = explained.query if spec_of(explained.dataset).binary else None
+        wanted = spec_of(explained.dataset).classifier(explained.arch)
         classifier = classifiers.load_classifier(explained.path, query=query, **wanted)
     for name in () if classifier.binary else ("query", "target"):
         if not 0 <= (label := getattr(explained, name)) < classifier.num_outputs:

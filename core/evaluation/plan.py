@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ace_counterfactuals.core.base.runtime import notice
-from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.data.datasets import BINARY, celeba_attributes
+from ace_counterfactuals.core.base.settings import UserError, blaming
+from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.evaluation.metrics.unseen import attacked_as_stored
-from ace_counterfactuals.core.evaluation.networks import FACES, Explained, Networks
+from ace_counterfactuals.core.evaluation.networks import Explained, Networks
 from ace_counterfactuals.core.evaluation.passes import Job, Task
 from ace_counterfactuals.core.evaluation.read import Source
 from ace_counterfactuals.core.runs.results import CORRECT, EVERY, FLIPPED, Pair
@@ -80,9 +80,10 @@ def make_plan(source: Source, networks: Networks) -> Plan:
 def annotations(source: Source, config: EvaluateConfig, dataset: str, query: int) -> np.ndarray | None:
     """Of --celeba-path, or of the run's own data where these are there."""
     given, own = config.networks.celeba_path, source.flags.get("data_dir", "")
-    if dataset not in FACES or not (given or (own and Path(own).is_dir())):
+    if not spec_of(dataset).faces or not (given or (own and Path(own).is_dir())):
         return None
-    annotated = celeba_attributes(given or own, dataset, flag="--celeba-path").numpy()
+    with blaming("celeba_path"):
+        annotated = celeba_attributes(given or own, dataset)
     if not 0 <= query < annotated.shape[1]:
         last = annotated.shape[1] - 1
         raise UserError(f"--query-label {query}: wanted the explained attribute, 0 to {last}, for CD")
@@ -106,7 +107,7 @@ def explained_classifier(source: Source, networks: Networks, dataset: str) -> Ex
     """For COUT; None, with a notice that says why, where it is not known what to ask whom."""
     config, flags, stored = networks.config, networks.config.classifier, source.flags
     path = flags.classifier_path or stored.get("classifier_path", "")
-    if dataset == "ImageNet" and not path and cached_resnet50().is_file():
+    if spec_of(dataset).arch == "resnet50" and not path and cached_resnet50().is_file():
         path = str(cached_resnet50())
     query, target = (label_of(source, config, name) for name in ("query", "target"))
 
@@ -119,7 +120,7 @@ def explained_classifier(source: Source, networks: Networks, dataset: str) -> Ex
         return without(f"the run's classifier {path} is not there; give --classifier-path")
     if not dataset:
         return without("the data set is not known; give --dataset")
-    if dataset not in BINARY and min(query, target) < 0:
+    if not spec_of(dataset).binary and min(query, target) < 0:
         return without("it goes from one class to another, and the run had no query or no target")
     wanted = source.settings.get("weights", {}).get("classifier_path", "").removeprefix("sha256:")
     if wanted and networks.digest(path) != wanted:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.data.pictures import picture_names
+from ace_counterfactuals.core.data.folders import picture_names
 from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import FOLDERS, REFINED, ResultFolder
 from ace_counterfactuals.core.runs.records import KINDS, Record

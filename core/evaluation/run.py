@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.data.datasets import BINARY
+from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.evaluation import compare, figures, sets
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.evaluation.figures import Answers
@@ -167,7 +167,7 @@ def experiment_of(answers: Answers, own: tuple[Figure, ...]) -> Experiment:
     return Experiment(
         name=source.name,
         root=source.root,
-        binary=answers.plan.dataset in BINARY or any(record.binary for record in source.records.values()),
+        binary=spec_of(answers.plan.dataset).binary or any(record.binary for record in source.records.values()),
         classes=tuple(classes) if classes else None,
         pictures=pictures,
         figures=own,

@@ -8,7 +8,8 @@ import torch
 
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.data.datasets import BINARY, EmptySelection
+from ace_counterfactuals.core.data.datasets import spec_of
+from ace_counterfactuals.core.data.imageset import EmptySelection
 from ace_counterfactuals.core.data.regions import Region
 from ace_counterfactuals.core.method.explain import Explanation, explain_again
 from ace_counterfactuals.core.postprocessing.config import PostConfig
@@ -123,9 +124,9 @@ def choose_chunk(everything: StoredSet, config: MainConfig) -> StoredSet:
     share = [entry for entry in everything.records if entry.index % chunks == chunk]
     if not share:
         raise EmptySelection(
-            f"--chunk {chunk} of --chunks {chunks} is empty: none of the {len(everything)} pictures has an index that "
-            f"gives {chunk} modulo {chunks}; choose fewer chunks",
             "chunk",
+            f"{chunk} of {chunks} is empty: none of the {len(everything)} pictures has an index that gives {chunk} "
+            f"modulo {chunks}; choose fewer chunks",
         )
     return StoredSet(share)
 
@@ -133,7 +134,7 @@ def choose_chunk(everything: StoredSet, config: MainConfig) -> StoredSet:
 def query_of(config: MainConfig) -> int:
     """The attribute that a binary classifier decides; main.py has stored its index."""
     query = config.data.label_query
-    if config.data.dataset in BINARY and not isinstance(query, int):
+    if spec_of(config.data.dataset).binary and not isinstance(query, int):
         raise UserError(f"--label_query {query}: give the attribute's index, since the data set is not opened here")
     return query if isinstance(query, int) else -1
 

@@ -18,7 +18,7 @@ import yaml
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError, from_dict, to_dict
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
-from ace_counterfactuals.core.data.datasets import BINARY
+from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig, by_itself
 from ace_counterfactuals.core.postprocessing.config import SWEPT, PostConfig
 from ace_counterfactuals.core.postprocessing.stored import Source
@@ -97,7 +97,7 @@ def refuse_other_run(source: Source, run: Baseline, given: Mapping[str, Any]) ->
     for name in OF_THE_RUN:
         value, there = given.get(name), stored[name]
         # An attribute's name is known to its data set alone, which is not opened.
-        attribute = name == "label_query" and run.flags["dataset"] in BINARY and isinstance(value, str)
+        attribute = name == "label_query" and spec_of(run.flags["dataset"]).binary and isinstance(value, str)
         if value is not None and not attribute and number.get(value, value) != there:
             differences.append(f"--{name} {value} (there: {there!r})")
     if differences:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.data.imageset import UNKNOWN, Sample, UnreadableImage
-from ace_counterfactuals.core.data.pictures import decode, to_tensor
+from ace_counterfactuals.core.data.imageset import Sample
+from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
+from ace_counterfactuals.core.data.specs import UNKNOWN
 from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
 from ace_counterfactuals.core.runs.floats import read_stored
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment

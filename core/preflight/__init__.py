@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.data.datasets import Sample, UnreadableImage
+from ace_counterfactuals.core.data.imageset import Sample
+from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.preflight.data import Budget, measure_classifier, measure_disk, survey
 from ace_counterfactuals.core.preflight.model import (
     first_pictures,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.core.data.datasets import EmptySelection, ImageSet, Sample, UnreadableImage, prefetch, select
+from ace_counterfactuals.core.data.imageset import EmptySelection, ImageSet, Sample, prefetch, select
+from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.method.explain import filter_steps, refining_filter
 from ace_counterfactuals.core.method.filtering import Filter, change_mask, to_image
 from ace_counterfactuals.core.method.noise import REFINEMENT, image_noise

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.data.datasets import ImageSet, Sample, UnreadableImage, prefetch
+from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
+from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.method.explain import (
     check_finite,
     check_logits,

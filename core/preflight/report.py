@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ace_counterfactuals.core.data.datasets import UnreadableImage
+from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.preflight.data import ClassifierCheck, DiskCheck, PictureCheck

@@ -9,8 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.runtime import notice
-from ace_counterfactuals.core.data.imageset import UNKNOWN, Entry, ImageSet, prefetch
-from ace_counterfactuals.core.data.pictures import FORMATS, UnreadableImage, picture_names
+from ace_counterfactuals.core.data.folders import picture_names
+from ace_counterfactuals.core.data.imageset import ImageSet, prefetch
+from ace_counterfactuals.core.data.pictures import FORMATS, UnreadableImage
+from ace_counterfactuals.core.data.specs import UNKNOWN, PictureFile
 from ace_counterfactuals.core.runs.layout import FOLDERS
 
 Transform = Callable[[Image.Image], Image.Image]
@@ -125,8 +127,8 @@ class Reader:
             yield batch[::2], batch[1::2]
 
     def _batches(self, paths: Sequence[Path], size: int, transform: Transform | None) -> Iterator[Tensor]:
-        entries = [Entry(i, path, UNKNOWN) for i, path in enumerate(paths)]
-        images = ImageSet("results", False, entries, transform or (lambda image: image))
+        entries = [PictureFile(i, path, UNKNOWN) for i, path in enumerate(paths)]
+        images = ImageSet(name="results", records=entries, transform=transform or (lambda image: image))
         batch = []
         for sample in prefetch(images, range(len(entries)), self.workers):
             if isinstance(sample, UnreadableImage):

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError, to_dict
-from ace_counterfactuals.core.data.datasets import ImageSet, Sample, UnreadableImage, prefetch
+from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
+from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, explain
 from ace_counterfactuals.core.runs.config import MainConfig

@@ -7,7 +7,9 @@ import torch
 
 from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
 from ace_counterfactuals.core.base.settings import FlagError, UserError, blaming
-from ace_counterfactuals.core.data.datasets import BINARY, ImageSet, open_dataset, resolve_label, resolve_name, select
+from ace_counterfactuals.core.data.datasets import spec_of
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, resolve_label, select
+from ace_counterfactuals.core.data.labels import resolve_name
 from ace_counterfactuals.core.data.regions import open_region
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, SamplingConfig
 from ace_counterfactuals.core.method.explain import filter_steps, refining_filter
@@ -16,7 +18,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models import denoisers
-from ace_counterfactuals.models.classifiers import Classifier, load_classifier, wanted_of
+from ace_counterfactuals.models.classifiers import Classifier, load_classifier
 from ace_counterfactuals.models.denoisers import DiffusionModel, make_process
 
 RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
@@ -36,7 +38,7 @@ def check(config: MainConfig) -> None:
             raise UserError(f"--{name} True goes through the diffusion model, which --attack_joint False leaves out")
     if config.output.save_float and not config.output.save_images:
         raise UserError("--save_float True keeps numbers beside the pictures, which --save_images False leaves out")
-    untargeted = data.label_target == -1 and data.dataset not in BINARY
+    untargeted = data.label_target == -1 and not spec_of(data.dataset).binary
     if untargeted and attack.attack_method == "C&W":
         raise UserError("--attack_method C&W is targeted; give a --label_target")
     if untargeted and config.model.class_cond:
@@ -91,11 +93,11 @@ def prepare_device(config: MainConfig) -> torch.device:
 
 def load_explained(config: MainConfig, query: int, device: torch.device) -> Classifier:
     """The classifier that is explained."""
-    weights, dataset = config.weights, config.data.dataset
+    weights, spec = config.weights, spec_of(config.data.dataset)
     with blaming("classifier_path"):
-        if not weights.classifier_path and dataset != "ImageNet":
-            raise FlagError("classifier_path", f"not given; dataset {dataset} needs the file to explain")
-        wanted = wanted_of(dataset, weights.classifier_arch)
+        if not weights.classifier_path and not spec.arch:
+            raise FlagError("classifier_path", f"not given; dataset {config.data.dataset} needs the file to explain")
+        wanted = spec.classifier(weights.classifier_arch)
         return load_classifier(weights.classifier_path, query=query, **wanted).to(device)
 
 
@@ -141,12 +143,12 @@ def align_classes(config: MainConfig, images: ImageSet, names: tuple[str, ...] |
     """Number labels, query and target as the classifier numbers its outputs: by name where it has ``names``."""
     data = config.data
     if images.binary or names is None or names == images.class_names:  # names may repeat: two of ImageNet's do
-        query = images.query if images.binary else resolve_label(images, data.label_query, "--label_query")
-        target = resolve_label(images, data.label_target, "--label_target")
+        query = images.query if images.binary else resolve_label(images, data.label_query, "label_query")
+        target = resolve_label(images, data.label_target, "label_target")
         return replace(config, data=replace(data, label_query=query, label_target=target)), images
     owner = f"the classifier {config.weights.classifier_path}"
-    query = resolve_name(names, data.label_query, "--label_query", owner)
-    target = resolve_name(names, data.label_target, "--label_target", owner)
+    query = resolve_name(names, data.label_query, "label_query", owner)
+    target = resolve_name(names, data.label_target, "label_target", owner)
     if images.class_names is not None:
         missing = sorted(set(images.class_names) - set(names))
         if missing:

@@ -20,7 +20,7 @@ class TrainingConfig:
     )
     ema_rate: float = flag(0.9999, "rate of the moving average of the weights", low=0, high=1)
     ema_fp16: bool = flag(False, "store the moving average in half precision: half the size")
-    random_flip: bool = flag(True, "mirror every other picture, drawn anew each time; never done for BDD100k")
+    random_flip: bool = flag(True, "mirror every other picture, drawn anew each time; never done for BDD's scenes")
     init_step: int = flag(-1, "steps of the chain from this one on are never drawn; -1 draws all", low=-1)
     log_interval: int = flag(10, "steps between two lines of log.csv", low=1)
     save_interval: int = flag(10000, "steps between two checkpoints, each with a grid of samples", low=1)

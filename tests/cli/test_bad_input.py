@@ -137,7 +137,7 @@ def test_a_classifier_without_our_header_is_answered_with_what_is_wanted(shop):
 
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("nowhere", "no such folder"), ("empty", "expects pictures"), ("model.pt", "not a folder")],
+    [("nowhere", "no such folder"), ("empty", "wanted pictures"), ("model.pt", "not a folder")],
 )
 def test_a_data_directory_without_pictures_is_refused(shop, folder, message):
     (shop.folder / "empty").mkdir(exist_ok=True)
@@ -181,17 +181,17 @@ def test_an_empty_selection_says_how_many_there_were_and_which_rule_removed_them
     shutil.rmtree(workshop.data / "coat")
     (workshop.data / "coat").mkdir()
     line = refused_untouched(workshop, label_query="coat", label_target="boot")
-    assert "no picture left of the 4 of --dataset Folder" in line
-    assert "--label_target 0 keeps pictures of class --label_query 1 coat; there are: 2 x 0 boot, 2 x 2 shirt" in line
+    assert "--label_target 0 keeps" in line and "label_query 1 coat" in line and "none of the 4" in line
+    assert "there are: 2 x 0 boot, 2 x 2 shirt" in line
 
 
 def test_a_target_without_a_query_is_answered_with_the_missing_flag(shop):
-    assert "--label_query -1 (unknown), which is not given" in refused_untouched(shop, label_target="coat")
+    assert "label_query -1 (unknown), which is not given" in refused_untouched(shop, label_target="coat")
 
 
 def test_an_empty_chunk_says_why(shop):
     line = refused_untouched(shop, chunk=7, chunks=9)
-    assert "--chunk 7 of --chunks 9 is empty: none of the 6 selected pictures" in line
+    assert "--chunk 7 of 9 is empty: none of the 6 selected pictures" in line
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

@@ -68,7 +68,7 @@ def test_the_saved_pictures_are_the_original_outside_the_region(workshop, method
 
 def test_a_rectangle_beyond_the_pictures_is_told(workshop, capsys):
     workshop.run(region="0,5,99,8", num_samples=1)
-    assert "--region 0,5,99,8: reaches beyond the pictures, which are 8 x 8" in capsys.readouterr().err
+    assert "region 0,5,99,8: reaches beyond the pictures, which are 8 x 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("invert", [False, True])
@@ -172,7 +172,7 @@ def test_a_region_that_leaves_nothing_when_inverted_is_refused(workshop, capsys)
 
 def test_inverting_without_a_region_is_refused(workshop, capsys):
     message = refused(workshop, capsys, region_invert=True)
-    assert message == "--region_invert True: there is nothing to invert; give a --region"
+    assert message == "--region_invert True: there is nothing to invert; give a region"
 
 
 def test_an_empty_or_unreadable_region_is_refused_by_name(workshop, capsys):

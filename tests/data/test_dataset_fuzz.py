@@ -3,13 +3,15 @@
 import io
 import random
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ace_counterfactuals.core.data.datasets import Entry, ImageSet, UnreadableImage
-from ace_counterfactuals.core.data.pictures import resize_crop
+from ace_counterfactuals.core.data.imageset import ImageSet
+from ace_counterfactuals.core.data.pictures import UnreadableImage, resize_crop
+from ace_counterfactuals.core.data.specs import PictureFile
 
 SHORT_RUN = 400
 SECONDS_A_PICTURE = 5
@@ -63,7 +65,9 @@ def mutated(content, chance):
 def test_a_mutated_picture_decodes_or_is_refused(tmp_path, request):
     runs = request.config.getoption("--fuzz-runs", default=None) or SHORT_RUN
     sources, path, decoded = list(originals()), tmp_path / "x", 0
-    images = ImageSet("Fuzz", False, [Entry(0, path, 0)], lambda image: resize_crop(image, 8), upright=True)
+    images = ImageSet(
+        name="Fuzz", records=[PictureFile(0, path, 0)], transform=partial(resize_crop, size=8), upright=True
+    )
     for run in range(runs):
         path.write_bytes(mutated(sources[run % len(sources)], random.Random(run)))
         start = time.perf_counter()

@@ -4,14 +4,16 @@ import io
 import pickle
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ace_counterfactuals.core.data.datasets import Entry, ImageSet, UnreadableImage, open_dataset, prefetch
-from ace_counterfactuals.core.data.pictures import decode, resize_crop, to_tensor
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
+from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, resize_crop, to_tensor
+from ace_counterfactuals.core.data.specs import PictureFile
 
 GREY16 = np.array([[0, 255, 256, 32768], [40000, 65000, 65279, 65535]], dtype=np.uint16)
 
@@ -142,7 +144,7 @@ def test_a_truncated_picture_is_refused_rather_than_half_grey(tmp_path, kind):
 
 def test_a_sliver_that_would_be_resized_to_gigabytes_is_refused(tmp_path):
     path = save(Image.new("RGB", (60_000, 1)), tmp_path / "x.png")
-    images = ImageSet("Toy", False, [Entry(7, path, 0)], lambda image: resize_crop(image, 256))
+    images = ImageSet(name="Toy", records=[PictureFile(7, path, 0)], transform=partial(resize_crop, size=256))
     with pytest.raises(UnreadableImage, match="256 x 15360000 pixels"):
         images[0]
 

@@ -7,25 +7,25 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from ace_counterfactuals.core.data.datasets import (
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.data.imageset import (
     EmptySelection,
-    Entry,
     ImageSet,
     open_dataset,
     resolve_label,
-    resolve_name,
     select,
 )
-from ace_counterfactuals.core.data.imageset import shorten
+from ace_counterfactuals.core.data.labels import listed, resolve_name
 from ace_counterfactuals.core.data.pictures import resize_crop
+from ace_counterfactuals.core.data.specs import PictureFile
 from tests.support.paths import GOLDEN
 
 DATA = GOLDEN / "data"
 
 
 def make(labels, *, binary=False, names=("ant", "bee", "cow")):
-    records = [Entry(i, Path(f"{i}.png"), label) for i, label in enumerate(labels)]
-    return ImageSet("Toy", binary, records, resize_crop, names)
+    records = [PictureFile(i, Path(f"{i}.png"), label) for i, label in enumerate(labels)]
+    return ImageSet(name="Toy", binary=binary, records=records, transform=resize_crop, class_names=names)
 
 
 def indices(images):
@@ -73,63 +73,63 @@ def test_slicing_keeps_the_names_of_pictures():
 
 
 def test_an_empty_selection_says_how_many_there_were_and_which_rule_removed_them():
-    with pytest.raises(
-        EmptySelection, match=r"of the 3 of --dataset Toy: --label_target 0 .*2 cow.*1 x 0 ant, 2 x 1 bee"
-    ):
+    with pytest.raises(EmptySelection, match="0 keeps .*2 cow.* of the 3 of .*1 x 0 ant, 2 x 1 bee") as caught:
         select(make([0, 1, 1]), label_target=0, label_query=2)
+    assert caught.value.field == "label_target"
 
 
 def test_a_target_without_a_query_says_what_is_not_given():
-    with pytest.raises(EmptySelection, match="--label_query -1 .unknown., which is not given"):
+    with pytest.raises(EmptySelection, match="label_query -1 .unknown., which is not given"):
         select(make([0, 1]), label_target=0)
 
 
 def test_an_empty_chunk_is_told_from_an_empty_selection():
     with pytest.raises(EmptySelection) as caught:
         select(make([0, 1]), chunk=2, chunks=3)
-    assert caught.value.rule == "chunk"
+    assert caught.value.field == "chunk"
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "field", "fact"),
     [
-        ({"num_samples": 0}, "--num_samples 0"),
-        ({"chunk": 2, "chunks": 2}, "--chunk 2: wanted 0 to 1"),
-        ({"chunk": -1}, "--chunk -1"),
-        ({"label_target": 3}, "--label_target 3: no label of --dataset Toy; choose .*0 ant, 1 bee, 2 cow"),
-        ({"label_target": -2}, "--label_target -2"),
-        ({"label_target": 0, "label_query": "bees"}, "--label_query bees: .*did you mean bee?"),
+        ({"num_samples": 0}, "num_samples", "0"),
+        ({"chunk": 2, "chunks": 2}, "chunk", "2: .*0 to 1"),
+        ({"chunk": -1}, "chunk", "-1"),
+        ({"label_target": 3}, "label_target", "3: .*0 ant, 1 bee, 2 cow"),
+        ({"label_target": -2}, "label_target", "-2"),
+        ({"label_target": 0, "label_query": "bees"}, "label_query", "bees: .*did you mean bee?"),
     ],
 )
-def test_what_cannot_be_selected_is_named(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_be_selected_is_named(options, field, fact):
+    with pytest.raises(FlagError, match=fact) as caught:
         select(make([0, 1, 2]), **options)
+    assert caught.value.field == field
 
 
 def test_a_binary_set_has_only_two_targets():
-    with pytest.raises(ValueError, match="--label_target 2: .*0 not x, 1 x"):
+    with pytest.raises(FlagError, match="label_target 2: .*0 not x, 1 x"):
         select(make([0, 1], binary=True, names=("not x", "x")), label_target=2)
 
 
 def test_a_name_is_tried_before_an_equal_number():
-    assert resolve_name(("1", "10", "2"), "2", "--label_query", "it") == 2
-    assert resolve_name(("1", "10", "2"), 2, "--label_query", "it") == 2
-    assert resolve_name(("1", "10", "2"), "10", "--label_query", "it") == 1
+    assert resolve_name(("1", "10", "2"), "2", "label_query", "it") == 2
+    assert resolve_name(("1", "10", "2"), 2, "label_query", "it") == 2
+    assert resolve_name(("1", "10", "2"), "10", "label_query", "it") == 1
 
 
 def test_without_names_only_an_index_is_taken():
-    assert resolve_name(None, "7", "--label_target", "it") == 7
+    assert resolve_name(None, "7", "label_target", "it") == 7
     with pytest.raises(ValueError, match="it has no named classes"):
-        resolve_name(None, "cat", "--label_target", "it")
+        resolve_name(None, "cat", "label_target", "it")
 
 
 def test_imagenet_classes_go_by_name_wordnet_id_or_index():
     images = open_dataset("ImageNet", DATA / "imagenet", image_size=8)
-    assert [resolve_label(images, text, "--label_query") for text in ("zebra", "n02391049", "340", 340)] == [340] * 4
+    assert [resolve_label(images, text, "label_query") for text in ("zebra", "n02391049", "340", 340)] == [340] * 4
 
 
-def test_a_long_list_is_shortened_in_the_middle():
-    assert shorten([str(i) for i in range(100)]).endswith("37, ... (60 more), 98, 99")
+def test_a_long_list_of_names_is_cut_short():
+    assert listed(dict.fromkeys(range(100), "x")).endswith(", 39 x, ... (60 more)")
 
 
 def test_selecting_by_label_among_20000_pictures_opens_none(tmp_path, monkeypatch):

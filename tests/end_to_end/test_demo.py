@@ -7,7 +7,7 @@ import yaml
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict, to_dict
 from ace_counterfactuals.core.cli import explain
-from ace_counterfactuals.core.data.datasets import open_dataset
+from ace_counterfactuals.core.data.imageset import open_dataset
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.models.classifiers import load_classifier

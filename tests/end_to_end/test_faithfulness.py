@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ace_counterfactuals.core.data.datasets import open_dataset
+from ace_counterfactuals.core.data.imageset import open_dataset
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.setup import Networks
 from ace_counterfactuals.models.classifiers import load_classifier

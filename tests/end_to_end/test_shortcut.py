@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ace_counterfactuals.core.data.datasets import open_dataset
+from ace_counterfactuals.core.data.imageset import open_dataset
 from ace_counterfactuals.models.classifiers import load_classifier
 from benchmarks import mark, shortcut
 from benchmarks.shortcut import Cell, compare, draw, figures, table

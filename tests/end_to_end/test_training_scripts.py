@@ -11,7 +11,7 @@ from PIL import Image
 import train_classifier
 import train_diffusion
 from ace_counterfactuals.core.cli import explain
-from ace_counterfactuals.core.data.datasets import open_dataset
+from ace_counterfactuals.core.data.imageset import open_dataset
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights
 from scripts import fashion_mnist

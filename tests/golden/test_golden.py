@@ -20,7 +20,8 @@ from PIL import Image
 from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.data.datasets import open_dataset, select
+from ace_counterfactuals.core.data.datasets import spec_of
+from ace_counterfactuals.core.data.imageset import open_dataset, select
 from ace_counterfactuals.core.method.attacks import make_attack
 from ace_counterfactuals.core.method.explain import filter_steps, make_grad_fn, make_objective
 from ace_counterfactuals.core.method.filtering import Filter, refine
@@ -29,7 +30,7 @@ from ace_counterfactuals.core.method.objectives import choose_targets, distance_
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import diffusion_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
-from ace_counterfactuals.models.classifiers import load_classifier, wanted_of
+from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights, state_dict
 from tests.support.paths import GOLDEN, SHARED
 
@@ -64,7 +65,7 @@ class Case:
     def networks(self, dtype=torch.float32):
         data = self.config.data
         query = data.label_query if data.dataset != "ImageNet" else None
-        classifier = load_classifier(self.classifier_path, query=query, **wanted_of(data.dataset))
+        classifier = load_classifier(self.classifier_path, query=query, **spec_of(data.dataset).classifier())
         denoiser = build_unet(to_dict(self.config), state_dict(load_weights(self.model_path)))
         return classifier.to(dtype), denoiser.to(dtype)
 

@@ -10,8 +10,9 @@ import torch
 import torchvision
 from torch import nn
 
+from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.models import classifiers
-from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier, wanted_of
+from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier
 from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
 from tests.support.paths import GOLDEN
 
@@ -21,7 +22,7 @@ HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 @pytest.fixture(scope="module")
 def dive(golden_weights):
-    return load_classifier(golden_weights("dive.pth"), query=31, **wanted_of("CelebA"))
+    return load_classifier(golden_weights("dive.pth"), query=31, **spec_of("CelebA").classifier())
 
 
 def save_toy(path, names=("cat", "dog", "eel"), **header):
@@ -38,7 +39,7 @@ def save_toy(path, names=("cat", "dog", "eel"), **header):
     [("celeba_none", "dive.pth", "CelebA"), ("celebahq_joint_det", "steex_hq.tar", "CelebAHQ")],
 )
 def test_logits_equal_the_recorded_ones(golden_weights, case, file, dataset):
-    classifier = load_classifier(golden_weights(file), query=31, **wanted_of(dataset))
+    classifier = load_classifier(golden_weights(file), query=31, **spec_of(dataset).classifier())
     images = torch.from_numpy(np.load(CASES / case / "x.npy")).float() / 255
     recorded = [logits["clean"] for logits in json.loads((CASES / case / "info.json").read_text())["logits"]]
     assert classifier(images).tolist() == pytest.approx(recorded, abs=2e-4)  # other kernels: up to 3e-5
@@ -47,7 +48,7 @@ def test_logits_equal_the_recorded_ones(golden_weights, case, file, dataset):
 def test_a_published_file_saved_as_safetensors_is_the_same_classifier(golden_weights, dive, tmp_path):
     flat = state_dict(load_weights(golden_weights("dive.pth")))
     (tmp_path / "dive.safetensors").write_bytes(safetensors.torch.save(flat))
-    again = load_classifier(tmp_path / "dive.safetensors", query=31, **wanted_of("CelebAMV"))
+    again = load_classifier(tmp_path / "dive.safetensors", query=31, **spec_of("CelebAMV").classifier())
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(again(image), dive(image))
 
@@ -56,7 +57,7 @@ def test_a_published_file_saved_as_safetensors_is_the_same_classifier(golden_wei
     "dataset, file, query, logit", [("CelebAHQ", "steex_hq.tar", 39, 2), ("BDDOIA", "steex_bdd.tar", 3, 3)]
 )
 def test_the_query_chooses_the_logit(golden_weights, dataset, file, query, logit):
-    classifier = load_classifier(golden_weights(file), query=query, **wanted_of(dataset))
+    classifier = load_classifier(golden_weights(file), query=query, **spec_of(dataset).classifier())
     image = torch.rand(2, 3, 64, 64)
     assert classifier.binary and classifier.num_outputs == 1
     assert torch.equal(classifier(image), classifier.network(2 * (image - 0.5))[:, logit])
@@ -67,7 +68,7 @@ def test_a_loaded_classifier_is_frozen_and_in_eval_mode(dive):
 
 
 def test_the_gradient_reaches_the_image_and_agrees_with_differences_in_float64(golden_weights):
-    classifier = load_classifier(golden_weights("dive.pth"), query=20, **wanted_of("CelebA")).double()
+    classifier = load_classifier(golden_weights("dive.pth"), query=20, **spec_of("CelebA").classifier()).double()
     image = torch.rand(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(classifier(image).sum(), image)
     direction, step = torch.randn_like(image), 1e-7
@@ -115,7 +116,7 @@ def test_torchvisions_densenet_files_with_names_of_before_2018_are_read(tmp_path
 
 
 def test_imagenet_is_explained_with_torchvisions_resnet50(golden_weights):
-    classifier = load_classifier(golden_weights("resnet50.pth"), **wanted_of("ImageNet"))
+    classifier = load_classifier(golden_weights("resnet50.pth"), **spec_of("ImageNet").classifier())
     assert classifier.num_outputs == 1000 and not classifier.binary
 
 
@@ -127,7 +128,7 @@ def test_without_file_and_network_imagenet_names_the_flag(monkeypatch, tmp_path)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(WeightsError, match=r"not given, and \S+ cannot be fetched \(no network\)"):
-        load_classifier("", **wanted_of("ImageNet"))
+        load_classifier("", **spec_of("ImageNet").classifier())
 
 
 # Ours
@@ -153,7 +154,7 @@ def test_two_exclusive_classes_answer_a_yes_or_no_data_set(tmp_path):
 @pytest.mark.parametrize("dataset", ["CelebA", "CSV"])
 def test_of_independent_attributes_the_query_is_asked(tmp_path, dataset):
     network = save_toy(tmp_path / "toy.pt", attributes=True)
-    classifier = load_classifier(tmp_path / "toy.pt", query=1, **wanted_of(dataset))
+    classifier = load_classifier(tmp_path / "toy.pt", query=1, **spec_of(dataset).classifier())
     image = torch.rand(2, 3, 32, 32)
     assert torch.equal(classifier(image), network((image - 0.5) / 0.5)[:, 1])
     assert classifier.class_names == ("not dog", "dog")
@@ -220,7 +221,7 @@ WRONG = [
 @pytest.mark.parametrize("file, dataset, query, arch, said", WRONG)
 def test_a_wrong_file_or_flag_is_named(golden_weights, file, dataset, query, arch, said):
     with pytest.raises(WeightsError) as error:
-        load_classifier(golden_weights(file), query=query, **wanted_of(dataset, arch))
+        load_classifier(golden_weights(file), query=query, **spec_of(dataset).classifier(arch))
     assert said in str(error.value) and "\n" not in str(error.value)
 
 

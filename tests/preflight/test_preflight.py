@@ -132,7 +132,7 @@ def test_pictures_are_counted_by_the_reason_that_leaves_them_out(scene):
 
 def test_an_empty_selection_is_a_problem_and_the_rest_is_still_measured(scene):
     report = scene.check(chunks=1000, chunk=999)
-    assert report.problems[0].startswith("--chunk 999 of --chunks 1000 is empty")
+    assert report.problems[0].startswith("chunk 999 of 1000 is empty")
     assert report.pictures.selected == 0
     assert report.filter and report.cost and report.disk
 

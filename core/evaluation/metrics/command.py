@@ -7,8 +7,11 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.config import DeviceConfig
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import UserError, flag, group
+from ace_counterfactuals.core.data.datasets import DATASETS
 from ace_counterfactuals.core.runs.results import Pair, Population, Reader, read_pairs
 from ace_counterfactuals.models.loading import digest
+
+FACES = [name for name, spec in DATASETS.items() if spec.faces]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class WeightsConfig:
 @dataclass(frozen=True, kw_only=True)
 class OracleConfig:
     oracle_path: str = flag("", "weights of the attribute oracle", path=True)
-    dataset: str = flag("CelebA", "data set of the oracle", choices=("CelebA", "CelebAMV", "CelebAHQ"))
+    dataset: str = flag("CelebA", "data set of the oracle", choices=FACES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ace_counterfactuals.core.base.settings import UserError, blaming
-from ace_counterfactuals.core.data.datasets import BINARY
+from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.evaluation.metrics.transfer import NO_VERDICTS, Verdicts, judge
 from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
 from ace_counterfactuals.core.runs.results import Pair, Reader
@@ -70,8 +70,8 @@ def load_unseen(
 
 def load(file: str, attacked: Attacked, arch: str, flag: str) -> classifiers.Classifier:
     with blaming(flag.lstrip("-").replace("-", "_")):
-        query = attacked.query if attacked.dataset in BINARY else None
-        wanted = classifiers.wanted_of(attacked.dataset, arch)
+        query = attacked.query if spec_of(attacked.dataset).binary else None
+        wanted = spec_of(attacked.dataset).classifier(arch)
         return classifiers.load_classifier(file, query=query, **wanted)
 
 
