@@ -1,6 +1,7 @@
 """Presets: YAML files of settings, by name or by path."""
 
 import difflib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ from ace_counterfactuals.core.base.settings import FlagError, convert, flag_item
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def read_preset(config: type, preset: str, *, whole: bool = True) -> dict[str, Any]:
-    """Flag values of a preset, checked as if they were typed; whole: all that it sets must be flags of ``config``."""
+def read_preset(config: type, preset: str, *, whole: bool = True, given: Container[str] = ()) -> dict[str, Any]:
+    """Settings of a preset, by its name or its file's path, checked as if they were typed.
+
+    whole: all that it sets must be settings of ``config``.  given: settings that are not taken from it.
+    Raises FlagError for a preset or a value that cannot be used, ValueError for a setting that is not known.
+    """
     file = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     try:
         settings = yaml.safe_load(file.read_text())
@@ -27,7 +32,7 @@ def read_preset(config: type, preset: str, *, whole: bool = True) -> dict[str, A
         raise FlagError("preset", f"{preset}: wanted lines of 'flag: value'")
     known, values = flag_items(config), {}
     for name, value in settings.items():
-        if name not in known and not whole:
+        if name in given or (name not in known and not whole):
             continue
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
@@ -47,5 +52,12 @@ def preset_value(name: str, metadata: dict, value: Any, file: Path) -> Any:
     value = convert(name, metadata, "" if value is None else str(value))
     is_path = metadata["path"](value) if callable(metadata["path"]) else metadata["path"]
     if is_path and value and "://" not in value:
-        return str((file.parent / value).resolve())
+        path = (file.parent / value).resolve()
+        if file.parent == PRESETS and not path.exists():
+            raise FlagError(
+                "preset",
+                f"{file.stem}: its {name} {value} lies in a clone of the repository, and not in an installed package; "
+                f"run it in a clone, or give {name}",
+            )
+        return str(path)
     return value

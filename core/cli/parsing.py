@@ -77,7 +77,7 @@ def parse(
     given = vars(make_parser(config, description, hyphens=hyphens).parse_args(argv))
     typed = {name: text for name, text in given.items() if text is not None}
     preset = typed.pop("preset", None)
-    values = read_preset(config, preset) if preset else {}
+    values = read_preset(config, preset, given=typed) if preset else {}
     for name, text in typed.items():
         metadata = flag_items(config)[name].metadata
         read = [convert(name, metadata, word) for word in (text if metadata["many"] else [text])]

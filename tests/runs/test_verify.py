@@ -1,6 +1,5 @@
 """verify-results.py finds what is damaged, and the next run mends it."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -9,10 +8,10 @@ import pytest
 from PIL import Image
 
 from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.cli.verify import main
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import Locked, hold
 from ace_counterfactuals.core.runs.verify import verify
-from tests.support.paths import ROOT
 from tests.support.toys import Workshop, exit_code, tree
 
 
@@ -185,14 +184,10 @@ def test_an_experiment_that_is_not_there_is_named(copy):
 
 
 def test_the_script_says_what_it_found_by_its_exit_code(copy, capsys):
-    path = ROOT / "scripts/verify-results.py"
-    spec = importlib.util.spec_from_file_location("verify_results", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     arguments = [str(copy.output), "exp"]
-    assert script.main(arguments) == 0 and "all is as its records say" in capsys.readouterr().out
+    assert main(arguments) == 0 and "all is as its records say" in capsys.readouterr().out
     cut(only(copy, f"{RESULTS}/explanation/*/*/CF/0000002.png"))
-    assert script.main(arguments) == 1
+    assert main(arguments) == 1
     printed = capsys.readouterr().out
     assert "0000002.png: cannot be decoded" in printed and "1 found; what was damaged lies in" in printed
-    assert exit_code(lambda: script.main([str(copy.output)])) == 2
+    assert exit_code(lambda: main([str(copy.output)])) == 2
