@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -76,31 +76,49 @@ def build_classifier(arch: str, num_classes: int) -> nn.Module:
     return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **extra)
 
 
-def save_classifier(
-    path,
-    network: nn.Module,
-    *,
-    arch: str,
-    class_names: Sequence[str],
-    mean: Sequence[float],
-    std: Sequence[float],
-    image_size: int,
-    attributes: bool = False,
-) -> None:
-    """Write a file of ours: all that is needed to use the network again. ``attributes``: labels are independent."""
-    tree = {
-        "format": FORMAT,
-        "version": VERSION,
-        "arch": arch,
-        "class_names": list(class_names),
-        "mean": [float(v) for v in mean],
-        "std": [float(v) for v in std],
-        "image_size": int(image_size),
-        "attributes": bool(attributes),
-        "state_dict": {key: value.detach().cpu() for key, value in network.state_dict().items()},
-    }
-    _check_ours(tree, str(path))
-    save_weights(path, tree)
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file of ours says of its network.  Raises ValueError for a field that is not of its kind.
+
+    arch: as ``build_classifier`` takes it.  class_names: of the outputs.  mean, std: of each channel of the input.
+    image_size: side of the pictures that it was trained on.  attributes: its labels are independent.
+    """
+
+    arch: str
+    class_names: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+    image_size: int
+    attributes: bool = False
+
+    def __post_init__(self):
+        """Field by field: a file may come from anyone."""
+
+        def numbers(values, low: float) -> bool:
+            good = isinstance(values, list | tuple) and len(values) == 3
+            return good and all(isinstance(value, float | int) and low < value < 1e6 for value in values)
+
+        names = self.class_names
+        named = isinstance(names, list | tuple) and all(isinstance(n, str) and n.isprintable() for n in names)
+        sound = {
+            "arch": isinstance(self.arch, str),
+            "class_names": named and len(names) > 0,
+            "mean": numbers(self.mean, -1e6),
+            "std": numbers(self.std, 0),
+            "image_size": type(self.image_size) is int and 1 <= self.image_size <= 65536,
+            "attributes": isinstance(self.attributes, bool),
+        }
+        for name, good in sound.items():
+            if not good:
+                raise ValueError(f"an ACE classifier whose {name} is {getattr(self, name)!r:.60}")
+
+
+def save_classifier(path, network: nn.Module, **header) -> None:
+    """Write a file of ours: all that is needed to use the network again.  header: the fields of ``Header``."""
+    said = asdict(Header(**header))
+    said |= {"class_names": list(said["class_names"])} | {key: [float(v) for v in said[key]] for key in ("mean", "std")}
+    state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    save_weights(path, {"format": FORMAT, "version": VERSION, **said, "state_dict": state})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,18 +262,10 @@ def _listed(values: list[int]) -> str:
 def _ours(tree: dict, wanted: Wanted) -> Classifier:
     """A file of ``save_classifier``, normalised as it says."""
     network, header = open_ours(tree, wanted.path)
-    names, view = tuple(header["class_names"]), "all"
-    if header["attributes"] or wanted.binary or len(names) == 1:
-        view = _view(wanted, wanted.query, len(names), attributes=header["attributes"])
-        names = names if view == "difference" else (f"not {names[view]}", names[view])
-    return Classifier(
-        network,
-        (header["mean"], header["std"]),
-        num_outputs=len(header["class_names"]),
-        view=view,
-        class_names=names,
-        image_size=header["image_size"],
-    )
+    outputs, attributes = len(header.class_names), header.attributes
+    asked = attributes or wanted.binary or outputs == 1
+    view = _view(wanted, wanted.query, outputs, attributes=attributes) if asked else "all"
+    return classifier_of(network, header, view)
 
 
 def _view(wanted: Wanted, query: int | None, outputs: int, *, attributes: bool) -> int | str:
@@ -283,43 +293,26 @@ def is_ours(tree: dict) -> bool:
     return tree.get("format") == FORMAT
 
 
-def open_ours(tree: dict, name: str) -> tuple[nn.Module, dict]:
-    """Network and header (arch, class_names, mean, std, image_size, attributes) of a loaded file of ours."""
-    _check_ours(tree, name)
-    state = state_dict(tree, name=name)
-    arch, outputs = tree["arch"], len(tree["class_names"])
+def open_ours(tree: dict, name: str) -> tuple[nn.Module, Header]:
+    """Network and header of a loaded file of ours.  Raises ValueError, "name: reason"."""
     try:
-        network = _build_loaded(arch, outputs, state, name, f"a {arch} with {outputs} outputs, as it says")
+        if tree.get("version") != VERSION:
+            raise ValueError(f"an ACE classifier whose version is {tree.get('version')!r:.60}, not {VERSION}")
+        header = Header(**{item.name: tree[item.name] for item in fields(Header) if item.name in tree})
+        what = f"a {header.arch} with {len(header.class_names)} outputs, as it says"
+        return _build_loaded(header.arch, len(header.class_names), state_dict(tree, name=name), name, what), header
     except WeightsError:
         raise
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise WeightsError(f"{name}: {error}") from None
-    header = {key: tree[key] for key in ("arch", "class_names", "mean", "std", "image_size")}
-    return network, header | {"attributes": tree.get("attributes", False)}
 
 
-def _check_ours(tree: dict, name: str) -> None:
-    """The header of a file of ours, field by field: it may come from anyone."""
-
-    def numbers(values, low) -> bool:
-        good = isinstance(values, list) and len(values) == 3
-        return good and all(isinstance(v, float | int) and low < v < 1e6 for v in values)
-
-    names, size, version = tree.get("class_names"), tree.get("image_size"), tree.get("version")
-    named = isinstance(names, list) and all(isinstance(n, str) and n.isprintable() for n in names)
-    checks = {
-        "version": type(version) is int and version == VERSION,
-        "arch": isinstance(tree.get("arch"), str),
-        "class_names": named and len(names) > 0,
-        "mean": numbers(tree.get("mean"), -1e6),
-        "std": numbers(tree.get("std"), 0),
-        "image_size": type(size) is int and 1 <= size <= 65536,
-        "attributes": isinstance(tree.get("attributes", False), bool),
-    }
-    for name_of_field, good in checks.items():
-        if not good:
-            value = tree.get(name_of_field)
-            said = f"{value!r:.60}" if isinstance(value, str | float | bool) else f"a {type(value).__name__}"
-            raise WeightsError(
-                f"{name}: an ACE classifier whose {name_of_field} is {said}, which this version cannot use"
-            )
+def classifier_of(network: nn.Module, header: Header, view: int | str = "all") -> Classifier:
+    """The network of a file of ours, which takes images and answers as ``view`` says."""
+    names = tuple(header.class_names)
+    if isinstance(view, int):
+        names = (f"not {names[view]}", names[view])
+    normalisation, outputs = (header.mean, header.std), len(header.class_names)
+    return Classifier(
+        network, normalisation, num_outputs=outputs, view=view, class_names=names, image_size=header.image_size
+    )

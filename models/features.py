@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ace_counterfactuals.models.classifiers import Classifier, is_ours, load_classifier, open_ours
+from ace_counterfactuals.models.classifiers import Classifier, classifier_of, is_ours, load_classifier, open_ours
 from ace_counterfactuals.models.loading import WeightsError, load_weights
 
 
@@ -43,9 +43,7 @@ def load_features(path, *, heads: Mapping[int, int] | None = None, arch: str = "
     """
     tree = load_weights(path)
     if is_ours(tree):
-        network, header = open_ours(tree, str(path))
-        classifier = Classifier(network, (header["mean"], header["std"]), num_outputs=len(header["class_names"]))
-        return Features(classifier.eval().requires_grad_(False), str(path))
+        return Features(classifier_of(*open_ours(tree, str(path))).eval().requires_grad_(False), str(path))
     if arch or not heads:
         return Features(load_classifier(path, arch=arch or "resnet50"), str(path))
     query = next(iter(heads))  # any: the last layer is not looked at

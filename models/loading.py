@@ -3,10 +3,10 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import stat
-import tempfile
 import urllib.parse
 import urllib.request
 import warnings
@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.models.archives import PLAIN_VALUES, reader
 from ace_counterfactuals.models.describe import describe
 from ace_counterfactuals.models.unpickle import Malformed, Refused
@@ -74,24 +76,21 @@ def load_weights(path) -> dict:
 
 
 def _read(read, stream: BinaryIO, size: int, name: str):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the readers of old formats
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside the readers of old formats
             return read(stream, size)
-        except Refused as refused:
-            raise WeightsError(
-                f"{name}: asks for {refused}, which is more than data, so it is not opened; "
-                "save a plain state dict instead: torch.save(model.state_dict(), FILE)"
-            ) from None
-        except Malformed as error:
-            raise WeightsError(f"{name}: {_one_line(error)}") from None
-        except Exception as error:  # whatever a reader says of hostile bytes, it means this
-            reason = _one_line(error) or type(error).__name__
-            raise WeightsError(f"{name}: damaged or cut short ({reason}); fetch it again") from None
+    except Refused as refused:
+        advice = "save a plain state dict instead: torch.save(model.state_dict(), FILE)"
+        raise WeightsError(f"{name}: asks for {refused}, which is more than data; {advice}") from None
+    except Malformed as error:
+        raise WeightsError(f"{name}: {_one_line(error)}") from None
+    except Exception as error:  # whatever a reader says of hostile bytes, it means this
+        raise WeightsError(f"{name}: damaged or cut short ({_one_line(error)}); fetch it again") from None
 
 
-def _one_line(error) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
+def _one_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextlib.contextmanager
@@ -100,22 +99,14 @@ def _open(path) -> Iterator[BinaryIO]:
     if not name:
         raise WeightsError("no file given")
     try:
-        if is_url(path):
-            stream = _open_url(str(path))
-        else:
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise WeightsError(f"{name}: is a directory; give the weight file inside")
-            if not stat.S_ISREG(mode):
-                raise WeightsError(f"{name}: is not a regular file")
-            stream = open(path, "rb")  # noqa: SIM115 (closed below)
+        if not is_url(path) and not stat.S_ISREG(mode := os.stat(path).st_mode):
+            wrong = "is a directory; give the weight file inside" if stat.S_ISDIR(mode) else "is not a regular file"
+            raise WeightsError(f"{name}: {wrong}")
+        stream = _open_url(name) if is_url(path) else open(path, "rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError:
         raise WeightsError(f"{name}: no such file") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        reason = getattr(error, "strerror", None) or _one_line(error)
-        raise WeightsError(f"{name}: cannot be opened: {reason}") from None
+    except OSError as error:
+        raise WeightsError(f"{name}: cannot be opened: {error.strerror or _one_line(error)}") from None
     with stream:
         yield stream
 
@@ -158,17 +149,20 @@ def fetched(url: str) -> Path:
     return target
 
 
+OTHERS = {
+    r"\s*<(!doctype|html|\?xml|head)": "is a web page, not weights; save the file that it links to",
+    r"version https://git-lfs": "is a git-lfs pointer, not the weights; run: git lfs pull",
+    r"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf": "is a compressed archive; unpack it and give the file inside",
+}
+"""Beginning of a file -> what it is instead of weights."""
+
+
 def _not_weights(head: bytes, size: int) -> str:
-    text = head.lstrip().lower()
     if size == 0:
         return "is empty (0 bytes); fetch it again"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not weights; open the address in a browser and save the file behind it"
-    if text.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the weights; run: git lfs pull"
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
-        return "is a compressed archive; unpack it and give the file inside"
-    return f"is in no known format (begins with {head[:12]!r}); wanted: torch.save, safetensors or a pickle of arrays"
+    known = (said for start, said in OTHERS.items() if re.match(start, head.decode("latin-1"), re.IGNORECASE))
+    unknown = f"is in no known format (begins with {head[:12]!r}); wanted torch.save, safetensors or a pickle of arrays"
+    return next(known, unknown)
 
 
 def state_dict(tree: dict, *, name: str = "weights") -> dict[str, Tensor]:
@@ -224,15 +218,18 @@ def check_fit(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -
     The module may be on the meta device, so that nothing large is built for a file that does not fit.
     """
     own = module.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
-    shapes = [
-        f"{k} is {tuple(state[k].shape)}, wanted {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in state and state[k].shape != v.shape
+    both = [(key, value, state[key]) for key, value in own.items() if key in state]
+    problems = {
+        "lacks": [k for k in own if k not in state and not k.endswith("num_batches_tracked")],
+        "has beyond it": [k for k in state if k not in own],
+        "other shapes": [f"{k} is {tuple(f.shape)}, wanted {tuple(w.shape)}" for k, w, f in both if f.shape != w.shape],
+        "other numbers": [f"{k} is {f.dtype}" for k, w, f in both if f.is_floating_point() != w.is_floating_point()],
+    }
+    said = [
+        f"{kind} {len(keys)} ({', '.join(key[:90] for key in keys[:2])}{', ...' * (len(keys) > 2)})"
+        for kind, keys in problems.items()
+        if keys
     ]
-    problems = {"lacks": missing, "has beyond it": unexpected, "other shapes": shapes}
-    said = [f"{kind} {len(keys)} ({_shortly(keys)})" for kind, keys in problems.items() if keys]
     if said:
         raise WeightsError(f"{path}: not {what} but {describe(state)}: {'; '.join(said)}")
 
@@ -241,10 +238,6 @@ def load_into(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -
     """Strict ``load_state_dict``; only batch counters, which inference does not read, may be absent."""
     check_fit(module, state, path=path, what=what)
     module.load_state_dict(module.state_dict() | state)
-
-
-def _shortly(keys: list[str]) -> str:
-    return ", ".join(key[:90] for key in keys[:2]) + (", ..." if len(keys) > 2 else "")
 
 
 def digest(path) -> str:
@@ -262,34 +255,12 @@ def save_weights(path, tree: dict) -> None:
     ``.safetensors`` by the name's ending (nested names dotted, plain values as JSON in its metadata), else
     torch's format.
     """
-    path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-        try:
-            if path.suffix == ".safetensors":
-                stream.write(_safetensors(tree, str(path)))
-            else:
-                torch.save(tree, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.chmod(stream.name, 0o666 & ~_umask())
-            os.replace(stream.name, path)
-        except BaseException:
-            Path(stream.name).unlink(missing_ok=True)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _safetensors(tree: dict, name: str) -> bytes:
-    import json
-
-    import safetensors.torch
-
-    tensors = _flatten(tree, name)
-    values = {k: v for k, v in tree.items() if not isinstance(v, dict | Tensor)}
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    return safetensors.torch.save(tensors, metadata={PLAIN_VALUES: json.dumps(values)})
+    path, stream = Path(path), io.BytesIO()
+    if path.suffix == ".safetensors":
+        tensors = _flatten(tree, str(path))
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        values = {key: value for key, value in tree.items() if not isinstance(value, dict | Tensor)}
+        stream.write(safetensors.torch.save(tensors, metadata={PLAIN_VALUES: json.dumps(values)}))
+    else:
+        torch.save(tree, stream)
+    atomic.write_bytes(path, stream.getvalue())

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ace_counterfactuals.models.classifiers import Classifier, is_ours, open_ours
+from ace_counterfactuals.models.classifiers import classifier_of, is_ours, open_ours
 from ace_counterfactuals.models.loading import WeightsError, describe, load_into, load_weights, state_dict
 from ace_counterfactuals.models.resnets import build_caffe_resnet50, from_caffe
 
@@ -41,10 +41,13 @@ def load_oracle(path, *, dataset: str | None = None) -> Oracle:
 
     The file says which it is; ``dataset`` is there to refuse the other one.
     """
-    tree = load_weights(path)
-    name = str(path)
+    tree, name = load_weights(path), str(path)
     if is_ours(tree):
-        return _ours(tree, name)
+        network, header = open_ours(tree, name)
+        if not header.attributes:
+            raise WeightsError(f"{name}: tells exclusive classes apart; an oracle's attributes are independent")
+        oracle = Oracle(classifier_of(network, header), nn.Identity(), tuple(header.class_names))
+        return oracle.eval().requires_grad_(False)
     state = state_dict(tree, name=name)
     head = state.get("classifier.weight")
     if "feat_extract.conv1_7x7_s2.weight" not in state or head is None or head.shape[1:] not in ((128,), (2048,)):
@@ -59,27 +62,14 @@ def load_oracle(path, *, dataset: str | None = None) -> Oracle:
 
 def _load_trunk(state: dict[str, Tensor], name: str, is_hq: bool) -> nn.Module:
     """CelebA: pooled features, a 1x1 convolution to 128 without bias, then linear. CelebA-HQ: linear at once."""
-    width, outputs = state["classifier.weight"].shape[1], state["classifier.weight"].shape[0]
+    outputs, width = state["classifier.weight"].shape
     linear = nn.Linear(width, outputs)
-    head = linear if is_hq else nn.Sequential(nn.Linear(2048, width, bias=False), linear)
-    trunk = build_caffe_resnet50(head)
-    state = from_caffe(state, trunk, "feat_extract.")
-    if is_hq:
-        names = {"classifier.weight": "fc.weight", "classifier.bias": "fc.bias"}
-    else:
-        names = {"feat_extract.feat_extract.weight": "fc.0.weight"}
-        names |= {"classifier.weight": "fc.1.weight", "classifier.bias": "fc.1.bias"}
-    state = {names.get(key, key): value for key, value in state.items()}
+    trunk = build_caffe_resnet50(linear if is_hq else nn.Sequential(nn.Linear(2048, width, bias=False), linear))
+    place = "fc" if is_hq else "fc.1"
+    names = {"classifier.weight": f"{place}.weight", "classifier.bias": f"{place}.bias"}
+    names["feat_extract.feat_extract.weight"] = "fc.0.weight"
+    state = {names.get(key, key): value for key, value in from_caffe(state, trunk, "feat_extract.").items()}
     if "fc.0.weight" in state:
         state["fc.0.weight"] = state["fc.0.weight"].flatten(1)  # a 1x1 convolution of one pixel is a linear layer
     load_into(trunk, state, path=name, what="an attribute oracle")
     return trunk
-
-
-def _ours(tree: dict, name: str) -> Oracle:
-    network, header = open_ours(tree, name)
-    if not header["attributes"]:
-        raise WeightsError(f"{name}: tells exclusive classes apart; an oracle's attributes are independent")
-    names = tuple(header["class_names"])
-    classifier = Classifier(network, (header["mean"], header["std"]), num_outputs=len(names))
-    return Oracle(classifier, nn.Identity(), names).eval().requires_grad_(False)

@@ -1,7 +1,7 @@
 """Small networks for pictures of about 28 to 64 pixels: ``small-<width>``, ``plain-<width>`` and ``mixer-<width>``.
 
 They are unlike each other in what an attack can exploit: shortcuts and strides, max pooling and position, patches and
-wide kernels. Every network takes (N, 3, H, W) and returns (N, num_classes).
+wide kernels.
 """
 
 from torch import Tensor, nn
@@ -26,7 +26,19 @@ class Block(nn.Module):
         return self.activation(self.two(self.activation(self.one(x))) + self.shortcut(x))
 
 
-class SmallNetwork(nn.Module):
+class Network(nn.Module):
+    """(N, 3, H, W) -> (N, num_classes): a linear ``head`` on the ``features`` (N, D) that a kind of network has."""
+
+    head: nn.Linear
+
+    def features(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class SmallNetwork(Network):
     """A stem, three stages of widths w, 2w and 4w, average pooling, a linear head."""
 
     def __init__(self, width: int, num_classes: int):
@@ -42,11 +54,8 @@ class SmallNetwork(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         return self.stages(self.stem(x)).mean(dim=(2, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
 
-
-class PlainNetwork(nn.Module):
+class PlainNetwork(Network):
     """Convolutions, ReLU and max pooling (after VGG, Simonyan and Zisserman 2015); the head sees a 3 x 3 grid."""
 
     def __init__(self, width: int, num_classes: int):
@@ -59,9 +68,6 @@ class PlainNetwork(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         return self.pool(self.stages(x)).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
 
 
 class MixerBlock(nn.Module):
@@ -77,7 +83,7 @@ class MixerBlock(nn.Module):
         return self.channels(x + self.space(x))
 
 
-class MixerNetwork(nn.Module):
+class MixerNetwork(Network):
     """Patches of 4 x 4 pixels, four mixing blocks of one width, average pooling, a linear head."""
 
     def __init__(self, width: int, num_classes: int):
@@ -88,9 +94,6 @@ class MixerNetwork(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         return self.blocks(self.patches(x)).mean(dim=(2, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
 
 
 FAMILIES = {"small": SmallNetwork, "plain": PlainNetwork, "mixer": MixerNetwork}
