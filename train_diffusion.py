@@ -18,9 +18,8 @@ from ace_counterfactuals.core.base.settings import UserError, blaming, to_dict
 from ace_counterfactuals.core.cli.parsing import program, run_script
 from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
-from ace_counterfactuals.core.data.pictures import UnreadableImage
+from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
-from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
 from ace_counterfactuals.models.denoisers import build_network, make_process

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset
+from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.evaluation.metrics import distances
 from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.runs.setup import Networks, load_networks
 from ace_counterfactuals.models.classifiers import Classifier
 from benchmarks.mark import CARRIER, CLASSES, has_mark, level, plant, ratio_interval, share_of_change

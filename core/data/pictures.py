@@ -64,6 +64,12 @@ def to_tensor(image: Image.Image) -> Tensor:
     return pixels.permute(2, 0, 1).contiguous().float().div(255)
 
 
+def to_pil(picture: Tensor) -> Image.Image:
+    """(3, H, W) or (1, H, W) in [0, 1] -> 8-bit picture, rounded (the original truncates)."""
+    levels = (picture * 255).round().clamp(0, 255).byte().cpu().numpy()
+    return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return _sixteen_bits(image).convert("RGB")

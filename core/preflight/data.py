@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.imageset import EmptySelection, ImageSet, Sample, prefetch, select
-from ace_counterfactuals.core.data.pictures import UnreadableImage
+from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.explain import filter_steps, refining_filter
 from ace_counterfactuals.core.method.filtering import Filter, change_mask, to_image
 from ace_counterfactuals.core.method.noise import REFINEMENT, image_noise
@@ -23,7 +23,6 @@ from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.floats import to_npy
 from ace_counterfactuals.core.runs.layout import ResultFolder
-from ace_counterfactuals.core.runs.recording import to_pil
 from ace_counterfactuals.core.runs.setup import select_images
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 

@@ -1,22 +1,15 @@
 """From an explanation to what is stored of each picture: its record, and its pictures with 8 bits."""
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.method.explain import Explanation
 from ace_counterfactuals.core.method.filtering import change_mask
 from ace_counterfactuals.core.method.objectives import predict, probabilities
 from ace_counterfactuals.core.runs.floats import to_npy, to_stored
 from ace_counterfactuals.core.runs.layout import Pictures, fingerprint
 from ace_counterfactuals.core.runs.records import KINDS, Likeliest, Outcome, Record
-
-
-def to_pil(picture: Tensor) -> Image.Image:
-    """(3, H, W) or (1, H, W) in [0, 1] -> 8-bit picture, rounded (the original truncates)."""
-    levels = (picture * 255).round().clamp(0, 255).byte().cpu().numpy()
-    return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
 def draw_pictures(explanation: Explanation, i: int, *, inpaint: float | None = None) -> Pictures:

@@ -15,7 +15,7 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError, to_dict
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
-from ace_counterfactuals.core.data.pictures import UnreadableImage
+from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, explain
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -35,7 +35,7 @@ from ace_counterfactuals.core.runs.experiment import (
 )
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import Lock, hold
-from ace_counterfactuals.core.runs.recording import draw_pictures, make_record, to_pil
+from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.core.runs.records import Record
 from ace_counterfactuals.core.runs.runlog import RunLog
 from ace_counterfactuals.core.runs.setup import (

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.layout import CONTENTS, FOLDERS, ResultFolder
-from ace_counterfactuals.core.runs.recording import draw_pictures, make_record, to_pil
+from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.core.runs.records import KINDS
 from tests.support.toys import ToyClassifier, attack_config, pictures, sampling_config, toy_diffusion, toy_unet, tree
 
