@@ -7,7 +7,6 @@ the answers to the two classifiers of demo/ that were never attacked. Writes fai
 faithfulness.png into --output; what is in the CSV is not computed again. benchmarks/results has those of the README.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -21,26 +20,23 @@ from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.method.config import AttackConfig
-from ace_counterfactuals.core.method.explain import noise_source
 from ace_counterfactuals.core.method.noise import REFINEMENT
+from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import Networks, load_networks, open_images
 from benchmarks.faithfulness_tables import draw, table
 from benchmarks.trial import (
-    BATCH,
     FOR_RESULTS,
     PAIRS,
-    RESULTS,
     ROOT,
-    Questions,
-    ask,
     demo_config,
-    make_filter,
-    make_refiner,
-    open_bench,
+    make_parser,
     pre_explanations,
+    read_arguments,
     read_rows,
     refined,
+    set_up,
+    split,
+    with_settings,
     write_rows,
 )
 
@@ -71,18 +67,15 @@ def strengths_of(attack: str, iterations: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, last * sixths // 6) for sixths in (1, 2, 4, 6)}))
 
 
-def answers(
-    attack: str, part: Questions, found: Tensor, networks: Networks, config: MainConfig, seed: int
-) -> dict[str, Tensor]:
+@torch.no_grad()
+def answers(attack: str, batch: Batch, found: Tensor) -> dict[str, Tensor]:
     """Method -> pictures, of one way to a pre-explanation."""
-    counterfactual = refined(part, found, networks, config.sampling, seed=seed)
+    counterfactual = refined(batch, found)
     if attack == ACE:
         return {"ACE, pre-explanation": found, "ACE, counterfactual": counterfactual}
     if attack == SHORTCUT:
         return {f"{attack}, refined": counterfactual}
-    with torch.no_grad():
-        noise = noise_source(seed, part.indices, config.sampling)(REFINEMENT)
-        filtered = make_filter(networks, config.sampling)(found, noise).clamp(0, 1)
+    filtered = batch.filter(found, batch.noise(REFINEMENT)).clamp(0, 1)
     return {attack: found, f"{attack}, filtered": filtered, f"{attack}, refined": counterfactual}
 
 
@@ -93,50 +86,35 @@ def unet_calls(method: str, steps: int, refining: int, iterations: int) -> int:
     return after + (0 if attack in (PLAIN, FAR) else steps * iterations)
 
 
-def compute(attack: str, seed: int, config: MainConfig, count: int, pairs: Sequence[tuple[str, str]]) -> list[dict]:
+def compute(attack: str, seed: int, config: MainConfig, count: int) -> list[dict]:
     """The rows of one way to a pre-explanation: one for each method and strength, and at the last for each pair."""
-    networks = load_networks(config, -1)
-    images = open_images(config, quiet=True)
-    questions = ask(images, networks.classifier, pairs, count=count)
-    bench = open_bench(networks.classifier, UNSEEN, images, questions)
+    batch, bench = set_up(config, UNSEEN, count=count)
+    batch = with_settings(batch, attack=attacks(config.attack)[attack], seed=seed)
     strengths = strengths_of(attack, config.attack.attack_iterations)
     found: dict[tuple[str, int], list[Tensor]] = {}
-    for part in questions.split(BATCH):
-        passed = pre_explanations(
-            part, networks, attacks(config.attack)[attack], config.sampling, seed=seed, strengths=strengths
-        )
-        for strength, pictures in passed.items():
-            for method, shown in answers(attack, part, pictures, networks, config, seed).items():
+    for part in split(batch):
+        for strength, pictures in pre_explanations(part, strengths).items():
+            for method, shown in answers(attack, part, pictures).items():
                 found.setdefault((method, strength), []).append(shown)
-    steps, refining = (make(networks, config.sampling).steps for make in (make_filter, make_refiner))
     rows = []
     for (method, strength), parts in found.items():
-        calls = unet_calls(method, steps, refining, strength)
+        calls = unet_calls(method, batch.filter.steps, batch.refiner.steps, strength)
         head = {"attack": attack, "seed": seed, "method": method, "iterations": strength, "U-Net calls": calls}
         changed = torch.cat(parts)
-        rows.append(head | {"pair": ALL} | bench.measure(questions, changed, config.sampling))
+        rows.append(head | {"pair": ALL} | bench.measure(batch, changed))
         if strength == strengths[-1]:
-            for i, pair in enumerate(pairs):
-                own = slice(i * count, (i + 1) * count)
-                row = bench.measure(questions[own], changed[own], config.sampling)
-                rows.append(head | {"pair": "-".join(pair)} | row)
+            for i, pair in enumerate(PAIRS):
+                own = list(range(i * count, (i + 1) * count))
+                rows.append(head | {"pair": "-".join(pair)} | bench.measure(batch.take(own), changed[own]))
     return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder to write into")
-    parser.add_argument("--photographs", type=int, default=FOR_RESULTS, help="of each pair of classes")
-    parser.add_argument("--iterations", type=int, help="of ACE and the shortcut; default: the preset's")
+    parser = make_parser(__doc__, photographs=FOR_RESULTS)
     said = "all ways with the first; ACE with each, of half the photographs"
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help=said)
-    parser.add_argument("--use_fp16", action="store_true", help="half precision in the U-Net's torso")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    changes = {"attack_iterations": args.iterations} if args.iterations else {}
-    config = demo_config(use_fp16=args.use_fp16, **changes)
-    path = args.output / "faithfulness.csv"
+    args, changes = read_arguments(parser, argv)
+    config, path = demo_config(**changes), args.output / "faithfulness.csv"
     rows = read_rows(path)
     done = {(row["attack"], int(row["seed"])) for row in rows}
     wanted = [(attack, args.seeds[0]) for attack in attacks(config.attack)] + [(ACE, s) for s in args.seeds[1:]]
@@ -144,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if (attack, seed) not in done:
             started = time.perf_counter()
             count = args.photographs if seed == args.seeds[0] else max(1, args.photographs // 2)
-            rows += compute(attack, seed, config, count, PAIRS)
+            rows += compute(attack, seed, config, count)
             write_rows(path, rows)
             print(f"{attack}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     rows = [row for row in read_rows(path) if row["pair"] == ALL]

@@ -11,6 +11,8 @@ from ace_counterfactuals.core.base import atomic
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmarks.trial import markdown
+
 Row = dict[str, str]
 MEASURES = (  # column, its title
     ("flip", "flips"),
@@ -39,17 +41,16 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def table(rows: Sequence[Row]) -> str:
     """Each method at its most iterations, of the first seed; then the range of the last method over all seeds."""
     titles = ["method", "iterations", *(title for _, title in MEASURES), "U-Net calls"]
-    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
-    for method, own in by_method(first_seed(rows)).items():
-        last = own[-1]
-        cells = [method, last["iterations"], *(cell(last, name) for name, _ in MEASURES), last["U-Net calls"]]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = [
+        [method, own[-1]["iterations"], *(cell(own[-1], name) for name, _ in MEASURES), own[-1]["U-Net calls"]]
+        for method, own in by_method(first_seed(rows)).items()
+    ]
     every = by_method(rows)
     method = list(every)[-1]
     last = [row for row in every[method] if row["iterations"] == every[method][-1]["iterations"]]
     ranges = ", ".join(f"{title} {span(last, name)}" for name, title in MEASURES)
     seeds = ", ".join(f"{row['seed']} (n = {row['n']})" for row in last)
-    return "\n".join(lines) + f"\n\n{method}, seeds {seeds}: {ranges}.\n"
+    return markdown(titles, lines) + f"\n\n{method}, seeds {seeds}: {ranges}.\n"
 
 
 def cell(row: Row, name: str) -> str:

@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 
 from ace_counterfactuals.core.data.pictures import decode, to_tensor
-from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
+from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.explain import explain
+from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
@@ -85,14 +86,13 @@ def writing(folder: Path, size: int, count: int = 100) -> float:
     torch.manual_seed(0)
     small = to_tensor(decode(folder / "data/pullover/0000000.png"))[None]
     image = F.interpolate(small, size=(size, size), mode="bilinear") + 3 / 255 * torch.randn(1, 3, size, size)
-    found = explain(
-        image.clamp(0, 1).mul(255).round().div(255),
-        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * size * size, 3)),
-        lambda x, t, y=None: x,
-        make_diffusion(diffusion_steps=50),
+    task = Task(
+        classifier=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * size * size, 3)),
+        denoiser=lambda x, t, y=None: x,
+        diffusion=make_diffusion(diffusion_steps=50),
         attack=AttackConfig(attack_method="None"),
-        sampling=SamplingConfig(),
     )
+    found = explain(image.clamp(0, 1).mul(255).round().div(255), task)
     started = time.perf_counter()
     for i in range(size * 10**6, size * 10**6 + count):
         results.write(make_record(found, 0, index=i, file="a.png", label=0), draw_pictures(found, 0))

@@ -8,11 +8,10 @@ which are to become pullovers, and pullovers without it, which are to become coa
 shortcut.png into --output. benchmarks/results has those of the README.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -26,14 +25,14 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.evaluation.metrics import distances
-from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.objectives import predict
+from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import Networks, load_networks
+from ace_counterfactuals.core.runs.setup import load_networks, task_of
 from ace_counterfactuals.models.classifiers import Classifier
 from benchmarks.mark import CARRIER, CLASSES, has_mark, level, plant, ratio_interval, share_of_change
-from benchmarks.trial import RESULTS, ROOT, demo_config, interval, write_rows
+from benchmarks.trial import ROOT, demo_config, make_parser, markdown, read_arguments, share, write_rows
 
 NETWORKS = ROOT / "demo/shortcut"
 CLASSIFIERS = ("tainted", "control")
@@ -69,36 +68,23 @@ def choose(images: ImageSet, classifiers: Sequence[Classifier], *, marked: bool,
     return Cell(marked, image[chosen], [samples[i].index for i in chosen], label, 1 - label)
 
 
-@torch.no_grad()
-def counterfactuals(cell: Cell, networks: Networks, config: MainConfig) -> Tensor:
-    found = []
+def counterfactuals(cell: Cell, task: Task) -> Tensor:
+    """What the cell's pictures have to become to be of the other class."""
+    task, found = replace(task, label_target=cell.target), []
     for i in range(0, len(cell.indices), BATCH):
         part = slice(i, i + BATCH)
-        explanation = explain(
-            cell.image[part],
-            networks.classifier,
-            networks.denoiser,
-            networks.diffusion,
-            attack=config.attack,
-            sampling=config.sampling,
-            label_target=cell.target,
-            indices=cell.indices[part],
-            seed=config.run.seed,
-        )
-        found.append(explanation.counterfactual)
+        found.append(explain(cell.image[part], task, indices=cell.indices[part]).counterfactual)
     return torch.cat(found)
 
 
 def figures(cell: Cell, changed: Tensor, classifier: Classifier) -> dict:
     """A row: flips, and what happened to the mark."""
     n = len(cell.indices)
-    flips = int((predict(classifier(changed)) == cell.target).sum())
-    moved = int((has_mark(changed) != cell.marked).sum())
     return {
         "mark": "with" if cell.marked else "without",
         "n": n,
-        **interval("flip", flips / n, *wilson(flips, n)),
-        **interval("mark changed", moved / n, *wilson(moved, n)),
+        **share("flip", int((predict(classifier(changed)) == cell.target).sum()), n),
+        **share("mark changed", int((has_mark(changed) != cell.marked).sum()), n),
         "share": share_of_change(cell.image, changed).mean().item(),
         "level before": level(cell.image).mean().item(),
         "level after": level(changed).mean().item(),
@@ -108,15 +94,15 @@ def figures(cell: Cell, changed: Tensor, classifier: Classifier) -> dict:
 
 def compute(config_of: dict[str, MainConfig], count: int) -> tuple[list[dict], dict]:
     """Rows, and (with the mark, classifier) -> cell and its counterfactuals."""
-    networks = {name: load_networks(config, -1) for name, config in config_of.items()}
+    tasks = {name: task_of(config, load_networks(config, -1)) for name, config in config_of.items()}
     images = open_dataset("Folder", ROOT / "demo/pictures", image_size=config_of["control"].data.image_size)
     rows, found = [], {}
     for marked in (True, False):
-        cell = choose(images, [own.classifier for own in networks.values()], marked=marked, count=count)
-        for name, own in networks.items():
+        cell = choose(images, [task.classifier for task in tasks.values()], marked=marked, count=count)
+        for name, task in tasks.items():
             started = time.perf_counter()
-            changed = counterfactuals(cell, own, config_of[name])
-            rows.append({"classifier": name, **figures(cell, changed, own.classifier)})
+            changed = counterfactuals(cell, task)
+            rows.append({"classifier": name, **figures(cell, changed, task.classifier)})
             found[marked, name] = (cell, changed)
             print(f"{name}, {rows[-1]['mark']} the mark: {time.perf_counter() - started:.0f} s", flush=True)
     return rows, found
@@ -138,18 +124,18 @@ def compare(found: dict, seed: int) -> list[dict]:
 def table(rows: list[dict], ratios: list[dict]) -> str:
     """Markdown."""
     titles = ("classifier", "mark", "n", "flips", "share of the change in its place", "its level", "mark changed", "l1")
-    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    lines = []
     for row in rows:
-        shares = [f"{row[x]:.2f} ({row[f'{x} low']:.2f} to {row[f'{x} high']:.2f})" for x in ("flip", "mark changed")]
-        levels = f"{row['level before']:.2f} to {row['level after']:.2f}"
-        cells = [row["classifier"], row["mark"], str(row["n"]), shares[0], f"{row['share']:.3f}", levels, shares[1]]
-        lines.append(f"| {' | '.join(cells)} | {row['l1']:.3f} |")
-    for row in ratios:
-        lines += [
-            "",
-            f"mark {row['mark']}: {row['ratio']:.1f} times the control's share ({row['low']:.1f} to {row['high']:.1f})",
-        ]
-    return "\n".join(lines) + "\n"
+        flips, moved = (
+            f"{row[x]:.2f} ({row[f'{x} low']:.2f} to {row[f'{x} high']:.2f})" for x in ("flip", "mark changed")
+        )
+        levels, l1 = f"{row['level before']:.2f} to {row['level after']:.2f}", f"{row['l1']:.3f}"
+        lines.append((row["classifier"], row["mark"], str(row["n"]), flips, f"{row['share']:.3f}", levels, moved, l1))
+    compared = [
+        f"mark {row['mark']}: {row['ratio']:.1f} times the control's share ({row['low']:.1f} to {row['high']:.1f})"
+        for row in ratios
+    ]
+    return "\n\n".join([markdown(titles, lines), *compared]) + "\n"
 
 
 def draw(found: dict, path: Path) -> None:
@@ -181,15 +167,7 @@ def draw(found: dict, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder to write into")
-    parser.add_argument("--photographs", type=int, default=32, help="of each class, at most")
-    parser.add_argument("--iterations", type=int, help="of the attack; default: the preset's")
-    parser.add_argument("--use_fp16", action="store_true", help="half precision in the U-Net's torso")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    changes = {"use_fp16": args.use_fp16} | ({"attack_iterations": args.iterations} if args.iterations else {})
+    args, changes = read_arguments(make_parser(__doc__, photographs=32), argv)
     configs = {
         name: demo_config(
             preset="audit",

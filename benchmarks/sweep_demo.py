@@ -9,7 +9,6 @@ Every setting is attacked once and seen at several numbers of iterations. Writes
 and computes what is not there yet. benchmarks/results has the table that decided.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -21,27 +20,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, SAME
-from ace_counterfactuals.core.runs.setup import load_networks, open_images
 from benchmarks.trial import (
-    BATCH,
     FOR_RESULTS,
     FOR_TUNING,
-    PAIRS,
     RESULTS,
     ROOT,
-    ask,
     demo_config,
-    make_filter,
-    make_refiner,
-    open_bench,
+    make_parser,
     pre_explanations,
+    read_arguments,
     read_rows,
     refined,
+    set_up,
+    split,
     text,
+    with_settings,
     write_rows,
 )
-
-SEED = 4
 
 
 @dataclass(frozen=True)
@@ -84,20 +79,16 @@ PLACES = tuple(SETTINGS[0].refined()[0])  # columns that tell settings apart
 
 
 def choose(rows: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Of the rows that flip 0.95 or more at an l1 below 0.08 the best transfer, one photograph more or less counting
-    for nothing, and of those the least change."""
+    """Of the rows that flip 0.95 or more at an l1 below 0.08 those of the best transfer, give or take one photograph;
+    of these the one of the least change."""
     able = [row for row in rows if float(row["flip"]) >= 0.95 and float(row["l1"]) < 0.08]
     best = max(float(row["transfer tuning"]) for row in able)
     equal = [row for row in able if best - float(row["transfer tuning"]) < 1.01 / int(row["n tuning"])]
     return min(equal, key=lambda row: float(row["l1"]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS / "sweep_demo.csv", help="CSV to write or continue")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def main(argv: Sequence[str] | None = None) -> None:
+    args, _ = read_arguments(make_parser(__doc__, RESULTS / "sweep_demo.csv"), argv)
     rows = read_rows(args.output)
     done = {tuple(row[name] for name in PLACES) for row in rows}
     for wanted in SETTINGS:
@@ -113,24 +104,17 @@ def main() -> None:
 def judge_setting(wanted: Setting, refinements: list[dict]) -> list[dict]:
     """A row for each refinement and number of iterations."""
     config = demo_config(**wanted.flags)
-    networks = load_networks(config, -1)
-    images = open_images(config, quiet=True)
-    questions = ask(images, networks.classifier, PAIRS, count=FOR_TUNING, first=FOR_RESULTS)
-    bench = open_bench(networks.classifier, {"tuning": ROOT / "demo/tuning.pt"}, images, questions)
-    found: dict[int, list] = {strength: [] for strength in wanted.seen}
-    for part in questions.split(BATCH):
-        options = {"seed": SEED, "strengths": wanted.seen}
-        for strength, picture in pre_explanations(part, networks, config.attack, config.sampling, **options).items():
-            found[strength].append(picture)
-    steps, rows = make_filter(networks, config.sampling).steps, []
+    batch, bench = set_up(config, {"tuning": ROOT / "demo/tuning.pt"}, count=FOR_TUNING, first=FOR_RESULTS)
+    parts = [(part, pre_explanations(part, wanted.seen)) for part in split(batch)]
+    rows = []
     for flags in refinements:
-        sampling = demo_config(**flags).sampling
-        refining = make_refiner(networks, sampling).steps
-        for strength, parts in found.items():
-            pairs = zip(questions.split(BATCH), parts, strict=True)
-            changed = torch.cat([refined(part, picture, networks, sampling, seed=SEED) for part, picture in pairs])
-            head = {"steps": steps, "iterations": strength, "U-Net calls": steps * strength + refining}
-            rows.append(flags | head | bench.measure(questions, changed, sampling))
+        settings = {"sampling": demo_config(**flags).sampling}
+        own = with_settings(batch, **settings)
+        for strength in wanted.seen:
+            changed = torch.cat([refined(with_settings(part, **settings), found[strength]) for part, found in parts])
+            calls = own.filter.steps * strength + own.refiner.steps
+            head = {"steps": own.filter.steps, "iterations": strength, "U-Net calls": calls}
+            rows.append(flags | head | bench.measure(own, changed))
     return rows
 
 

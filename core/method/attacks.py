@@ -1,90 +1,150 @@
-"""Attacks: one loop over a gradient function, and what each attack does with the gradient.
+"""The table of attacks, and the one loop that runs them.
 
-Pictures are (N, 3, H, W) in [0, 1]; steps and radii are in the same units.
+Pictures are (N, 3, H, W) in [0, 1]; steps and radii are in the same units. Importing this module does not import torch,
+so that a command line can name the attacks at once.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from ace_counterfactuals.core.base.settings import FlagError
 
-GradFn = Callable[[Tensor, int], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ace_counterfactuals.core.method.config import AttackConfig
+
+GradFn = Callable[["Tensor", int], "Tensor"]
 """(pictures, iteration) -> gradient of the loss to descend, at the pictures"""
-
-
-@dataclass(frozen=True)
-class Attack:
-    """The variable that an attack moves.
-
-    encode: picture -> variable;  decode: variable -> picture;
-    update: (variable, gradient at the picture, original picture) -> variable.
-    """
-
-    encode: Callable[[Tensor], Tensor]
-    decode: Callable[[Tensor], Tensor]
-    update: Callable[[Tensor, Tensor, Tensor], Tensor]
-
-    def __call__(self, grad_fn: GradFn, image: Tensor, iterations: int, region: Tensor | None = None) -> Tensor:
-        """The picture after ``iterations`` updates, starting at ``image`` itself.
-
-        region: (N or 1, 1, H, W) bool; outside it the picture is ``image`` at every iteration.
-        """
-
-        def picture(variable: Tensor) -> Tensor:
-            decoded = self.decode(variable)
-            return decoded if region is None else torch.where(region, decoded, image)
-
-        variable = self.encode(image)
-        for i in range(iterations):
-            variable = self.update(variable, grad_fn(picture(variable), i), image)
-        return picture(variable)
-
-
-def identity(x: Tensor) -> Tensor:
-    return x
-
-
-def projected_descent(*, step: float, epsilon: float, direction: Callable[[Tensor], Tensor]) -> Attack:
-    """Descend along ``direction(gradient)`` inside the L-inf ball around the picture."""
-
-    def update(adversary: Tensor, gradient: Tensor, image: Tensor) -> Tensor:
-        adversary = adversary - step * direction(gradient)
-        return adversary.clamp(image - epsilon, image + epsilon).clamp(0, 1)
-
-    return Attack(identity, identity, update)
-
-
-pgd = partial(projected_descent, direction=torch.sign)
-"""Madry et al. 2018: the gradient's sign."""
-
-gradient_descent = partial(projected_descent, direction=identity)
-"""The gradient itself."""
 
 CW_MARGIN = 1e-5
 
 
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of (N,) binary or (N, K) logits with ``target``, (N,) int64, summed."""
+    import torch.nn.functional as F
+
+    if logits.ndim == 1:
+        return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="sum")
+    return F.cross_entropy(logits, target, reduction="sum")
+
+
+def margin(logits: Tensor, target: Tensor) -> Tensor:
+    """How far the target's logit is behind the best other one (Carlini and Wagner 2017, f_6), summed."""
+    import torch.nn.functional as F
+
+    if logits.ndim == 1:
+        return (-2 * logits * (2 * target - 1)).clamp(min=0).sum()
+    is_target = F.one_hot(target, logits.shape[1]).bool()
+    best_other = logits.masked_fill(is_target, float("-inf")).amax(1)
+    return (best_other - logits[is_target]).clamp(min=0).sum()
+
+
+def into_ball(picture: Tensor, image: Tensor, epsilon: float) -> Tensor:
+    """The nearest picture in the L-inf ball around ``image``."""
+    return picture.clamp(image - epsilon, image + epsilon).clamp(0, 1)
+
+
+def unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """An attack moves a variable, which stands for a picture.
+
+    step: (variable, gradient at the picture, step size) -> the moved variable.
+    project: (variable, original picture, epsilon) -> the nearest one that is allowed.
+    loss: (logits, target) -> what is descended, summed over pictures. An untargeted attack ascends that of the
+    prediction; ``targeted`` refuses to.
+    encode: picture -> variable; decode: variable -> picture.
+    """
+
+    step: Callable[[Tensor, Tensor, float], Tensor]
+    project: Callable[[Tensor, Tensor, float], Tensor] = into_ball
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    targeted: bool = False
+    encode: Callable[[Tensor], Tensor] = unchanged
+    decode: Callable[[Tensor], Tensor] = unchanged
+
+
+def sign_step(picture: Tensor, gradient: Tensor, size: float) -> Tensor:
+    return picture - size * gradient.sign()
+
+
+def gradient_step(picture: Tensor, gradient: Tensor, size: float) -> Tensor:
+    return picture - size * gradient
+
+
 def cw_encode(image: Tensor) -> Tensor:
-    return torch.atanh(2 * image / (1 + CW_MARGIN) - 1)
+    """w of picture = (tanh(w) + 1) / 2, up to a margin that keeps black and white finite."""
+    return (2 * image / (1 + CW_MARGIN) - 1).atanh()
 
 
 def cw_decode(w: Tensor) -> Tensor:
     """Not the exact inverse of ``cw_encode``, as in the original: a round trip is off by up to the margin."""
-    return (torch.tanh(w) + 1) * (0.5 + CW_MARGIN)
+    return (w.tanh() + 1) * (0.5 + CW_MARGIN)
 
 
-def carlini_wagner(*, step: float) -> Attack:
-    """Gradient descent in w, with picture = (tanh(w) + 1) / 2 up to a margin (Carlini and Wagner 2017, section V)."""
-
-    def update(w: Tensor, gradient: Tensor, image: Tensor) -> Tensor:
-        return (w - step * gradient * (0.5 + CW_MARGIN) * (1 - torch.tanh(w) ** 2)).clamp(-3, 3)
-
-    return Attack(cw_encode, cw_decode, update)
+def cw_step(w: Tensor, gradient: Tensor, size: float) -> Tensor:
+    """Along the gradient at w, by the chain rule."""
+    return w - size * gradient * (0.5 + CW_MARGIN) * (1 - w.tanh() ** 2)
 
 
-def make_attack(method: str, *, step: float, epsilon: float) -> Attack:
-    """The attack that ``--attack_method`` names."""
-    if method == "C&W":
-        return carlini_wagner(step=step)
-    return {"PGD": pgd, "GD": gradient_descent}[method](step=step, epsilon=epsilon)
+def cw_project(w: Tensor, image: Tensor, epsilon: float) -> Tensor:
+    """There is no radius: w stays where its gradient does not vanish."""
+    return w.clamp(-3, 3)
+
+
+ATTACKS: dict[str, Attack | None] = {
+    "PGD": Attack(step=sign_step),  # Madry et al. 2018
+    "GD": Attack(step=gradient_step),
+    "C&W": Attack(  # Carlini and Wagner 2017, section V
+        step=cw_step, project=cw_project, loss=margin, targeted=True, encode=cw_encode, decode=cw_decode
+    ),
+    "None": None,
+}
+"""Name -> attack; None leaves the picture as it is. An entry that any module adds is an ``attack_method``."""
+
+
+def find_attack(method: str, *, targeted: bool) -> Attack | None:
+    """The attack of this name.  Raises FlagError if there is none, or none without a target."""
+    if method not in ATTACKS:
+        raise FlagError("attack_method", f"{method}: wanted one of {', '.join(ATTACKS)}")
+    attack = ATTACKS[method]
+    if attack and attack.targeted and not targeted:
+        raise FlagError("attack_method", f"{method} is targeted; give a label_target")
+    return attack
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Where an attack stands: ``iteration`` updates are done, and the next one goes on from ``variable`` alone."""
+
+    iteration: int
+    variable: Tensor
+    picture: Tensor
+
+
+def iterates(
+    attack: Attack, grad_fn: GradFn, image: Tensor, config: AttackConfig, region: Tensor | None = None
+) -> Iterator[Iterate]:
+    """The attack after each of its iterations, starting at ``image`` itself.
+
+    region: (N or 1, 1, H, W) bool; outside it every picture is ``image``.
+    """
+
+    def shown(variable: Tensor) -> Tensor:
+        picture = attack.decode(variable)
+        return picture if region is None else picture.where(region, image)
+
+    variable = attack.encode(image)
+    picture = shown(variable)
+    for i in range(config.attack_iterations):
+        variable = attack.step(variable, grad_fn(picture, i), config.attack_step / 255)
+        variable = attack.project(variable, image, config.attack_epsilon / 255)
+        picture = shown(variable)
+        yield Iterate(i + 1, variable, picture)

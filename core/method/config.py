@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ace_counterfactuals.core.base.settings import flag
-
-ATTACKS = ("PGD", "GD", "C&W", "None")
+from ace_counterfactuals.core.method.attacks import ATTACKS
 
 SCHEDULES = ("none", "step", "linear")
 
@@ -63,7 +62,7 @@ class SamplingConfig:
 
     @property
     def of_refinement(self) -> "SamplingConfig":
-        """What the refinement takes, said by the flags that the attack's filter has."""
+        """The refinement's settings, its steps where those of the attack's filter are."""
         return SamplingConfig(**by_itself(vars(self)))
 
 
@@ -71,17 +70,17 @@ OF_REFINEMENT = {
     "refine_timestep_respacing": "timestep_respacing",
     "refine_time_fraction": "sampling_time_fraction",
 }
-"""Flags of a refinement that follows an attack, and those that say the same of one by itself."""
+"""Setting of the refinement -> that of the attack's filter, which it stands for where there is no attack."""
 
 
 def by_itself(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of a refinement alone, which says its steps by the flags that main.py has for the attack's filter."""
+    """The settings of a refinement without an attack, its steps where those of the attack's filter were."""
     own = {name: flags[name] for name in OF_REFINEMENT if is_own(flags.get(name))}
     left = {name: value for name, value in flags.items() if name not in OF_REFINEMENT}
     return {**left, **{OF_REFINEMENT[name]: value for name, value in own.items()}}
 
 
 def is_own(value: Any) -> bool:
-    """Whether a refinement's value, or the first of several, is not said to be the attack's."""
+    """Whether the refinement has a value of its own, or several, and does not take the attack's."""
     first = value[0] if isinstance(value, tuple) else value
     return first not in (None, SAME) and not (isinstance(first, float) and first < 0)

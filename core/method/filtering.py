@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ace_counterfactuals.core.method.config import SamplingConfig
 from ace_counterfactuals.core.method.noise import Draw, NoiseFn, no_noise
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import Denoiser, GaussianDiffusion
 
@@ -100,22 +101,21 @@ class Refinement:
 
 
 @torch.no_grad()
-def refine(
+def inpaint(
     filter_: Filter,
     image: Tensor,
     pre_explanation: Tensor,
     noise: NoiseFn,
-    *,
-    inpaint: float,
-    dilation: int,
+    sampling: SamplingConfig,
     region: Tensor | None = None,
 ) -> Refinement:
     """Denoise the pre-explanation once more, putting the original's pixels back outside the mask of what changed.
 
-    region: (N or 1, 1, H, W) bool; outside it they are put back in any case.
+    image, pre_explanation: (N, 3, H, W) in [0, 1].  region: (N or 1, 1, H, W) bool; outside it the original's pixels
+    are put back in any case.
     """
     mask = change_mask(image, pre_explanation)
-    keep = kept_pixels(mask, inpaint=inpaint, dilation=dilation)
+    keep = kept_pixels(mask, inpaint=sampling.sampling_inpaint, dilation=sampling.sampling_dilation)
     keep = keep if region is None else keep | ~region
     x_t = filter_.start(pre_explanation, noise)
     x_0 = filter_.denoise(x_t, noise, keep=keep, image=image)

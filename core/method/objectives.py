@@ -1,10 +1,9 @@
-"""Predictions, targets, and the losses that an attack descends. Every loss is a sum over pictures.
+"""What is decided and what is wanted: predictions, targets, and the distance that an attack is to keep.
 
 Logits are (N,) for a binary classifier and (N, K) for K classes; labels, predictions and targets are (N,) int64.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -29,27 +28,6 @@ def choose_targets(prediction: Tensor, label: Tensor, label_target: int, *, bina
         return 1 - prediction if binary else None
     misclassified = (prediction != label) & (label >= 0)
     return torch.where(misclassified, label, torch.full_like(label, label_target))
-
-
-def classification_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy with ``target``, summed."""
-    if logits.ndim == 1:
-        return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="sum")
-    return F.cross_entropy(logits, target, reduction="sum")
-
-
-def untargeted_loss(logits: Tensor, prediction: Tensor) -> Tensor:
-    """Descending this ascends the loss of the predicted class."""
-    return -classification_loss(logits, prediction)
-
-
-def margin_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """How far the target's logit is behind the best other one (Carlini and Wagner 2017, f_6), summed."""
-    if logits.ndim == 1:
-        return (-2 * logits * (2 * target - 1)).clamp(min=0).sum()
-    is_target = F.one_hot(target, logits.shape[1]).bool()
-    best_other = logits.masked_fill(is_target, -torch.inf).amax(1)
-    return (best_other - logits[is_target]).clamp(min=0).sum()
 
 
 def distance_gradient(image: Tensor, adversary: Tensor, *, dist_l1: float, dist_l2: float) -> Tensor:

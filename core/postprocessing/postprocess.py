@@ -11,7 +11,7 @@ from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import EmptySelection
 from ace_counterfactuals.core.data.regions import Region
-from ace_counterfactuals.core.method.explain import Explanation, explain_again
+from ace_counterfactuals.core.method.explain import Explanation, refine
 from ace_counterfactuals.core.postprocessing.config import PostConfig
 from ace_counterfactuals.core.postprocessing.settings import Setting, make_settings
 from ace_counterfactuals.core.postprocessing.stored import (
@@ -35,6 +35,7 @@ from ace_counterfactuals.core.runs.setup import (
     load_denoiser,
     load_explained,
     prepare_device,
+    task_of,
 )
 from ace_counterfactuals.core.runs.status import read_logs
 
@@ -142,22 +143,19 @@ def query_of(config: MainConfig) -> int:
 def refining(
     config: MainConfig, networks: Networks, region: Region | None, moved: set[int]
 ) -> Callable[[list[StoredSample]], Explanation]:
-    """``explain_again`` as the flags say.  moved: collects pictures that the classifier now decides otherwise."""
+    """``refine`` as the flags say.  moved: collects pictures that the classifier now decides otherwise."""
+
+    task = task_of(config, networks)
 
     def refine_samples(samples: list[StoredSample]) -> Explanation:
         image = torch.stack([sample.image for sample in samples]).to(networks.device)
         target = stack_targets(samples)
-        explanation = explain_again(
+        explanation = refine(
             image,
             torch.stack([sample.pre_explanation for sample in samples]).to(networks.device),
-            networks.classifier,
-            networks.denoiser,
-            networks.diffusion,
-            sampling=config.sampling,
+            task,
             target=None if target is None else target.to(networks.device),
             indices=[sample.index for sample in samples],
-            seed=config.run.seed,
-            class_cond=config.model.class_cond,
             region=region and region.masks([file_name(config, sample.path) for sample in samples], image),
         )
         now = explanation.prediction.tolist()

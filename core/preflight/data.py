@@ -16,10 +16,10 @@ from torch import Tensor
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.imageset import EmptySelection, ImageSet, Sample, prefetch, select
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
-from ace_counterfactuals.core.method.explain import filter_steps, refining_filter
-from ace_counterfactuals.core.method.filtering import Filter, change_mask, to_image
+from ace_counterfactuals.core.method.filtering import change_mask, to_image
 from ace_counterfactuals.core.method.noise import REFINEMENT, image_noise
 from ace_counterfactuals.core.method.objectives import predict
+from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.floats import to_npy
 from ace_counterfactuals.core.runs.layout import ResultFolder
@@ -221,7 +221,8 @@ def measure_disk(
         reach = min(config.attack.attack_epsilon, config.attack.attack_step * config.attack.attack_iterations, 8) / 255
         image = sample.image
         noise_fn = image_noise(config.run.seed, [sample.index], REFINEMENT)
-        filter_ = refining_filter(Filter(diffusion, None, filter_steps(config.sampling, diffusion)), config.sampling)
+        task = Task(classifier=None, denoiser=None, diffusion=diffusion, sampling=config.sampling)
+        filter_ = task.filter(refining=True)
         noised = to_image(filter_.start(image[None], noise_fn)).clamp(0, 1)[0]
         change = torch.from_numpy(np.random.default_rng(0).uniform(-reach, reach, tuple(image.shape))).to(image)
         noise, mask = png_size(noised), png_size(change_mask(image[None], noised[None])[0])

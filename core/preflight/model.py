@@ -11,21 +11,16 @@ from torch import Tensor
 
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.pictures import UnreadableImage
-from ace_counterfactuals.core.method.explain import (
-    check_finite,
-    check_logits,
-    filter_steps,
-    make_grad_fn,
-    make_objective,
-    noise_source,
-    refining_filter,
-)
-from ace_counterfactuals.core.method.filtering import Filter, refine, step_tensor, to_diffusion
+from ace_counterfactuals.core.method.attacks import find_attack
+from ace_counterfactuals.core.method.checks import check_finite, check_logits
+from ace_counterfactuals.core.method.explain import make_grad_fn
+from ace_counterfactuals.core.method.filtering import Filter, inpaint, step_tensor, to_diffusion
 from ace_counterfactuals.core.method.noise import REFINEMENT, Draw, NoiseFn, image_noise
 from ace_counterfactuals.core.method.objectives import choose_targets, predict
+from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.preflight.data import Budget
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import Networks
+from ace_counterfactuals.core.runs.setup import Networks, task_of
 
 TRIAL = 8  # pictures that the filter is tried on
 
@@ -47,13 +42,17 @@ class Trial:
     networks: Networks
 
     @property
+    def batch(self) -> Batch:
+        return Batch(task_of(self.config, self.networks), self.image, self.indices, self.logits, None, self.target)
+
+    @property
     def refiner(self) -> Filter:
         """The filter of the refinement."""
-        return refining_filter(self.filter, self.config.sampling)
+        return self.batch.refiner
 
     def noise(self, iteration: int) -> NoiseFn:
         """The noise that the run would draw."""
-        return noise_source(self.config.run.seed, self.indices, self.config.sampling)(iteration)
+        return self.batch.noise(iteration)
 
     def take(self, positions: list[int]) -> "Trial":
         """The pictures at ``positions``, which may repeat."""
@@ -90,8 +89,7 @@ def make_trial(samples: list[Sample], config: MainConfig, networks: Networks) ->
     prediction, binary = predict(logits), logits.ndim == 1
     label = torch.tensor([sample.label for sample in samples], device=networks.device)
     target = choose_targets(prediction, label, config.data.label_target, binary=binary)
-    steps = filter_steps(config.sampling, networks.diffusion)
-    filter_ = Filter(networks.diffusion, networks.denoiser, steps, target if config.model.class_cond else None)
+    filter_ = task_of(config, networks).filter(target if config.model.class_cond else None)
     return Trial(image, indices, prediction, target, logits, filter_, config, networks)
 
 
@@ -263,13 +261,12 @@ def measure_batch(trial: Trial, cost: CostCheck, batch: int, budget: Budget) -> 
     base = cost.base if known else base  # what a first batch freed may still be held by the process
     started = budget.clock()
     if attack.attack_method != "None":
-        objective = make_objective(trial.networks.classifier, attack.attack_method, trial.prediction, trial.target)
-        grad_fn = make_grad_fn(objective, trial.filter, image, trial.noise, attack, trial.indices)
+        entry = find_attack(attack.attack_method, targeted=trial.target is not None)
+        grad_fn = make_grad_fn(trial.batch, entry)
         changed = (image - attack.attack_step / 255 * grad_fn(image, 0).sign()).clamp(0, 1)
         finish(device)
     attacked, noise, refiner = budget.clock(), trial.noise(REFINEMENT), trial.refiner
-    inpaint, dilation = sampling.sampling_inpaint, sampling.sampling_dilation
-    refined = refine(refiner, image, changed, noise, inpaint=inpaint, dilation=dilation).counterfactual
+    refined = inpaint(refiner, image, changed, noise, sampling).counterfactual
     finish(device)
     refinement = (budget.clock() - attacked) / batch
     check_finite(refined, "the refinement", refiner, changed, noise, trial.indices)

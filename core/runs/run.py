@@ -46,6 +46,7 @@ from ace_counterfactuals.core.runs.setup import (
     load_networks,
     open_images,
     select_images,
+    task_of,
 )
 from ace_counterfactuals.core.runs.signals import patient, stop_if_asked
 
@@ -197,21 +198,15 @@ def lacking_chunks(chunks: int, missing: list[int]) -> str:
 
 def explaining(config: MainConfig, networks: Networks, region: Region | None) -> Method:
     """``explain`` as the flags say."""
+    task = task_of(config, networks)
 
     def explain_samples(samples: list[Sample]) -> Explanation:
         image = torch.stack([sample.image for sample in samples]).to(networks.device)
         return explain(
             image,
-            networks.classifier,
-            networks.denoiser,
-            networks.diffusion,
-            attack=config.attack,
-            sampling=config.sampling,
+            task,
             label=torch.tensor([sample.label for sample in samples], device=networks.device),
-            label_target=config.data.label_target,
             indices=[sample.index for sample in samples],
-            seed=config.run.seed,
-            class_cond=config.model.class_cond,
             region=region and region.masks([file_name(config, sample.path) for sample in samples], image),
         )
 

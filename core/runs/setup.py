@@ -11,9 +11,8 @@ from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, resolve_label, select
 from ace_counterfactuals.core.data.labels import resolve_name
 from ace_counterfactuals.core.data.regions import open_region
-from ace_counterfactuals.core.method.config import OF_REFINEMENT, SamplingConfig
-from ace_counterfactuals.core.method.explain import filter_steps, refining_filter
-from ace_counterfactuals.core.method.filtering import Filter
+from ace_counterfactuals.core.method.attacks import find_attack
+from ace_counterfactuals.core.method.task import Task, chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
@@ -39,11 +38,11 @@ def check(config: MainConfig) -> None:
     if config.output.save_float and not config.output.save_images:
         raise UserError("--save_float True keeps numbers beside the pictures, which --save_images False leaves out")
     untargeted = data.label_target == -1 and not spec_of(data.dataset).binary
-    if untargeted and attack.attack_method == "C&W":
-        raise UserError("--attack_method C&W is targeted; give a --label_target")
+    find_attack(attack.attack_method, targeted=not untargeted)
     if untargeted and config.model.class_cond:
         raise UserError("--class_cond True denoises towards a target; give a --label_target")
-    check_steps(sampling, diffusion_of(config))
+    for refining in (False, True):
+        chain_of(sampling, diffusion_of(config), refining=refining)
     if not run.merge_chunks:  # which opens no region
         open_region(config.region.region, invert=config.region.region_invert)
     name = Path(config.output.exp_name)
@@ -51,20 +50,6 @@ def check(config: MainConfig) -> None:
         raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder in OUTPUT_PATH/Results")
     if taken := set(name.parts) & RESERVED:
         raise UserError(f"--exp_name {name}: '{taken.pop()}' is a folder of an experiment's own; choose another name")
-
-
-def check_steps(sampling: SamplingConfig, diffusion: GaussianDiffusion) -> None:
-    filter_ = Filter(diffusion, None, filter_steps(sampling, diffusion))
-    try:
-        refining_filter(filter_, sampling)
-    except FlagError as error:
-        own = {name: own for own, name in OF_REFINEMENT.items()}
-        raise FlagError(own.get(error.field, error.field), error.reason) from None
-    except ValueError as error:
-        message = str(error)
-        for own, name in OF_REFINEMENT.items():
-            message = message.replace(f"--{name}", f"--{own}")
-        raise UserError(message) from None
 
 
 @dataclass(frozen=True)
@@ -82,6 +67,20 @@ def load_networks(config: MainConfig, query: int) -> Networks:
     device = prepare_device(config)
     denoiser = load_denoiser(config, device)
     return Networks(load_explained(config, query, device), denoiser, diffusion_of(config), device)
+
+
+def task_of(config: MainConfig, networks: Networks) -> Task:
+    """What the flags ask of these networks."""
+    return Task(
+        classifier=networks.classifier,
+        denoiser=networks.denoiser,
+        diffusion=networks.diffusion,
+        attack=config.attack,
+        sampling=config.sampling,
+        label_target=config.data.label_target,
+        class_cond=config.model.class_cond,
+        seed=config.run.seed,
+    )
 
 
 def prepare_device(config: MainConfig) -> torch.device:

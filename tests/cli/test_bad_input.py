@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -281,13 +282,13 @@ def test_a_result_folder_with_a_foreign_config_is_refused(workshop):
 def test_nan_from_the_network_names_picture_and_step_and_keeps_what_was_finished(workshop, monkeypatch):
     explain = explain_module.explain
 
-    def failing(image, classifier, denoiser, diffusion, *, indices, **options):
+    def failing(image, task, *, indices, **options):
         def poisoned(x, timesteps, classes=None):
-            output = denoiser(x, timesteps, classes).clone()
+            output = task.denoiser(x, timesteps, classes).clone()
             output[[index == 3 for index in indices]] = torch.nan
             return output
 
-        return explain(image, classifier, poisoned, diffusion, indices=indices, **options)
+        return explain(image, replace(task, denoiser=poisoned), indices=indices, **options)
 
     monkeypatch.setattr(run_module, "explain", failing)
     line = refusal(workshop)

@@ -5,17 +5,16 @@ import torch
 from PIL import Image
 
 from ace_counterfactuals.core.data.regions import open_region
-from ace_counterfactuals.core.method.explain import explain, explain_again
-from tests.support.toys import SIDE, ToyClassifier, attack_config, pictures, sampling_config, toy_diffusion, toy_unet
+from ace_counterfactuals.core.method.explain import explain, refine
+from tests.support.toys import SIDE, ToyClassifier, pictures, toy_task
 
-NETWORKS = (ToyClassifier(), toy_unet(), toy_diffusion())
+CLASSIFIER = ToyClassifier()
 BOTTOM = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.bool)
 BOTTOM[..., 5:, :] = True
 
 
-def run(image, region, *, sampling=None, **attack):
-    settings = {"attack": attack_config(**attack), "sampling": sampling_config(**sampling or {})}
-    return explain(image, *NETWORKS, **settings, label_target=1, region=region)
+def run(image, region, **settings):
+    return explain(image, toy_task(label_target=1, **settings), region=region)
 
 
 def outside(picture, region):
@@ -28,7 +27,7 @@ def outside(picture, region):
 def test_outside_the_region_both_pictures_are_the_original_to_the_bit(method, fraction, inpaint):
     image, region = pictures(2), BOTTOM
     sampling = {"sampling_time_fraction": fraction, "sampling_inpaint": inpaint}
-    found = run(image, region, attack_method=method, attack_step=60.0, sampling=sampling)
+    found = run(image, region, attack_method=method, attack_step=60.0, **sampling)
     for picture in (found.pre_explanation, found.counterfactual):
         assert torch.equal(outside(picture, region), outside(image, region))
     assert not torch.equal(found.pre_explanation, image) or method == "None"
@@ -41,11 +40,10 @@ def test_the_networks_see_the_original_outside_the_region_in_every_iteration(met
 
     def classifier(image):
         seen.append(image.detach())
-        return NETWORKS[0](image)
+        return CLASSIFIER(image)
 
     image = pictures(1)
-    attack = attack_config(attack_method=method, attack_joint=False, attack_iterations=4)
-    explain(image, classifier, *NETWORKS[1:], attack=attack, sampling=sampling_config(), label_target=1, region=BOTTOM)
+    run(image, BOTTOM, classifier=classifier, attack_method=method, attack_joint=False, attack_iterations=4)
     assert len(seen) == 1 + 4 + 2
     assert all(torch.equal(outside(picture, BOTTOM), outside(image, BOTTOM)) for picture in seen)
 
@@ -59,11 +57,10 @@ def test_a_region_of_everything_is_no_region():
 def test_each_picture_of_a_batch_has_its_own_region():
     """In double precision a picture's result does not depend on its batch."""
     image, regions = pictures(2, torch.float64), torch.cat([BOTTOM, ~BOTTOM])
-    networks = (ToyClassifier(dtype=torch.float64), toy_unet(torch.float64), NETWORKS[2])
-    settings = {"attack": attack_config(), "sampling": sampling_config(), "label_target": 1}
-    both = explain(image, *networks, **settings, region=regions)
+    task = toy_task(torch.float64, label_target=1)
+    both = explain(image, task, region=regions)
     for i in range(2):
-        alone = explain(image[i : i + 1], *networks, **settings, indices=[i], region=regions[i : i + 1])
+        alone = explain(image[i : i + 1], task, indices=[i], region=regions[i : i + 1])
         torch.testing.assert_close(both.counterfactual[i : i + 1], alone.counterfactual, rtol=0, atol=1e-9)
         assert torch.equal(outside(both.counterfactual[i], regions[i]), outside(image[i], regions[i]))
 
@@ -71,8 +68,7 @@ def test_each_picture_of_a_batch_has_its_own_region():
 def test_a_stored_pre_explanation_is_refined_in_the_region_again():
     image = pictures(2)
     found = run(image, BOTTOM)
-    settings = {"sampling": sampling_config(), "target": found.target}
-    again = explain_again(image, found.pre_explanation, *NETWORKS, **settings, region=BOTTOM)
+    again = refine(image, found.pre_explanation, toy_task(), target=found.target, region=BOTTOM)
     assert torch.equal(again.counterfactual, found.counterfactual)
 
 

@@ -1,16 +1,18 @@
 """The faithfulness benchmark: one attack seen at several strengths, its figures, its table and figure."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 
 from ace_counterfactuals.core.data.imageset import open_dataset
 from ace_counterfactuals.core.method.explain import explain
-from ace_counterfactuals.core.runs.setup import Networks
+from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.models.classifiers import load_classifier
 from benchmarks import faithfulness
 from benchmarks.faithfulness_tables import draw, table
-from benchmarks.trial import Questions, ask, open_bench, pre_explanations, read_rows, refined, write_rows
+from benchmarks.trial import ask, open_bench, pre_explanations, read_rows, refined, with_settings, write_rows
 from tests.support.toys import (
     CLASSES,
     SIDE,
@@ -29,55 +31,42 @@ def workshop(tmp_path_factory):
     images = open_dataset("Folder", write_pictures(folder / "pictures", 12), image_size=SIDE)
     files = {name: write_classifier(folder / f"{name}.pt", seed=i) for i, name in enumerate("abc")}
     attacked = load_classifier(files["a"])
-    networks = Networks(attacked, toy_unet(), toy_diffusion(), torch.device("cpu"))
+    settings = {"attack": attack_config(), "sampling": sampling_config(), "seed": 3}
+    task = Task(classifier=attacked, denoiser=toy_unet(), diffusion=toy_diffusion(), **settings)
     seen = attacked(torch.stack([sample.image for sample in images])).argmax(1).tolist()
     right = next(e.label for e, label in zip(images.records, seen, strict=True) if e.label == label)
-    questions = ask(images, attacked, [(CLASSES[right], CLASSES[right - 1])], count=1)
-    return networks, images, files, questions
+    return images, files, ask(images, task, [(CLASSES[right], CLASSES[right - 1])], count=1)
 
 
 def test_only_photographs_that_the_classifier_gets_right_are_asked_about(workshop):
-    networks, _, _, questions = workshop
-    assert torch.equal(networks.classifier(questions.image).argmax(1), questions.prediction)
-    assert not (questions.prediction == questions.target).any()
+    images, _, batch = workshop
+    labels = {entry.index: entry.label for entry in images.records}
+    assert batch.prediction.tolist() == [labels[index] for index in batch.indices]
+    assert not (batch.prediction == batch.target).any()
 
 
 def test_too_few_photographs_are_refused(workshop):
-    networks, images, _, _ = workshop
+    images, _, batch = workshop
     with pytest.raises(ValueError, match=r"boot: \d photographs are classified right, wanted 100"):
-        ask(images, networks.classifier, [("boot", "coat")], count=100)
+        ask(images, batch.task, [("boot", "coat")], count=100)
 
 
 @pytest.mark.parametrize("changes", [{}, {"attack_joint": False}, {"attack_joint_shortcut": True}, {"dist_l1": 0.1}])
 def test_an_attack_passes_through_the_results_of_shorter_ones(workshop, changes):
-    networks, _, _, questions = workshop
-    sampling = sampling_config()
-    attack = attack_config(**changes)
-    passed = pre_explanations(questions, networks, attack, sampling, seed=3, strengths=(1, 3))
-    for iterations, found in passed.items():
-        alone = explain(
-            questions.image,
-            networks.classifier,
-            networks.denoiser,
-            networks.diffusion,
-            attack=attack_config(**changes, attack_iterations=iterations),
-            sampling=sampling,
-            label=questions.prediction,
-            label_target=questions.target[0].item(),
-            indices=questions.indices,
-            seed=3,
-        )
+    batch = with_settings(workshop[2], attack=attack_config(**changes))
+    for iterations, found in pre_explanations(batch, (1, 3)).items():
+        attack = attack_config(**changes, attack_iterations=iterations)
+        task = replace(batch.task, attack=attack, label_target=batch.target[0].item())
+        alone = explain(batch.image, task, indices=batch.indices)
         assert torch.equal(found, alone.pre_explanation)
-        assert torch.equal(refined(questions, found, networks, sampling, seed=3), alone.counterfactual)
+        assert torch.equal(refined(batch, found), alone.counterfactual)
 
 
 def test_pictures_that_did_not_change_flip_nothing_and_transfer_to_nobody(workshop):
-    networks, images, files, questions = workshop
-    bench = open_bench(networks.classifier, {name: files[name] for name in "bc"}, images, questions)
-    several = Questions(
-        *(x.repeat(2, *[1] * (x.ndim - 1)) if torch.is_tensor(x) else x * 2 for x in vars(questions).values())
-    )
-    row = bench.measure(several, several.image, sampling_config())
+    images, files, batch = workshop
+    bench = open_bench({name: files[name] for name in "bc"}, images, batch)
+    several = batch.take([0, 0])
+    row = bench.measure(several, several.image)
     assert row["flip"] == row["l1"] == row["n pooled"] == 0
     assert row["transfer pooled"] is None and row["flip low"] == 0 < row["flip high"]
 

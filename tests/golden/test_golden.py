@@ -22,11 +22,12 @@ from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import open_dataset, select
-from ace_counterfactuals.core.method.attacks import make_attack
-from ace_counterfactuals.core.method.explain import filter_steps, make_grad_fn, make_objective
-from ace_counterfactuals.core.method.filtering import Filter, refine
+from ace_counterfactuals.core.method.attacks import ATTACKS, iterates
+from ace_counterfactuals.core.method.explain import make_grad_fn
+from ace_counterfactuals.core.method.filtering import inpaint
 from ace_counterfactuals.core.method.noise import no_noise
-from ace_counterfactuals.core.method.objectives import choose_targets, distance_gradient, distance_weight, predict
+from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
+from ace_counterfactuals.core.method.task import Task, prepare
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import diffusion_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
@@ -78,18 +79,20 @@ class Case:
         return torch.tensor([chosen.records[place].label])
 
     def setting(self, place: int = 0, dtype=torch.float32, **changes):
-        """(picture, filter, gradient function, attack) of one picture; ``changes`` are of the attack's options."""
+        """(batch, gradient function or None) of one picture; ``changes`` are of the attack's settings."""
         classifier, denoiser = self.networks(dtype)
-        image = self.recorded("x", place).to(dtype)
-        prediction = predict(classifier(image))
-        binary = classifier.binary
-        target = choose_targets(prediction, self.label(place), self.config.data.label_target, binary=binary)
-        assert target.item() == self.info["targets"][place]
-        attack = replace(self.config.attack, **changes)
-        filter_ = Filter(self.diffusion, denoiser, filter_steps(self.config.sampling, self.diffusion))
-        objective = make_objective(classifier, attack.attack_method, prediction, target)
-        grad_fn = make_grad_fn(objective, filter_, image, lambda _: no_noise, attack, [place])
-        return image, filter_, grad_fn, attack
+        task = Task(
+            classifier=classifier,
+            denoiser=denoiser,
+            diffusion=self.diffusion,
+            attack=replace(self.config.attack, **changes),
+            sampling=replace(self.config.sampling, sampling_stochastic=False),
+            label_target=self.config.data.label_target,
+        )
+        batch = prepare(self.recorded("x", place).to(dtype), task, label=self.label(place), indices=[place])
+        assert batch.target.item() == self.info["targets"][place]
+        entry = ATTACKS[task.attack.attack_method]
+        return batch, entry and make_grad_fn(batch, entry)
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +111,9 @@ def share_within(a, b, tolerance):
 @pytest.mark.parametrize("name", [*FACES, pytest.param("imagenet_joint_det", marks=pytest.mark.slow)])
 def test_refining_the_recorded_pre_explanation_gives_the_recorded_counterfactual(case, name):
     recorded = case(name)
-    image, filter_, _, _ = recorded.setting()
-    sampling = recorded.config.sampling
-    options = {"inpaint": sampling.sampling_inpaint, "dilation": sampling.sampling_dilation}
-    found = refine(filter_, image, recorded.recorded("pe"), no_noise, **options).counterfactual
+    batch, _ = recorded.setting()
+    pre_explanation = recorded.recorded("pe")
+    found = inpaint(batch.refiner, batch.image, pre_explanation, no_noise, batch.task.sampling).counterfactual
     assert share_within(found, recorded.recorded("ce"), 1e-4) >= 0.999
 
 
@@ -119,25 +121,27 @@ def test_refining_the_recorded_pre_explanation_gives_the_recorded_counterfactual
 def test_the_first_gradient_in_double_precision_is_the_recorded_one(case, name):
     """C&W's first picture has a tie in a max-pool, which single precision breaks otherwise: its second one is taken."""
     recorded, place = case(name), int(name == "celeba_plain_cw")
-    image, _, grad_fn, attack = recorded.setting(place, torch.float64, dist_l1=0.0, dist_l2=0.0)
-    assert relative_distance(grad_fn(starting_point(attack, image), 0), recorded.recorded("grad", place)) < 3e-3
+    batch, grad_fn = recorded.setting(place, torch.float64, dist_l1=0.0, dist_l2=0.0)
+    assert relative_distance(grad_fn(starting_point(batch), 0), recorded.recorded("grad", place)) < 3e-3
 
 
 @pytest.mark.parametrize("name", ATTACKED)
 def test_the_attack_takes_the_recorded_gradient_to_the_recorded_pre_explanation(case, name):
     recorded = case(name)
-    image, _, grad_fn, attack = recorded.setting()
-    iterations = attack.attack_iterations - (attack.attack_method == "C&W")  # the original drops its last update
+    batch, grad_fn = recorded.setting()
+    image, attack = batch.image, batch.task.attack
+    lost = attack.attack_method == "C&W"  # the original drops its last update
     gradients = []
 
     def watched(adversary, iteration):
         gradients.append(grad_fn(adversary, iteration))
         return gradients[-1]
 
-    found = method(attack)(watched, image, iterations)
-    distance = distance_gradient(
-        image, starting_point(attack, image), dist_l1=attack.dist_l1, dist_l2=attack.dist_l2
-    ) * distance_weight(attack.dist_schedule, 0, attack.attack_iterations)
+    fewer = replace(attack, attack_iterations=attack.attack_iterations - lost)
+    found = list(iterates(ATTACKS[attack.attack_method], watched, image, fewer))[-1].picture
+    weights = {"dist_l1": attack.dist_l1, "dist_l2": attack.dist_l2}
+    distance = distance_gradient(image, starting_point(batch), **weights)
+    distance = distance * distance_weight(attack.dist_schedule, 0, attack.attack_iterations)
     assert relative_distance(gradients[0] - distance, recorded.recorded("grad")) < 5e-3
     expected = recorded.recorded("pe")
     if attack.attack_method == "GD":  # its gradients are amplified 100-fold: after three steps only the size is left
@@ -148,17 +152,14 @@ def test_the_attack_takes_the_recorded_gradient_to_the_recorded_pre_explanation(
 
 def test_without_an_attack_the_pre_explanation_is_the_picture(case):
     recorded = case("celeba_none")
-    image, *_ = recorded.setting()
-    assert torch.equal(recorded.recorded("pe"), image)
+    batch, _ = recorded.setting()
+    assert torch.equal(recorded.recorded("pe"), batch.image)
 
 
-def method(attack):
-    return make_attack(attack.attack_method, step=attack.attack_step / 255, epsilon=attack.attack_epsilon / 255)
-
-
-def starting_point(attack, image):
+def starting_point(batch):
     """Where the first gradient is taken: C&W's change of variable does not give quite the picture back."""
-    return method(attack).decode(method(attack).encode(image))
+    attack = ATTACKS[batch.task.attack.attack_method]
+    return attack.decode(attack.encode(batch.image))
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,17 @@
 """One batch through the whole explanation: everything runs, every option counts, failures are named."""
 
-import inspect
 import itertools
 
 import pytest
 import torch
 
-from ace_counterfactuals.core.method.explain import NonFiniteError, explain, explain_again, filter_steps
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.method.attacks import ATTACKS, cw_decode
+from ace_counterfactuals.core.method.checks import NonFiniteError
+from ace_counterfactuals.core.method.explain import explain, refine
 from ace_counterfactuals.core.method.objectives import predict
-from tests.support.toys import ToyClassifier, attack_config, pictures, sampling_config, toy_diffusion, toy_unet
+from ace_counterfactuals.core.method.task import filter_steps
+from tests.support.toys import ToyClassifier, pictures, sampling_config, toy_diffusion, toy_task, toy_unet
 
 DIFFUSION = toy_diffusion()
 DENOISER = toy_unet()
@@ -21,26 +24,16 @@ WAYS = {
 }
 
 
-def run(image=None, classifier="multi-class", denoiser=DENOISER, diffusion=DIFFUSION, **options):
-    """``explain`` on toys; attack_* and dist_* options go to the attack, sampling_* to the sampling."""
-    image = pictures(2) if image is None else image
-    own = inspect.signature(explain).parameters
-    direct = {name: options.pop(name) for name in list(options) if name in own}
-    sampling = {name: options.pop(name) for name in list(options) if name.startswith("sampling_")}
-    return explain(
-        image,
-        CLASSIFIERS.get(classifier, classifier),
-        denoiser,
-        diffusion,
-        attack=attack_config(**options),
-        sampling=sampling_config(**sampling),
-        **direct,
-    )
+def run(image=None, classifier="multi-class", denoiser=DENOISER, **options):
+    """``explain`` on toys; the options are arguments of ``explain``, fields of ``Task`` and settings."""
+    asked = {name: options.pop(name) for name in ("label", "indices", "region", "on_iteration") if name in options}
+    task = toy_task(classifier=CLASSIFIERS.get(classifier, classifier), denoiser=denoiser, **options)
+    return explain(pictures(2) if image is None else image, task, **asked)
 
 
 COMBINATIONS = [
     combination
-    for combination in itertools.product(("binary", "multi-class"), (-1, 1), ("PGD", "GD", "C&W", "None"), WAYS)
+    for combination in itertools.product(("binary", "multi-class"), (-1, 1), ATTACKS, WAYS)
     if combination[:3] != ("multi-class", -1, "C&W")
 ]
 
@@ -250,8 +243,9 @@ def test_a_target_outside_the_classifiers_outputs_is_refused(method):
 
 
 def test_an_untargeted_carlini_wagner_attack_is_refused():
-    with pytest.raises(ValueError, match="C&W is targeted"):
+    with pytest.raises(FlagError, match="targeted") as caught:
         run(attack_method="C&W")
+    assert caught.value.field == "attack_method"
 
 
 @pytest.mark.parametrize(("fraction", "steps"), [(0.0, 0), (0.1, 1), (0.25, 2), (0.3, 3), (1.0, 10)])
@@ -260,8 +254,24 @@ def test_the_filters_steps_are_a_share_of_the_respaced_chain_rounded_down(fracti
 
 
 def test_a_share_of_less_than_one_step_is_refused_with_the_least_that_would_do():
-    with pytest.raises(ValueError, match="sampling_time_fraction 0.05 of 10 .* choose at least 0.1"):
+    with pytest.raises(FlagError, match="0.05 of 10 .* choose at least 0.1") as caught:
         filter_steps(sampling_config(sampling_time_fraction=0.05), DIFFUSION)
+    assert caught.value.field == "sampling_time_fraction"
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"sampling_time_fraction": 0.05}, "sampling_time_fraction"),
+        ({"refine_time_fraction": 0.05}, "refine_time_fraction"),
+        ({"refine_timestep_respacing": "2"}, "refine_time_fraction"),
+        ({"refine_timestep_respacing": "x"}, "refine_timestep_respacing"),
+    ],
+)
+def test_steps_that_there_are_not_are_refused_by_the_setting_that_is_wrong(settings, field):
+    with pytest.raises(FlagError) as caught:
+        toy_task(**settings)
+    assert caught.value.field == field
 
 
 class Fails:
@@ -333,19 +343,9 @@ def test_nan_from_the_classifier_is_no_prediction(method, place):
 @pytest.mark.parametrize("class_cond", [True, False])
 def test_a_stored_pre_explanation_gives_the_same_explanation_again(class_cond, stochastic):
     denoiser = toy_unet(num_classes=3, class_cond=True) if class_cond else DENOISER
-    options = {"indices": [7, 30], "seed": 5, "class_cond": class_cond}
-    found = run(denoiser=denoiser, label_target=1, sampling_stochastic=stochastic, **options)
-    sampling = sampling_config(sampling_stochastic=stochastic)
-    again = explain_again(
-        found.image,
-        found.pre_explanation,
-        CLASSIFIERS["multi-class"],
-        denoiser,
-        DIFFUSION,
-        sampling=sampling,
-        target=found.target,
-        **options,
-    )
+    options = {"denoiser": denoiser, "seed": 5, "class_cond": class_cond, "sampling_stochastic": stochastic}
+    found = run(label_target=1, indices=[7, 30], **options)
+    again = refine(found.image, found.pre_explanation, toy_task(**options), target=found.target, indices=[7, 30])
     for name, value in vars(found).items():
         assert torch.equal(getattr(again, name), value), name
 
@@ -361,24 +361,11 @@ def test_a_stored_pre_explanation_gives_the_same_explanation_again(class_cond, s
 )
 def test_a_refinement_with_steps_of_its_own_is_one_by_itself_with_these(flags, alone, chain):
     usual = run(label_target=1)
-    sampling = sampling_config(timestep_respacing="10", **{f"refine_{name}": value for name, value in flags.items()})
-    found = explain(
-        usual.image,
-        CLASSIFIERS["multi-class"],
-        DENOISER,
-        DIFFUSION,
-        attack=attack_config(),
-        sampling=sampling,
-        label_target=1,
-    )
-    by_itself = explain_again(
-        usual.image,
-        usual.pre_explanation,
-        CLASSIFIERS["multi-class"],
-        DENOISER,
-        toy_diffusion(chain),
-        sampling=sampling_config(timestep_respacing=chain, sampling_time_fraction=alone),
-        target=usual.target,
+    own = {f"refine_{name}": value for name, value in flags.items()}
+    found = run(label_target=1, timestep_respacing="10", **own)
+    steps = {"timestep_respacing": chain, "sampling_time_fraction": alone}
+    by_itself = refine(
+        usual.image, usual.pre_explanation, toy_task(diffusion=toy_diffusion(chain), **steps), target=usual.target
     )
     assert torch.equal(found.pre_explanation, usual.pre_explanation)
     assert torch.equal(found.counterfactual, by_itself.counterfactual)
@@ -389,16 +376,8 @@ def test_a_refinement_with_steps_of_its_own_is_one_by_itself_with_these(flags, a
 @pytest.mark.parametrize("fraction", [0, 0.3])
 def test_a_picture_all_of_which_is_kept_comes_back_to_the_bit(fraction):
     found = run(attack_method="GD", attack_step=100.0)
-    again = explain_again(
-        found.image,
-        found.pre_explanation,
-        CLASSIFIERS["multi-class"],
-        DENOISER,
-        DIFFUSION,
-        sampling=sampling_config(sampling_time_fraction=fraction),
-        target=None,
-        region=torch.zeros(1, 1, 8, 8, dtype=torch.bool),
-    )
+    task, nowhere = toy_task(sampling_time_fraction=fraction), torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    again = refine(found.image, found.pre_explanation, task, target=None, region=nowhere)
     assert again.keep.all() and not torch.equal(found.pre_explanation, found.image)
     assert torch.equal(again.counterfactual, found.image)
 
@@ -406,6 +385,13 @@ def test_a_picture_all_of_which_is_kept_comes_back_to_the_bit(fraction):
 def test_a_pre_explanation_of_another_size_is_refused():
     image = pictures(2)
     with pytest.raises(ValueError, match=r"pictures \(2, 3, 8, 8\), but pre-explanations \(2, 3, 8, 4\)"):
-        explain_again(
-            image, image[..., :4], CLASSIFIERS["binary"], DENOISER, DIFFUSION, sampling=sampling_config(), target=None
-        )
+        refine(image, image[..., :4], toy_task(), target=None)
+
+
+def test_a_callback_sees_every_iteration_and_the_attack_goes_on_from_its_variable():
+    seen = []
+    found = run(attack_iterations=3, attack_method="C&W", label_target=1, on_iteration=seen.append)
+    assert [state.iteration for state in seen] == [1, 2, 3]
+    assert torch.equal(seen[-1].picture, found.pre_explanation)
+    assert torch.equal(run(attack_iterations=2, attack_method="C&W", label_target=1).pre_explanation, seen[1].picture)
+    assert all(torch.equal(cw_decode(state.variable), state.picture) for state in seen)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from ace_counterfactuals.core.method.config import SamplingConfig
 from ace_counterfactuals.core.method.filtering import (
     Filter,
     change_mask,
+    inpaint,
     kept_pixels,
-    refine,
     step_tensor,
     to_diffusion,
     to_image,
@@ -26,6 +27,10 @@ def predicts(value):
 
     model.calls = []
     return model
+
+
+def painting(inpaint, dilation):
+    return SamplingConfig(sampling_inpaint=inpaint, sampling_dilation=dilation)
 
 
 def constant_filter(value=0.25, steps=3, respacing="10", **changes):
@@ -181,7 +186,7 @@ def test_a_threshold_of_zero_keeps_nothing():
 def test_refining_paints_what_changed_and_keeps_the_rest_to_the_bit(noise):
     """The denoiser is sure of 0.625: it stands where the change was, the original everywhere else."""
     image = pictures(2)
-    found = refine(constant_filter(0.25), image, changed_in_a_corner(image), noise, inpaint=0.5, dilation=3)
+    found = inpaint(constant_filter(0.25), image, changed_in_a_corner(image), noise, painting(0.5, 3))
     painted = torch.zeros(8, 8, dtype=torch.bool)
     painted[:3, :3] = True
     assert torch.equal(found.keep[:, 0], (~painted).expand(2, 8, 8))
@@ -191,7 +196,7 @@ def test_refining_paints_what_changed_and_keeps_the_rest_to_the_bit(noise):
 
 def test_before_every_step_the_kept_pixels_are_the_originals_noised_to_that_step():
     filter_, image = constant_filter(steps=3), pictures(2)
-    found = refine(filter_, image, changed_in_a_corner(image), NOISE, inpaint=0.5, dilation=3)
+    found = inpaint(filter_, image, changed_in_a_corner(image), NOISE, painting(0.5, 3))
     keep = found.keep.expand_as(image)
     for t, (x_t, _, _) in zip((2, 1, 0), filter_.model.calls, strict=True):
         noised = filter_.diffusion.q_sample(2 * image - 1, step_tensor(t, image), NOISE(Draw.KEPT, t, image))
@@ -200,7 +205,7 @@ def test_before_every_step_the_kept_pixels_are_the_originals_noised_to_that_step
 
 def test_without_noise_the_kept_pixels_are_scaled():
     filter_, image = constant_filter(steps=3), pictures(2)
-    found = refine(filter_, image, changed_in_a_corner(image), no_noise, inpaint=0.5, dilation=3)
+    found = inpaint(filter_, image, changed_in_a_corner(image), no_noise, painting(0.5, 3))
     keep = found.keep.expand_as(image)
     scale = filter_.diffusion.sqrt_alphas_cumprod.values[1].float()
     torch.testing.assert_close(filter_.model.calls[1][0][keep], (scale * (2 * image - 1))[keep])
@@ -208,21 +213,21 @@ def test_without_noise_the_kept_pixels_are_scaled():
 
 def test_an_unchanged_picture_is_filtered_whole():
     image = pictures(2)
-    found = refine(constant_filter(0.25), image, image, NOISE, inpaint=0.15, dilation=3)
+    found = inpaint(constant_filter(0.25), image, image, NOISE, painting(0.15, 3))
     torch.testing.assert_close(found.counterfactual, torch.full_like(image, 0.625))
 
 
 def test_refining_by_no_steps_gives_the_pre_explanation_where_it_changed():
     image = pictures(2)
     changed = changed_in_a_corner(image)
-    found = refine(constant_filter(steps=0), image, changed, NOISE, inpaint=0.5, dilation=1)
+    found = inpaint(constant_filter(steps=0), image, changed, NOISE, painting(0.5, 1))
     torch.testing.assert_close(found.counterfactual, changed, atol=1e-6, rtol=0)
 
 
 def test_the_noised_picture_is_the_pre_explanation_at_the_filters_last_step():
     filter_, image = constant_filter(steps=3), pictures(2)
     changed = changed_in_a_corner(image)
-    found = refine(filter_, image, changed, NOISE, inpaint=0.5, dilation=3)
+    found = inpaint(filter_, image, changed, NOISE, painting(0.5, 3))
     x_t = filter_.diffusion.q_sample(2 * changed - 1, step_tensor(2, image), NOISE(Draw.START, 2, image))
     assert torch.equal(found.noised, ((x_t + 1) / 2).clamp(0, 1))
 
@@ -230,5 +235,5 @@ def test_the_noised_picture_is_the_pre_explanation_at_the_filters_last_step():
 def test_a_counterfactual_is_clamped_to_the_range():
     diffusion = make_diffusion(diffusion_steps=100, predict_xstart=True, clip_denoised=False)
     image = pictures(1)
-    found = refine(Filter(diffusion, predicts(1.5), 3), image, image, no_noise, inpaint=0.0, dilation=1)
+    found = inpaint(Filter(diffusion, predicts(1.5), 3), image, image, no_noise, painting(0.0, 1))
     assert torch.equal(found.counterfactual, torch.ones_like(image))

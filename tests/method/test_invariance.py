@@ -3,44 +3,21 @@
 import pytest
 import torch
 
-from ace_counterfactuals.core.method.explain import explain, filter_steps, make_grad_fn, make_objective
-from ace_counterfactuals.core.method.filtering import Filter
-from ace_counterfactuals.core.method.noise import image_noise
-from tests.support.toys import (
-    ToyClassifier,
-    Workshop,
-    attack_config,
-    pictures,
-    relative_distance,
-    sampling_config,
-    toy_diffusion,
-    toy_unet,
-    tree,
-)
+from ace_counterfactuals.core.method.attacks import ATTACKS
+from ace_counterfactuals.core.method.explain import explain, make_grad_fn
+from ace_counterfactuals.core.method.task import prepare
+from tests.support.toys import Workshop, pictures, relative_distance, toy_task, tree
 
 INDICES = [10, 11, 12, 13]
 
 
 def explained(image, indices, dtype=torch.float64, **changes):
-    return explain(
-        image,
-        ToyClassifier(dtype=dtype),
-        toy_unet(dtype),
-        toy_diffusion(),
-        attack=attack_config(dist_l1=0.01, dist_l2=0.01, **changes),
-        sampling=sampling_config(),
-        label_target=1,
-        indices=indices,
-    )
+    return explain(image, toy_task(dtype, dist_l1=0.01, dist_l2=0.01, label_target=1, **changes), indices=indices)
 
 
 def first_gradient(image, indices, dtype):
-    attack, sampling, diffusion = attack_config(dist_l1=0.01), sampling_config(), toy_diffusion()
-    filter_ = Filter(diffusion, toy_unet(dtype), filter_steps(sampling, diffusion))
-    target = torch.ones(len(image), dtype=torch.int64)
-    objective = make_objective(ToyClassifier(dtype=dtype), "PGD", target, target)
-    grad_fn = make_grad_fn(objective, filter_, image, lambda i: image_noise(4, indices, i), attack, indices)
-    return grad_fn(image, 0)
+    batch = prepare(image, toy_task(dtype, dist_l1=0.01, label_target=1), indices=indices)
+    return make_grad_fn(batch, ATTACKS["PGD"])(image, 0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])

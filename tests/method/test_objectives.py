@@ -6,15 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ace_counterfactuals.core.method.attacks import cross_entropy, margin
 from ace_counterfactuals.core.method.objectives import (
     choose_targets,
-    classification_loss,
     distance_gradient,
     distance_weight,
-    margin_loss,
     predict,
     probabilities,
-    untargeted_loss,
 )
 
 BINARY_LOGITS = torch.tensor([1.5, -0.5, 0.3, 0.0])
@@ -36,7 +34,7 @@ def test_probabilities_sum_to_one_and_are_sigmoid_or_softmax():
     torch.testing.assert_close(many, LOGITS.softmax(1))
 
 
-@pytest.mark.parametrize("loss", [classification_loss, untargeted_loss, margin_loss])
+@pytest.mark.parametrize("loss", [cross_entropy, margin])
 @pytest.mark.parametrize("logits", [BINARY_LOGITS, LOGITS])
 def test_a_loss_is_the_sum_over_pictures(loss, logits):
     target = torch.tensor([0, 1, 0, 1])[: len(logits)]
@@ -47,29 +45,29 @@ def test_a_loss_is_the_sum_over_pictures(loss, logits):
 def test_the_classification_loss_is_the_negative_log_probability():
     for logits, target in ((BINARY_LOGITS, torch.tensor([0, 1, 1, 0])), (LOGITS, torch.tensor([0, 1, 2]))):
         expected = -probabilities(logits).gather(1, target[:, None]).log().sum()
-        torch.testing.assert_close(classification_loss(logits, target), expected)
+        torch.testing.assert_close(cross_entropy(logits, target), expected)
 
 
 def test_descending_the_untargeted_loss_lowers_the_predicted_classs_probability():
     logits = LOGITS.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(untargeted_loss(logits, predict(logits)), logits)
+    (slope,) = torch.autograd.grad(-cross_entropy(logits, predict(logits)), logits)
     moved = LOGITS - 0.1 * slope
     predicted = predict(LOGITS)[:, None]
     assert (probabilities(moved).gather(1, predicted) < probabilities(LOGITS).gather(1, predicted)).all()
 
 
 def test_the_margin_is_how_far_the_target_is_behind_the_best_other_class():
-    assert margin_loss(LOGITS[:1], torch.tensor([0])) == 1.0
-    assert margin_loss(LOGITS[:1], torch.tensor([2])) == 1.5
+    assert margin(LOGITS[:1], torch.tensor([0])) == 1.0
+    assert margin(LOGITS[:1], torch.tensor([2])) == 1.5
 
 
 def test_the_margin_of_a_winning_target_is_zero():
-    assert margin_loss(LOGITS, predict(LOGITS)) == 0
-    assert margin_loss(BINARY_LOGITS, predict(BINARY_LOGITS)) == 0
+    assert margin(LOGITS, predict(LOGITS)) == 0
+    assert margin(BINARY_LOGITS, predict(BINARY_LOGITS)) == 0
 
 
 def test_the_binary_margin_is_twice_the_logit_on_the_wrong_side():
-    losses = [margin_loss(BINARY_LOGITS[i : i + 1], torch.tensor([t])).item() for i, t in ((0, 0), (1, 1), (1, 0))]
+    losses = [margin(BINARY_LOGITS[i : i + 1], torch.tensor([t])).item() for i, t in ((0, 0), (1, 1), (1, 0))]
     assert losses == [3.0, 1.0, 0.0]
 
 
@@ -77,7 +75,7 @@ def test_the_binary_margin_is_the_one_of_two_opposite_logits():
     two = torch.stack([-BINARY_LOGITS, BINARY_LOGITS], 1)
     for target in itertools.product((0, 1), repeat=4):
         target = torch.tensor(target)
-        torch.testing.assert_close(margin_loss(BINARY_LOGITS, target), margin_loss(two, target))
+        torch.testing.assert_close(margin(BINARY_LOGITS, target), margin(two, target))
 
 
 PREDICTION, LABEL = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 1, 0])

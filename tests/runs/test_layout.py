@@ -16,20 +16,13 @@ from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.layout import CONTENTS, FOLDERS, ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.core.runs.records import KINDS
-from tests.support.toys import ToyClassifier, attack_config, pictures, sampling_config, toy_diffusion, toy_unet, tree
+from tests.support.toys import ToyClassifier, pictures, toy_task, tree
 
 
 @pytest.fixture(scope="module")
 def explanation():
-    return explain(
-        pictures(2),
-        ToyClassifier(binary=True),
-        toy_unet(),
-        toy_diffusion(),
-        attack=attack_config(attack_method="GD", attack_step=100.0),
-        sampling=sampling_config(sampling_dilation=1, sampling_inpaint=0.9),
-        indices=[3, 4],
-    )
+    settings = {"attack_method": "GD", "attack_step": 100.0, "sampling_dilation": 1, "sampling_inpaint": 0.9}
+    return explain(pictures(2), toy_task(classifier=ToyClassifier(binary=True), **settings), indices=[3, 4])
 
 
 @pytest.fixture

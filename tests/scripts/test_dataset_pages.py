@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.method.explain import filter_steps
+from ace_counterfactuals.core.method.task import filter_steps
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, diffusion_of
 from tests.support.paths import ROOT

@@ -9,7 +9,7 @@ import yaml
 from ace_counterfactuals.core.base.presets import PRESETS
 from ace_counterfactuals.core.base.settings import flag_items, to_dict
 from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.method.explain import filter_steps
+from ace_counterfactuals.core.method.task import filter_steps
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, diffusion_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet

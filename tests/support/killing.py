@@ -76,7 +76,7 @@ class Faults:
         for owner, name in CALLS:
             setattr(owner, name, self.before_and_after(getattr(owner, name)))
         run_module.explain = self.phase("attack", run_module.explain)
-        explain_module.refine = self.phase("refinement", explain_module.refine)
+        explain_module.inpaint = self.phase("refinement", explain_module.inpaint)
         ResultFolder.write = self.phase("writing", ResultFolder.write)
         run_module.write_tables = self.phase("summary", run_module.write_tables)
 

@@ -1,6 +1,6 @@
 """Small networks, pictures and command lines that many tests share."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
+from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
@@ -83,6 +84,15 @@ def attack_config(**changes) -> AttackConfig:
 def sampling_config(**changes) -> SamplingConfig:
     settings = {"sampling_time_fraction": 0.3, "sampling_dilation": 3, "sampling_inpaint": 0.5}
     return SamplingConfig(**{**settings, **changes})
+
+
+def toy_task(dtype: torch.dtype = torch.float32, **settings) -> Task:
+    """Toy networks and settings: of the attack, of the sampling, and fields of ``Task``."""
+    own = {name: settings.pop(name) for name in list(settings) if name in {item.name for item in fields(Task)}}
+    of_sampling = {item.name for item in fields(SamplingConfig)}
+    sampling = {name: settings.pop(name) for name in list(settings) if name in of_sampling}
+    toys = {"classifier": ToyClassifier(dtype=dtype), "denoiser": toy_unet(dtype), "diffusion": toy_diffusion()}
+    return Task(attack=attack_config(**settings), sampling=sampling_config(**sampling), **{**toys, **own})
 
 
 def relative_distance(a: torch.Tensor, b: torch.Tensor) -> float:
