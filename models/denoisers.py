@@ -25,7 +25,7 @@ from ace_counterfactuals.guided_diffusion.config import SettingError
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion, ProcessConfig
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig
-from ace_counterfactuals.models.loading import load_state
+from ace_counterfactuals.models.loading import WeightsError, describe, load_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,10 @@ def build_network(flags: Mapping[str, object], state: Mapping[str, Tensor] | Non
 def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     """A file of guided-diffusion's kind; the flags that it does not tell are taken as they are."""
     process = make_process(config.diffusion)
-    network = build_network(to_dict(config), load_state(path), str(path))
+    state = load_state(path)
+    if "time_embed.0.weight" not in state:
+        raise WeightsError(f"{path} is no diffusion U-Net, but {describe(state)}")
+    network = build_network(to_dict(config), state, str(path))
     return DiffusionModel(network, process, config.model.class_cond, config.model.use_fp16)
 
 

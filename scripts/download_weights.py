@@ -7,6 +7,7 @@ import argparse
 import difflib
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,8 +19,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from ace_counterfactuals.core.base.presets import read_preset
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.cli.parsing import Parser, run_script
 
 TABLE = Path(__file__).with_name("weights.yaml")
@@ -67,11 +67,11 @@ def main(argv=None) -> int:
     for name in chosen:
         if name not in table:
             close = difflib.get_close_matches(name, table, 1)
-            raise UserError(f"{name}: no such weights; " + (f"did you mean {close[0]}?" if close else "see the table"))
+            raise ValueError(f"{name}: no such weights; " + (f"did you mean {close[0]}?" if close else "see the table"))
     if not given.to:
-        raise UserError("--to is not given: the folder for the files")
+        raise FlagError("to", "is not given: the folder for the files")
     if given.url and len(chosen) > 1:
-        raise UserError("--from is the address of one file; give one NAME")
+        raise FlagError("from", "is the address of one file; give one NAME")
     folder = Path(given.to).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     return max(obtain(table[name], folder, given.url or table[name].url) for name in chosen)
@@ -81,7 +81,7 @@ def read_table(path: Path) -> dict[str, Weights]:
     try:
         return {name: Weights(name=name, **fields) for name, fields in yaml.safe_load(path.read_text()).items()}
     except (AttributeError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"--table {path}: {error}") from None
+        raise FlagError("table", f"{path}: {error}") from None
 
 
 def print_table(table: Mapping[str, Weights]) -> None:
@@ -89,9 +89,9 @@ def print_table(table: Mapping[str, Weights]) -> None:
     for entry in table.values():
         size = f"{entry.bytes:,}" if entry.bytes else "-"
         rows.append((entry.name, size, entry.sha256 or "-", entry.flag, entry.url or f"by hand: {entry.page}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join([text.ljust(width) for text, width in zip(row, widths, strict=False)] + [row[4]]))
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
     print("\n-: not known. What is fetched is loaded as the network that it should be, and its SHA-256 is printed.")
     print(DATA)
 
@@ -104,29 +104,18 @@ def obtain(entry: Weights, folder: Path, url: str) -> int:
             print(f"{entry.name}: {target} is there; {verify(target, entry)}")
             return 0
         if not url:
-            print(f"{entry.name}: {by_hand(entry, target)}", file=sys.stderr)
-            return 2
+            raise ValueError(
+                f"has to be fetched by hand: {entry.why}. Open {entry.page} and save the file as {target}; the same "
+                f"command then verifies it. Or copy its address: --to {target.parent} --from ADDRESS"
+            )
         fetched = download(entry, folder, url)
         if entry.members and fetched != target:
             fetched = extract(fetched, entry.members, target.with_name(f"{target.name}.unpacked"))
-        said = keep_or_remove(fetched, target, entry)
-        print(f"{entry.name}: {target} {said}; give it as {entry.flag}")
+        print(f"{entry.name}: {target} {name_verified(fetched, target, entry)}; give it as {entry.flag}")
     except ValueError as error:
         print(f"{entry.name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
-
-
-def by_hand(entry: Weights, target: Path) -> str:
-    return (
-        f"has to be fetched by hand: {entry.why}. Open {entry.page} and save the file as {target}; "
-        f"the same command then verifies it. Or copy its address: download-weights.sh {entry.name} "
-        f"--to {target.parent} --from ADDRESS"
-    )
-
-
-def part_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
 
 
 def download(entry: Weights, folder: Path, url: str) -> Path:
@@ -135,18 +124,12 @@ def download(entry: Weights, folder: Path, url: str) -> Path:
     archive = folder / PurePosixPath(urlsplit(url).path).name
     if is_archive and archive.exists():
         return archive
-    part = part_of(archive if is_archive else folder / entry.file)
+    part = folder / f"{archive.name if is_archive else entry.file}.part"
     print(f"{entry.name}: fetching {url}", file=sys.stderr, flush=True)
     fetch(url, part, entry)
-    try:
-        check_bytes(part, entry if url == entry.url else None)
-    except ValueError:
-        part.unlink()
-        raise
-    if is_archive:
-        part.replace(archive)
-        return archive
-    return part
+    if url == entry.url:
+        check_bytes(part, entry)
+    return part.replace(archive) if is_archive else part
 
 
 def fetch(url: str, part: Path, entry: Weights) -> None:
@@ -178,7 +161,7 @@ def curl(url: str, part: Path) -> tuple[int, str]:
     try:
         result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     except FileNotFoundError:
-        raise UserError("curl is needed and not there; install it") from None
+        raise ValueError("curl is needed and not there; install it") from None
     return result.returncode, result.stdout
 
 
@@ -186,13 +169,18 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def check_bytes(part: Path, known: Weights | None) -> None:
+def check_bytes(part: Path, known: Weights) -> None:
+    """Remove the file if it is not what the table says lies there."""
     from ace_counterfactuals.models.loading import digest
 
-    if known and known.bytes and size(part) != known.bytes:
-        raise ValueError(f"has {size(part):,} bytes, wanted {known.bytes:,}; removed, fetch it again")
-    if known and known.sha256 and not (found := digest(part)).startswith(known.sha256):
-        raise ValueError(f"has the SHA-256 {found}, wanted {known.sha256}; removed, since it is another file")
+    reason = ""
+    if known.bytes and size(part) != known.bytes:
+        reason = f"has {size(part):,} bytes, wanted {known.bytes:,}; removed, fetch it again"
+    elif known.sha256 and not (found := digest(part)).startswith(known.sha256):
+        reason = f"has the SHA-256 {found}, wanted {known.sha256}; removed, since it is another file"
+    if reason:
+        part.unlink()
+        raise ValueError(reason)
 
 
 def extract(archive: Path, members: tuple[str, ...], unpacked: Path) -> Path:
@@ -200,13 +188,11 @@ def extract(archive: Path, members: tuple[str, ...], unpacked: Path) -> Path:
     try:
         with tarfile.open(archive) as tar:
             files = [item for item in tar if item.isfile()]
-            for wanted in map(PurePosixPath, members):
-                depth = len(wanted.parts)
-                fitting = [item for item in files if PurePosixPath(item.name).parts[-depth:] == wanted.parts]
+            for wanted in members:
+                fitting = [item for item in files if PurePosixPath(item.name).match(wanted)]
                 if len(fitting) == 1:
                     with tar.extractfile(fitting[0]) as source, open(unpacked, "wb") as target:
-                        while block := source.read(2**20):
-                            target.write(block)
+                        shutil.copyfileobj(source, target)
                     return unpacked
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         unpacked.unlink(missing_ok=True)
@@ -216,8 +202,8 @@ def extract(archive: Path, members: tuple[str, ...], unpacked: Path) -> Path:
     raise ValueError(f"{archive} holds {listed}; wanted one {' or '.join(members)}")
 
 
-def keep_or_remove(part: Path, target: Path, entry: Weights) -> str:
-    """Give the file its name if it is the network that it should be."""
+def name_verified(part: Path, target: Path, entry: Weights) -> str:
+    """Give the file its name if it is the network that it should be, else remove it; what it is."""
     try:
         said = verify(part, entry)
     except ValueError as error:
@@ -234,15 +220,15 @@ def verify(path: Path, entry: Weights) -> str:
     from ace_counterfactuals.core.data.datasets import spec_of
     from ace_counterfactuals.models.classifiers import load_classifier
     from ace_counterfactuals.models.inception import load_inception
-    from ace_counterfactuals.models.loading import describe, digest, load_weights, state_dict
+    from ace_counterfactuals.models.loading import describe, digest, load_state
     from ace_counterfactuals.models.oracles import load_oracle
     from ace_counterfactuals.models.simsiam import load_simsiam
     from ace_counterfactuals.models.vggface2 import load_vggface2
 
     loaders = {"vggface2": load_vggface2, "simsiam": load_simsiam, "inception": load_inception}
-    state = state_dict(load_weights(path), name=str(path))
+    state = load_state(path)
     if entry.network == "unet":
-        check_unet(state, entry.preset, str(path))
+        check_unet(state, entry.preset, path)
     elif entry.network == "classifier":
         wanted = spec_of(entry.dataset).classifier()
         load_classifier(path, query=next(iter(wanted["heads"]), None), **wanted)
@@ -251,18 +237,18 @@ def verify(path: Path, entry: Weights) -> str:
     elif entry.network in loaders:
         loaders[entry.network](path)
     else:
-        raise UserError(f"{entry.name}: network {entry.network} is not known to this script")
+        raise ValueError(f"network {entry.network} is not known to this script")
     return f"loads as {describe(state)}, SHA-256 {digest(path)}"
 
 
-def check_unet(state: Mapping, preset: str, path: str) -> None:
+def check_unet(state: Mapping, preset: str, path: Path) -> None:
     """A whole U-Net, which fits the flags of the preset where there is one."""
-    from ace_counterfactuals.core.base.settings import to_dict
-    from ace_counterfactuals.core.runs.config import MainConfig
-    from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, suggest_flags
+    from ace_counterfactuals.guided_diffusion.checkpoint import suggest_flags
+    from ace_counterfactuals.models.denoisers import load_denoiser
 
-    told = read_preset(MainConfig, preset) if preset else suggest_flags(state, 256, path)
-    build_unet(to_dict(MainConfig()) | told, state, path)
+    told = {} if preset else suggest_flags(state, 256, str(path))
+    told.pop("num_classes", None)
+    load_denoiser(path, preset, **told)
 
 
 if __name__ == "__main__":

@@ -174,30 +174,22 @@ def test_heads_cannot_be_told_and_are_taken_from_the_flags():
 
 
 @pytest.mark.parametrize(
-    ("state", "kind"),
+    ("state", "holds"),
     [
-        ({"state": {}, "param_groups": []}, "holds state, param_groups; it looks like the state of an optimiser"),
-        ({"step": 3, "optimizer": {}}, "the state of a training run"),
-        ({"feat_extract": {}, "classifier": {}}, "a classifier or an attribute oracle"),
-        ({"model_state_dict": {}}, "a classifier or an attribute oracle"),
-        ({"conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}, "a ResNet classifier"),
-        ({"epoch": 1, "arch": "resnet50", "state_dict": {}}, "a checkpoint that wraps the weights of another"),
-        ({k: v for k, v in STATE.items() if "output_blocks" not in k}, "a part of a U-Net, or a classifier of noisy"),
-        ({"a": 1, "b": 2, "c": 3, "d": 4}, "it holds a, b, c, ..."),
-        ({**STATE, "step": 3}, "no diffusion U-Net"),
+        ({"state": {}, "param_groups": []}, "it holds state, param_groups"),
+        ({"conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}, "it holds conv1.weight, fc.weight"),
+        ({**STATE, "step": 3}, "it holds time_embed.0.weight"),
         ({}, "it holds nothing"),
+        ([1, 2], "it holds a list"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_file_that_is_no_unet_is_named_for_what_it_holds(state, kind):
+def test_a_file_that_is_no_unet_is_answered_with_what_it_holds(state, holds):
     message = refusal(TOY, state)
-    assert message.startswith("w.pt is no diffusion U-Net: it holds ")
-    assert kind in message
+    assert message.startswith("w.pt is no diffusion U-Net") and holds in message
 
 
-@pytest.mark.parametrize("state", [[1, 2], torch.zeros(3)])
-def test_a_file_that_is_no_state_dict_is_refused(state):
-    assert f"w.pt holds a {type(state).__name__}; wanted the state dict" in refusal(TOY, state)
+def test_weights_that_are_no_floats_are_refused():
+    assert "out.2.bias of torch.int8" in refusal(TOY, {**STATE, "out.2.bias": torch.zeros(6, dtype=torch.int8)})
 
 
 def test_a_file_that_lacks_a_block_is_called_incomplete():

@@ -402,3 +402,9 @@ def test_a_torchscript_program_is_refused_as_such(tmp_path):
     data = pickled_in_zip(tensor_op(4, 0, 4, 1), **{"archive/constants.pkl": b"\x80\x02)."})
     with pytest.raises(WeightsError, match="TorchScript"):
         load_weights(written(tmp_path, data))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64])
+def test_weights_that_are_no_floats_are_refused(dtype):
+    with pytest.raises(WeightsError, match="weight is torch"):
+        load_into(nn.Linear(3, 2), {"weight": torch.ones(2, 3, dtype=dtype), "bias": torch.ones(2)}, path="F", what="x")

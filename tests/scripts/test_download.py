@@ -14,7 +14,6 @@ from threading import Thread
 import pytest
 import yaml
 
-from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.models.loading import digest
 from tests.support.paths import ROOT
 
@@ -234,7 +233,7 @@ def test_an_address_copied_from_the_page_can_be_given(fetch, server, unet, tmp_p
 
 def test_an_unknown_name_is_refused_before_anything_is_fetched(fetch, server, unet):
     server.files["toy.pt"] = unet
-    with pytest.raises(UserError, match="^toi: no such weights; did you mean toy\\?$"):
+    with pytest.raises(ValueError, match="^toi: no such weights; did you mean toy\\?$"):
         fetch("toy", "toi")
     assert server.asked == []
 
@@ -327,14 +326,14 @@ def test_the_scripts_of_the_data_sets_look_for_the_files_that_the_table_names(pr
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["vggface2"], "--to is not given"),
+        (["vggface2"], "to is not given"),
         (["vggface2", "simsiam", "--to", "w", "--from", "http://x"], "give one NAME"),
         (["--tu", "w"], "did you mean --to"),
     ],
 )
 def test_a_command_that_cannot_be_meant_is_refused(argv, said, program, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(ValueError, match=said):
         program.main(argv)
     assert not list(tmp_path.iterdir())
 
