@@ -53,12 +53,19 @@ class ImageSet(Listing):
 
 
 def open_dataset(
-    name: str, data_dir: str | Path, *, image_size: int, label_query: int | str = UNKNOWN, split: str = "explain"
+    name: str,
+    data_dir: str | Path,
+    *,
+    image_size: int,
+    label_query: int | str = UNKNOWN,
+    split: str = "explain",
+    field: str = "data_dir",
 ) -> ImageSet:
     """Every picture of the split, in the set's order: its annotations are read, no picture is opened.
 
     label_query: the attribute that labels a binary set, by index or name; the other sets do not look at it.
     split: "explain", or "train" for the partition that models are trained on, where the query may be left out.
+    field: the setting that names the folder.  Raises FlagError.
     """
     assert split in ("explain", "train"), split
     if image_size < 1:
@@ -69,7 +76,7 @@ def open_dataset(
     except FlagError:
         raise
     except ValueError as error:
-        raise FlagError("data_dir", f"{error}; the data set is {name}") from None
+        raise FlagError(field, f"{error}; the data set is {name}") from None
     transform = partial(resize_wide if spec.wide else resize_crop, size=image_size)
     return ImageSet(name=name, binary=spec.binary, transform=transform, upright=spec.upright, **vars(listing))
 

@@ -1,1 +1,1 @@
-"""Training diffusion models and classifiers. Imports data."""
+"""Training diffusion models and classifiers. Imports data and method."""

@@ -1,6 +1,7 @@
 """train_diffusion.py and train_classifier.py, end to end on toy pictures."""
 
 import gzip
+import shutil
 import struct
 
 import numpy as np
@@ -8,17 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-import train_classifier
-import train_diffusion
-from ace_counterfactuals.core.cli import explain
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.cli import explain, train_classifier, train_diffusion
 from ace_counterfactuals.core.data.imageset import open_dataset
+from ace_counterfactuals.core.data.pictures import decode
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights
 from scripts import fashion_mnist
+from tests.support.paths import GOLDEN
 
-SIZE = ["--image_size", "32", "--device", "cpu"]
+SIZE = ["--image_size", "8", "--device", "cpu"]
 UNET = ["--num_channels", "32", "--channel_mult", "1,1", "--num_res_blocks", "1", "--attention_resolutions", ""]
-UNET += ["--learn_sigma", "True", "--diffusion_steps", "50"]
+UNET += ["--learn_sigma", "True", "--diffusion_steps", "21"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def pictures(tmp_path_factory):
     for name, level in (("bright", 200), ("dark", 20)):
         (folder / name).mkdir()
         for i in range(12):
-            noise = rng.integers(0, 40, (32, 32, 3))
+            noise = rng.integers(0, 40, (8, 8, 3))
             Image.fromarray((level + noise).astype(np.uint8)).save(folder / name / f"{i}.png")
     return folder
 
@@ -62,10 +64,9 @@ def test_a_half_precision_average_is_stored_as_such(trained):
 
 
 def test_a_resumed_training_ends_with_the_same_weights(pictures, trained, tmp_path):
-    train_ddpm(pictures, tmp_path / "whole", "--lr_anneal_steps", "4")
-    resume = ["--resume_checkpoint", str(tmp_path / "whole/model000002.pt")]
-    train_ddpm(pictures, tmp_path / "resumed", "--lr_anneal_steps", "4", *resume)
-    whole, resumed = (load_weights(tmp_path / name / "model000004.pt") for name in ("whole", "resumed"))
+    resume = ["--resume_checkpoint", str(trained / "model000002.pt")]
+    train_ddpm(pictures, tmp_path, "--lr_anneal_steps", "4", *resume)
+    whole, resumed = (load_weights(folder / "model000004.pt") for folder in (trained, tmp_path))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -76,9 +77,32 @@ def test_training_begins_with_given_weights_and_moves_them_little(pictures, trai
     assert 0 < max((before[name].float() - after[name]).abs().max().item() for name in before) < 1e-5
 
 
-def test_beginning_with_weights_and_continuing_at_once_is_refused(pictures, tmp_path):
-    with pytest.raises(ValueError, match="give one of them"):
-        train_ddpm(pictures, tmp_path, "--init_weights", "a.pt", "--resume_checkpoint", "model000002.pt")
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        (["--init_weights", "a.pt", "--resume_checkpoint", "model000002.pt"], "init_weights"),
+        (["--resume_checkpoint", "ema.pt"], "resume_checkpoint"),
+        (["--class_cond", "True"], "class_cond"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(pictures, tmp_path, flags, field):
+    loose = pictures / "dark"
+    with pytest.raises(FlagError) as caught:
+        train_ddpm(loose if field == "class_cond" else pictures, tmp_path, *flags)
+    assert caught.value.field == field
+
+
+def test_a_folder_with_checkpoints_is_not_written_over(pictures, trained):
+    with pytest.raises(FlagError, match="has checkpoints") as caught:
+        train_ddpm(pictures, trained)
+    assert caught.value.field == "output_path"
+
+
+def test_driving_scenes_are_sampled_as_wide_as_they_are(tmp_path):
+    data = shutil.copytree(GOLDEN / "data/bddoia", tmp_path / "bddoia")
+    (data / "val_25k_images_actions.json").rename(data / "train_25k_images_actions.json")
+    train_ddpm(data, tmp_path / "out", "--dataset", "BDDOIA", "--lr_anneal_steps", "1")
+    assert decode(tmp_path / "out/samples000001.png").size == (2 + 8 * (16 + 2), 2 + 4 * (8 + 2))
 
 
 def test_a_class_conditional_model_is_trained_on_the_labels(pictures, tmp_path):
@@ -88,7 +112,7 @@ def test_a_class_conditional_model_is_trained_on_the_labels(pictures, tmp_path):
 
 def test_the_classifier_learns_the_classes_by_name(pictures, trained):
     classifier = load_classifier(trained / "classifier.pt")
-    images = open_dataset("Folder", pictures, image_size=32)
+    images = open_dataset("Folder", pictures, image_size=8)
     predicted = classifier(torch.stack([sample.image for sample in images])).argmax(1)
     assert [classifier.class_names[i] for i in predicted] == ["bright"] * 12 + ["dark"] * 12
 
@@ -102,11 +126,6 @@ def test_what_was_trained_explains_with_the_same_flags(pictures, trained, tmp_pa
     assert (tmp_path / "Results/x/sheet.png").exists()
 
 
-def test_resuming_from_a_file_of_another_name_is_refused(pictures, tmp_path):
-    with pytest.raises(ValueError, match="--resume_checkpoint .*modelNNNNNN.pt"):
-        train_ddpm(pictures, tmp_path, "--resume_checkpoint", "ema.pt")
-
-
 def test_fashion_mnist_becomes_padded_pictures_in_class_folders(tmp_path):
     photographs = np.arange(20 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(20, 28, 28)
     labels = np.arange(20, dtype=np.uint8) % 10
@@ -117,6 +136,6 @@ def test_fashion_mnist_becomes_padded_pictures_in_class_folders(tmp_path):
         (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(header + labels.tobytes()))
     fashion_mnist.write(tmp_path / "out", *fashion_mnist.read(tmp_path, "t10k"), 1)
     assert len(list((tmp_path / "out").glob("*/*.png"))) == 10
-    picture = np.asarray(Image.open(tmp_path / "out/trouser/00001.png"))
+    picture = np.asarray(decode(tmp_path / "out/trouser/00001.png"))
     assert np.array_equal(picture[2:-2, 2:-2, 0], photographs[1])
     assert picture.sum() == 3 * photographs[1].astype(int).sum()

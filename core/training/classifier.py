@@ -1,0 +1,105 @@
+"""Training a classifier on a data set with classes, all of whose pictures are held in memory."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ace_counterfactuals.core.base.runtime import choose_device, notice
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.data.datasets import spec_of
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
+from ace_counterfactuals.core.data.pictures import UnreadableImage
+from ace_counterfactuals.core.training.config import TrainClassifierConfig
+from ace_counterfactuals.core.training.diffusion import mirroring
+from ace_counterfactuals.guided_diffusion.training import shuffled
+from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+
+HALF = (0.5, 0.5, 0.5)
+AT_ONCE = 500
+
+
+def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]:
+    """Train and write the classifier to ``output_path``; returns its classes and its accuracy on ``val_dir``, if given.
+
+    Raises FlagError for a data set without classes.
+    """
+    training, device = config.training, choose_device(config.device.device, config.device.gpu)
+    images = open_classes(config, config.pictures.data_dir, "data_dir")
+    held_out = open_classes(config, training.val_dir, "val_dir") if training.val_dir else None
+    if held_out and held_out.class_names != images.class_names:
+        raise FlagError("val_dir", f"{training.val_dir}: has other classes than data_dir {config.pictures.data_dir}")
+    torch.manual_seed(config.device.seed)
+    network = build_classifier(training.arch, len(images.class_names)).to(device)
+    fit(network, *decode_all(images, config.device.num_workers), config, device)
+    save_classifier(
+        training.output_path,
+        network.eval(),
+        arch=training.arch,
+        class_names=images.class_names,
+        mean=HALF,
+        std=HALF,
+        image_size=config.pictures.image_size,
+    )
+    measured = accuracy(network, *decode_all(held_out, config.device.num_workers), device) if held_out else None
+    return images.class_names, measured
+
+
+def open_classes(config: TrainClassifierConfig, folder: str, field: str) -> ImageSet:
+    """The pictures of ``folder``, which the setting ``field`` names."""
+    name, size = config.pictures.dataset, config.pictures.image_size
+    images = open_dataset(name, folder, image_size=size, split="train", field=field)
+    if images.binary or images.class_names is None:
+        raise FlagError(field, f"{folder}: dataset {name} has no classes; use one folder a class")
+    return images
+
+
+def decode_all(images: ImageSet, workers: int) -> tuple[Tensor, Tensor]:
+    """All readable pictures as (N, 3, H, W) uint8, and their labels (N,)."""
+    pictures, labels = [], []
+    for sample in tqdm(prefetch(images, range(len(images)), workers), "decoding", len(images), disable=None):
+        if isinstance(sample, UnreadableImage):
+            notice(f"left out: {sample}")
+            continue
+        pictures.append((sample.image * 255).round().byte())
+        labels.append(sample.label)
+    return torch.stack(pictures), torch.tensor(labels)
+
+
+def to_input(pictures: Tensor, device: torch.device) -> Tensor:
+    """uint8 -> [-1, 1]."""
+    return pictures.to(device).float() / 127.5 - 1
+
+
+def fit(
+    network: nn.Module, pictures: Tensor, labels: Tensor, config: TrainClassifierConfig, device: torch.device
+) -> None:
+    """Minimise the cross-entropy over pictures (N, 3, H, W) uint8 with labels (N,)."""
+    training, seed = config.training, config.device.seed
+    steps = training.epochs * -(-len(pictures) // training.batch_size)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=max(steps, 2))
+    positions = shuffled(len(pictures), training.batch_size, seed)
+    flip = training.random_flip and spec_of(config.pictures.dataset).mirrored
+    network.train()
+    for step in (progress := tqdm(range(steps), "training", disable=None)):
+        chosen = positions(step)
+        batch = to_input(pictures[chosen], device)
+        if flip:
+            mirrored = torch.from_numpy(mirroring(seed, step, len(batch))).to(device)
+            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+        loss = F.cross_entropy(network(batch), labels[chosen].to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 10 == 0:
+            progress.set_postfix(loss=f"{loss.item():.4f}")
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, pictures: Tensor, labels: Tensor, device: torch.device) -> float:
+    """Share of pictures (N, 3, H, W) uint8 that are classified as their label says."""
+    parts = zip(pictures.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
+    right = sum((network(to_input(part, device)).argmax(1).cpu() == label).sum().item() for part, label in parts)
+    return right / len(labels)

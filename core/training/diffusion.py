@@ -1,0 +1,165 @@
+"""Training a diffusion model: a folder of checkpoints, each with a grid of samples, and log.csv."""
+
+import csv
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
+from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
+from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
+from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
+from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
+from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
+from ace_counterfactuals.models.denoisers import build_network, make_process
+from ace_counterfactuals.models.loading import load_state, load_weights, save_weights
+
+SAMPLES, SAMPLE_STEPS = 32, 50
+OPTIONS = ("batch_size", "microbatch", "lr", "weight_decay", "lr_anneal_steps", "ema_rate")
+
+
+def train(config: TrainDiffusionConfig) -> Path:
+    """Train until ``lr_anneal_steps``, or until stopped where that is 0; returns the folder of the checkpoints.
+
+    Raises FlagError, and FloatingPointError where the loss is no number.
+    """
+    training, pictures = config.training, config.pictures
+    images = open_dataset(pictures.dataset, pictures.data_dir, image_size=pictures.image_size, split="train")
+    folder = Path(training.output_path)
+    if training.init_weights and training.resume_checkpoint:
+        raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")
+    if not training.resume_checkpoint and any(folder.glob("model*.pt")):
+        raise FlagError("output_path", f"{folder}: has checkpoints; give one as resume_checkpoint, or another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_yaml(folder / "config.yaml", to_dict(config))
+    condition = conditions(config, images)
+    trainer = make_trainer(config, condition, images)
+    until = training.lr_anneal_steps or 10**9
+    batch = picture_batches(config, images, condition, trainer.step)
+    with open(folder / "log.csv", "a", newline="") as file, tqdm(total=until, initial=trainer.step) as progress:
+        log, recent = csv.writer(file, lineterminator="\n"), []
+        for losses in trainer.train(batch, until):
+            recent.append(losses)
+            progress.update()
+            if trainer.step % training.log_interval == 0:
+                means = {name: float(np.mean([step[name] for step in recent])) for name in losses}
+                log.writerow([trainer.step, *(f"{value:.6f}" for value in means.values())])
+                file.flush()
+                progress.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
+                recent.clear()
+            if trainer.step % training.save_interval == 0 or trainer.step == until:
+                save(config, trainer, folder, condition)
+    return folder
+
+
+def conditions(config: TrainDiffusionConfig, images: ImageSet) -> Tensor | None:
+    """By ``PictureFile.index``: the class (n,) of each picture, or the attributes (n, 40) of each face."""
+    pictures = config.pictures
+    if not config.model.class_cond:
+        return None
+    if spec_of(pictures.dataset).faces:
+        return torch.from_numpy(celeba_attributes(pictures.data_dir, pictures.dataset)).float()
+    if images.binary or images.class_names is None:
+        raise FlagError("class_cond", f"True: dataset {pictures.dataset} has no classes to condition on")
+    condition = torch.zeros(max(record.index for record in images.records) + 1, dtype=torch.int64)
+    for record in images.records:
+        condition[record.index] = record.label
+    return condition
+
+
+def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images: ImageSet) -> Trainer:
+    """New, begun with given weights, or continued."""
+    training, flags = config.training, to_dict(config)
+    device = choose_device(config.device.device, config.device.gpu)
+    if condition is not None:
+        flags["num_classes"] = condition.shape[1] if condition.ndim == 2 else len(images.class_names)
+    torch.manual_seed(config.device.seed)
+    with blaming("init_weights"):
+        weights = load_state(training.init_weights) if training.init_weights else None
+        model = build_network(flags, weights, training.init_weights)
+    model = model.requires_grad_().to(device, memory_format=torch.channels_last)
+    options = TrainingOptions(
+        seed=config.device.seed,
+        init_step=None if training.init_step == -1 else training.init_step,
+        precision=half_precision(device, on_cuda=torch.bfloat16) if config.model.use_fp16 else torch.float32,
+        **{name: getattr(training, name) for name in OPTIONS},
+    )
+    trainer = Trainer(model, make_process(config.diffusion), options)
+    if training.resume_checkpoint:
+        resume(trainer, Path(training.resume_checkpoint), training.ema_rate)
+    return trainer
+
+
+def picture_batches(
+    config: TrainDiffusionConfig, images: ImageSet, condition: Tensor | None, first_step: int
+) -> Callable[[int], Batch]:
+    """step -> its pictures, decoded ahead; an unreadable one is left out, with a notice."""
+    size, seed = config.training.batch_size, config.device.seed
+    device = choose_device(config.device.device, config.device.gpu)
+    positions = shuffled(len(images), size, seed)
+    stream = itertools.chain.from_iterable(positions(step) for step in itertools.count(first_step))
+    samples = iter(prefetch(images, map(int, stream), config.device.num_workers))
+    flip = config.training.random_flip and spec_of(config.pictures.dataset).mirrored
+
+    def batch(step: int) -> Batch:
+        pictures, indices = [], []
+        for mirrored, decoded in zip(mirroring(seed, step, size), itertools.islice(samples, size), strict=True):
+            if isinstance(decoded, UnreadableImage):
+                notice(f"left out: {decoded}")
+                continue
+            pictures.append(decoded.image.flip(-1) if flip and mirrored else decoded.image)
+            indices.append(decoded.index)
+        if not pictures:
+            raise FlagError("data_dir", f"{config.pictures.data_dir}: no picture of step {step} can be read")
+        x_0 = to_diffusion(torch.stack(pictures)).to(device, memory_format=torch.channels_last)
+        return x_0, None if condition is None else condition[indices].to(device)
+
+    return batch
+
+
+def mirroring(seed: int, step: int, count: int) -> np.ndarray:
+    """(count,) bool: which pictures of a step are to be mirrored, half of them."""
+    return np.random.default_rng([seed, step, 1]).random(count) < 0.5
+
+
+def checkpoint_paths(folder: Path, step: int, ema_rate: float) -> tuple[Path, Path, Path]:
+    """Model, moving average, optimiser."""
+    return folder / f"model{step:06d}.pt", folder / f"ema_{ema_rate}_{step:06d}.pt", folder / f"opt{step:06d}.pt"
+
+
+def save(config: TrainDiffusionConfig, trainer: Trainer, folder: Path, condition: Tensor | None) -> None:
+    """Write the three files of a checkpoint and a grid of samples of the moving average."""
+    model, ema, optimiser = checkpoint_paths(folder, trainer.step, config.training.ema_rate)
+    average = trainer.ema.state_dict()
+    if config.training.ema_fp16:
+        average = {name: value.half() for name, value in average.items()}
+    save_weights(model, trainer.model.state_dict())
+    save_weights(ema, average)
+    save_weights(optimiser, trainer.state_dict())
+    y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
+    size = spec_of(config.pictures.dataset).shape(config.pictures.image_size)
+    process = make_process(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))
+    count = SAMPLES if y is None else len(y)
+    pictures = sample(trainer.ema, process, (count, 3, *size), seed=config.device.seed, y=y)
+    atomic.write_png(folder / f"samples{trainer.step:06d}.png", to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))
+
+
+def resume(trainer: Trainer, path: Path, ema_rate: float) -> None:
+    """Take the three files of a checkpoint, of which ``path`` is the model's."""
+    match = re.fullmatch(r"model(\d+)\.pt", path.name)
+    if not match:
+        raise FlagError("resume_checkpoint", f"{path}: wanted a file named modelNNNNNN.pt")
+    model, ema, optimiser = checkpoint_paths(path.parent, int(match[1]), ema_rate)
+    trainer.model.load_state_dict(load_state(model))
+    trainer.ema.load_state_dict(load_state(ema))
+    trainer.load_state_dict(load_weights(optimiser))
