@@ -15,7 +15,7 @@ from ace_counterfactuals.core.evaluation.metrics.command import (
     shown,
     write_figures,
 )
-from ace_counterfactuals.core.runs.results import FLIPPED, pair_features
+from ace_counterfactuals.core.evaluation.pictures import FLIPPED, pair_features
 from ace_counterfactuals.models.oracles import load_oracle
 
 

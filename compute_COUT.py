@@ -16,7 +16,7 @@ from ace_counterfactuals.core.evaluation.metrics.command import (
     shown,
     write_figures,
 )
-from ace_counterfactuals.core.runs.results import CORRECT
+from ace_counterfactuals.core.evaluation.pictures import CORRECT
 from ace_counterfactuals.models import classifiers
 
 

@@ -16,7 +16,8 @@ from ace_counterfactuals.core.evaluation.metrics.command import (
     shown,
     write_figures,
 )
-from ace_counterfactuals.core.runs.results import EVERY, read_pairs
+from ace_counterfactuals.core.evaluation.pictures import EVERY
+from ace_counterfactuals.core.runs.experiment import read_pairs
 from ace_counterfactuals.models.perceptual import load_lpips
 
 

@@ -10,7 +10,7 @@ from ace_counterfactuals.core.evaluation.metrics.command import (
     shown,
     write_figures,
 )
-from ace_counterfactuals.core.runs.results import CORRECT, pair_features
+from ace_counterfactuals.core.evaluation.pictures import CORRECT, pair_features
 from ace_counterfactuals.models.simsiam import load_simsiam
 
 

@@ -16,7 +16,8 @@ from ace_counterfactuals.core.evaluation.metrics.command import (
 )
 from ace_counterfactuals.core.evaluation.metrics.transfer import Transfer, transfer
 from ace_counterfactuals.core.evaluation.metrics.unseen import Attacked, ask_unseen, attacked_classifier, load_unseen
-from ace_counterfactuals.core.runs.results import FLIPPED, find_experiment
+from ace_counterfactuals.core.evaluation.pictures import FLIPPED
+from ace_counterfactuals.core.runs.experiment import find_experiment
 
 
 @dataclass(frozen=True, kw_only=True)

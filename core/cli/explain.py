@@ -33,8 +33,8 @@ def check(config: MainConfig) -> int:
 
 
 def explain(config: MainConfig, *, automatic: bool) -> int:
-    from ace_counterfactuals.core.runs.experiment import chunk_name, summary_table
     from ace_counterfactuals.core.runs.run import run
+    from ace_counterfactuals.core.runs.tables import chunk_name, summary_table
 
     results = run_part(run, config, automatic=automatic)
     if results is None:

@@ -13,7 +13,8 @@ from ace_counterfactuals.core.evaluation.metrics import frechet, intervals
 from ace_counterfactuals.core.evaluation.metrics.sfid import SPLITS
 from ace_counterfactuals.core.evaluation.model import Difference, Figure
 from ace_counterfactuals.core.evaluation.passes import Job, Task
-from ace_counterfactuals.core.runs.results import EVERY, FLIPPED, Pair
+from ace_counterfactuals.core.evaluation.pictures import EVERY, FLIPPED
+from ace_counterfactuals.core.runs.experiment import Pair
 
 FEWEST = 4  # so that each half has two
 

@@ -15,10 +15,10 @@ from ace_counterfactuals.core.evaluation.metrics.transfer import Verdicts, trans
 from ace_counterfactuals.core.evaluation.metrics.unseen import judge_known
 from ace_counterfactuals.core.evaluation.model import Figure
 from ace_counterfactuals.core.evaluation.passes import Task
+from ace_counterfactuals.core.evaluation.pictures import CORRECT, EVERY, FLIPPED, Population
 from ace_counterfactuals.core.evaluation.plan import Plan
-from ace_counterfactuals.core.evaluation.read import outcome_kind
+from ace_counterfactuals.core.runs.experiment import Pair
 from ace_counterfactuals.core.runs.records import Outcome
-from ace_counterfactuals.core.runs.results import CORRECT, EVERY, FLIPPED, Pair, Population
 
 MEAN, SHARE = "studentised bootstrap over pictures", "Wilson"
 SHARES = ("flip_rate", "fva")
@@ -93,7 +93,7 @@ def recorded_figures(answers: Answers) -> Iterator[Figure]:
     for pair in answers.of(EVERY):
         if record := records.get(pair.name):
             pairs.append(pair)
-            after: Outcome = record.outcomes[outcome_kind(record, answers.plan.source.kind)]
+            after: Outcome = record.outcomes[answers.plan.source.kind]
             known = {"source_prob": record.source_prob, "target_prob": record.target_prob}
             known |= {"cf_source_prob": after.source_prob, "cf_target_prob": after.target_prob}
             known = {key: value for key, value in known.items() if value is not None}
@@ -186,7 +186,7 @@ def judged(answers: Answers, task: Task, pairs: Sequence[Pair], name: str) -> Ve
 def seen_by_attacked(plan: Plan, pair: Pair) -> tuple[int, int, int]:
     """Prediction, prediction of the counterfactual, and target, from the record or else the Info file."""
     if record := plan.source.records.get(pair.name):
-        after = record.outcomes[outcome_kind(record, plan.source.kind)]
+        after = record.outcomes[plan.source.kind]
         return record.prediction, after.prediction, record.target
     info = pair.read_info()
     return int(info["pred"]), int(info["cf pred"]), int(info["target"])

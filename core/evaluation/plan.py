@@ -13,8 +13,8 @@ from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.evaluation.metrics.unseen import attacked_as_stored
 from ace_counterfactuals.core.evaluation.networks import Explained, Networks
 from ace_counterfactuals.core.evaluation.passes import Job, Task
-from ace_counterfactuals.core.evaluation.read import Source
-from ace_counterfactuals.core.runs.results import CORRECT, EVERY, FLIPPED, Pair
+from ace_counterfactuals.core.evaluation.pictures import CORRECT, EVERY, FLIPPED
+from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
 from ace_counterfactuals.models.classifiers import cached_resnet50
 from ace_counterfactuals.models.loading import is_url
 
@@ -27,7 +27,7 @@ class Plan:
     CelebA-HQ's training pictures, for CD; None where they are not given.
     """
 
-    source: Source
+    source: StoredExperiment
     dataset: str
     query: int
     tasks: dict[str, Task]
@@ -55,7 +55,7 @@ class Plan:
         yield from ((task, sides[0]) for task in self.frechet.values())
 
 
-def make_plan(source: Source, networks: Networks) -> Plan:
+def make_plan(source: StoredExperiment, networks: Networks) -> Plan:
     config = networks.config
     dataset, query = dataset_of(source, config), label_of(source, config, "query")
     explained = explained_classifier(source, networks, dataset)
@@ -77,7 +77,7 @@ def make_plan(source: Source, networks: Networks) -> Plan:
     return Plan(source, dataset, query, given, networks.features(dataset), unseen, annotated)
 
 
-def annotations(source: Source, config: EvaluateConfig, dataset: str, query: int) -> np.ndarray | None:
+def annotations(source: StoredExperiment, config: EvaluateConfig, dataset: str, query: int) -> np.ndarray | None:
     """Of --celeba-path, or of the run's own data where these are there."""
     given, own = config.networks.celeba_path, source.flags.get("data_dir", "")
     if not spec_of(dataset).faces or not (given or (own and Path(own).is_dir())):
@@ -90,20 +90,20 @@ def annotations(source: Source, config: EvaluateConfig, dataset: str, query: int
     return annotated
 
 
-def dataset_of(source: Source, config: EvaluateConfig) -> str:
+def dataset_of(source: StoredExperiment, config: EvaluateConfig) -> str:
     stored, given = source.flags.get("dataset", ""), config.classifier.dataset
     if stored and given and stored != given:
         raise UserError(f"--dataset {given}: {source.name} explains pictures of {stored}")
     return stored or given
 
 
-def label_of(source: Source, config: EvaluateConfig, name: str) -> int:
+def label_of(source: StoredExperiment, config: EvaluateConfig, name: str) -> int:
     """The run's query or target, as a number of its classifier; from --query-label or --target-label without one."""
     stored, given = source.flags.get(f"label_{name}"), getattr(config.classifier, f"{name}_label")
     return stored if isinstance(stored, int) and stored >= 0 else given
 
 
-def explained_classifier(source: Source, networks: Networks, dataset: str) -> Explained | None:
+def explained_classifier(source: StoredExperiment, networks: Networks, dataset: str) -> Explained | None:
     """For COUT; None, with a notice that says why, where it is not known what to ask whom."""
     config, flags, stored = networks.config, networks.config.classifier, source.flags
     path = flags.classifier_path or stored.get("classifier_path", "")

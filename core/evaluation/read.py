@@ -1,149 +1,44 @@
-"""An experiment's folder with all that is known of it: pairs, records, settings, and what keeps it from being whole."""
+"""Experiments as evaluation takes them: whole, or, if that is asked for, what is there of them."""
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.folders import picture_names
-from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
-from ace_counterfactuals.core.runs.layout import FOLDERS, REFINED, ResultFolder
-from ace_counterfactuals.core.runs.records import KINDS, Record
-from ace_counterfactuals.core.runs.results import Pair, find_experiment, picture_size, read_pairs, stored_originals
-from ace_counterfactuals.core.runs.status import latest_selection, read_logs
+from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment, open_experiment, picture_size
+from ace_counterfactuals.core.runs.layout import FOLDERS, REFINED
 
 LISTED = 5
-CHUNK = re.compile(r"c-(\d+)_(\d+)-summary\.yaml")
 MEND = "scripts/verify-results.py and then the run's command mend it"
 
 
-@dataclass(frozen=True)
-class Source:
-    """name: such as exp/explanation; root: the folder that holds CC and IC; kind: key of the records' outcomes.
+def open_whole(output: Path, exp_name: str, *, allow_partial: bool) -> StoredExperiment:
+    """Without the pairs that cannot be compared, which are among its problems.
 
-    records: by file name, of the finished pictures; settings: what config.yaml holds, {} without one.
-    problems: what is missing or wrong; where it concerns a pair, this is left out of ``pairs``.
+    Raises FlagError with a list where the experiment is not whole, unless ``allow_partial``.
     """
-
-    name: str
-    root: Path
-    pairs: tuple[Pair, ...]
-    kind: str
-    records: dict[str, Record]
-    settings: dict
-    problems: tuple[str, ...] = ()
-
-    @cached_property
-    def by_name(self) -> dict[str, Pair]:
-        return {pair.name: pair for pair in self.pairs}
-
-    @property
-    def flags(self) -> dict:
-        return self.settings.get("flags", {})
-
-    @property
-    def place(self) -> Path:
-        """Where its evaluation goes: beside the folders of main.py, else into its own folder."""
-        return (self.root.parent if self.root.name == "explanation" else self.root) / "evaluation"
-
-
-def open_source(output: Path, exp_name: str, *, allow_partial: bool) -> Source:
-    """Raises UserError with a list where the experiment is not whole, unless ``allow_partial``."""
-    root = find_experiment(output, exp_name)
-    name = root.relative_to(output / "Results").as_posix()
-    run = root.parent if root.name in KINDS else root
-    records, skipped = read_records(output, run)
-    pairs = read_pairs(output, name)
-    odd = odd_sizes(pairs)
-    problems = (*lacking_records(records, root, pairs), *unfinished(run, len(records) + skipped), *odd.values())
-    if not records:
-        problems = (*unexplained(output, pairs), *problems)
+    experiment = open_experiment(output, exp_name)
+    odd = odd_sizes(experiment.pairs)
+    problems = (*experiment.problems, *odd.values())
     if problems and not allow_partial:
-        raise UserError(
-            f"--exp-name {name} is not whole: {shortened(problems)}; "
-            f"{MEND}; or evaluate what is there with --allow-partial True"
-        )
-    whole = tuple(pair for pair in pairs if pair.name not in odd)
-    return Source(name, root, whole, root.name, records, read_settings(run), tuple(problems))
+        what = f"{experiment.name} is not whole: {shortened(problems)}"
+        raise FlagError("exp_name", f"{what}; {MEND}; or evaluate what is there with allow_partial True")
+    whole = tuple(pair for pair in experiment.pairs if pair.name not in odd)
+    return replace(experiment, pairs=whole, problems=problems)
 
 
-def shortened(problems: tuple[str, ...]) -> str:
+def evaluation_folder(experiment: StoredExperiment) -> Path:
+    """Where its evaluation goes: beside the folders of main.py, else into its own folder."""
+    return (experiment.root.parent if experiment.root.name == "explanation" else experiment.root) / "evaluation"
+
+
+def shortened(problems: Sequence[str]) -> str:
     more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
     return "; ".join(problems[:LISTED]) + more
 
 
-def read_records(output: Path, run: Path) -> tuple[dict[str, Record], int]:
-    """Records by file name, and the number of pictures of the data set that could not be read."""
-    if not (run / "records").is_dir():
-        return {}, 0
-    finished, skipped = ResultFolder(output, run.relative_to(output / "Results").as_posix()).read()
-    return {f"{index:07d}.png": record for index, record in finished.items()}, len(skipped)
-
-
-def read_settings(run: Path) -> dict:
-    """config.yaml of the run, or, for what was refined again, of the run above it."""
-    for folder in (run, run.parent):
-        if (folder / CONFIG).exists():
-            return read_config(folder)
-    return {}
-
-
-def outcome_kind(record: Record, kind: str) -> str:
-    """What was refined again is an explanation, whatever its folder is called."""
-    return kind if kind in record.outcomes else "explanation"
-
-
-def lacking_records(records: dict[str, Record], root: Path, pairs: list[Pair]) -> Iterator[str]:
-    """What the records of the finished pictures and the folders say otherwise."""
-    there = {pair.name: pair for pair in pairs}
-    for name, record in records.items():
-        folder = record.folder(outcome_kind(record, root.name))
-        if name not in there:
-            yield f"{name} is recorded as finished, but {folder}/CF/{name} is missing"
-        elif there[name].folder != folder:
-            yield f"{name} is recorded as {folder}, but lies in {there[name].folder}"
-    if records:
-        yield from (f"{pair.folder}/CF/{name} has no record" for name, pair in there.items() if name not in records)
-
-
-def unfinished(run: Path, done: int) -> Iterator[str]:
-    """Chunks without a summary, and a number of pictures that is not what the run selected."""
-    chunks = {(int(m[1]), int(m[2])) for path in run.glob("c-*-summary.yaml") if (m := CHUNK.fullmatch(path.name))}
-    if chunks and not (run / "summary.yaml").exists():
-        count = max(chunks)[1] if len({n for _, n in chunks}) == 1 else None
-        missing = sorted(set(range(count)) - {chunk for chunk, _ in chunks}) if count else []
-        if missing:
-            yield f"of its {count} chunks, {', '.join(map(str, missing))} did not run"
-    selected = selected_pictures(run)
-    if done and selected > done:
-        yield f"{selected} pictures were selected, and {done} are finished"
-
-
-def selected_pictures(run: Path) -> int:
-    """How many pictures the latest process of the run was to explain, all chunks together; 0 if unknown."""
-    return latest_selection(list(read_logs(run / "log"))) or int(read_yaml(run / "summary.yaml").get("n", 0))
-
-
-def read_yaml(path: Path) -> dict:
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def unexplained(output: Path, pairs: list[Pair]) -> list[str]:
-    """Originals without a counterfactual: where there are no records, nothing else tells what was to be explained."""
-    there = {pair.name for pair in pairs}
-    stored = [(side, name) for side, files in stored_originals(output).items() for name in files]
-    return [f"Original/{side}/{name} has no counterfactual" for side, name in stored if name not in there]
-
-
-def odd_sizes(pairs: list[Pair]) -> dict[str, str]:
+def odd_sizes(pairs: Sequence[Pair]) -> dict[str, str]:
     """Name -> what is wrong, for pairs that are not of the first's size, or are no pictures."""
     odd, wanted = {}, None
     for pair in pairs:
@@ -161,12 +56,12 @@ def odd_sizes(pairs: list[Pair]) -> dict[str, str]:
     return odd
 
 
-def companions(source: Source) -> tuple[dict[str, Path], dict[str, Path]]:
+def companions(experiment: StoredExperiment) -> tuple[dict[str, Path], dict[str, Path]]:
     """File name -> pre-explanation, and -> mask, of the pictures that have one."""
-    pre = source.root.parent / "pre-explanation"
-    before = files_of(pre, "CF") if source.root.name != "pre-explanation" else {}
-    kept = source.root.name.startswith(REFINED)  # there, masks are white where nothing changes
-    return before, {} if kept else files_of(source.root, "SM")
+    root = experiment.root
+    before = files_of(root.parent / "pre-explanation", "CF") if root.name != "pre-explanation" else {}
+    kept = root.name.startswith(REFINED)  # there, masks are white where nothing changes
+    return before, {} if kept else files_of(root, "SM")
 
 
 def files_of(root: Path, content: str) -> dict[str, Path]:

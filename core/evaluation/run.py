@@ -15,10 +15,10 @@ from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Fi
 from ace_counterfactuals.core.evaluation.networks import Networks
 from ace_counterfactuals.core.evaluation.passes import Job, Task, run_pass
 from ace_counterfactuals.core.evaluation.plan import Plan, make_plan
-from ace_counterfactuals.core.evaluation.read import MEND, Source, companions, open_source, outcome_kind, shortened
+from ace_counterfactuals.core.evaluation.read import MEND, companions, evaluation_folder, open_whole, shortened
 from ace_counterfactuals.core.evaluation.tables import write_tables
-from ace_counterfactuals.core.runs.experiment import package_version
-from ace_counterfactuals.core.runs.results import Pair
+from ace_counterfactuals.core.runs.begin import package_version
+from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
 
 PACKAGES = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow", "pytorch-fid", "lpips", "scipy")
 LONGEST = 120
@@ -46,20 +46,20 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, Path]:
     return evaluation, place
 
 
-def open_sources(config: EvaluateConfig, output: Path) -> list[Source]:
+def open_sources(config: EvaluateConfig, output: Path) -> list[StoredExperiment]:
     partial = config.results.allow_partial
-    sources = [open_source(output, name, allow_partial=partial) for name in config.results.exp_name]
+    sources = [open_whole(output, name, allow_partial=partial) for name in config.results.exp_name]
     if len({source.root for source in sources}) < len(sources):
         raise UserError(f"--exp-name {' '.join(config.results.exp_name)}: the same experiment twice")
     return sources
 
 
-def place_of(config: EvaluateConfig, output: Path, sources: Sequence[Source]) -> Path:
+def place_of(config: EvaluateConfig, output: Path, sources: Sequence[StoredExperiment]) -> Path:
     """A folder that names the experiments."""
     if config.results.evaluation_path:
         return Path(config.results.evaluation_path)
     if len(sources) == 1:
-        return sources[0].place
+        return evaluation_folder(sources[0])
     name = "+".join(source.name.removesuffix("/explanation").replace("/", ".") for source in sources)
     if len(name) > LONGEST:
         name = name[: LONGEST - 9] + "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -104,7 +104,7 @@ def answers_of(plan: Plan, digests: dict[Path, bytes], errors: dict[Path, str], 
     bad = {path: pair for pair in plan.source.pairs for path in (pair.original, pair.counterfactual) if path in errors}
     problems = tuple(f"{path}: unreadable picture: {errors[path]}" for path in bad)
     if problems and not config.results.allow_partial:
-        raise UserError(f"{shortened(problems)}; {MEND}; or leave it out with --allow-partial True")
+        raise UserError(f"{shortened(problems)}; {MEND}; or leave it out with allow_partial True")
     out = {pair.name for pair in bad.values()}
     pairs = tuple(pair for pair in plan.source.pairs if pair.name not in out)
     source = replace(plan.source, pairs=pairs, problems=plan.source.problems + problems)
@@ -174,10 +174,10 @@ def experiment_of(answers: Answers, own: tuple[Figure, ...]) -> Experiment:
     )
 
 
-def picture_of(source: Source, pair: Pair, values: dict, before: Path | None, mask: Path | None) -> Picture:
+def picture_of(source: StoredExperiment, pair: Pair, values: dict, before: Path | None, mask: Path | None) -> Picture:
     record = source.records.get(pair.name)
     if record:
-        after = record.outcomes[outcome_kind(record, source.kind)]
+        after = record.outcomes[source.kind]
         known = {"file": record.file, "label": record.label, "prediction": record.prediction, "target": record.target}
         known |= {"cf_prediction": after.prediction, "before": record.top5, "after": after.top5}
     else:

@@ -12,7 +12,8 @@ from ace_counterfactuals.core.evaluation.meanings import make_figure
 from ace_counterfactuals.core.evaluation.metrics import fid, frechet, intervals, sfid
 from ace_counterfactuals.core.evaluation.model import Figure
 from ace_counterfactuals.core.evaluation.passes import Task
-from ace_counterfactuals.core.runs.results import EVERY, FLIPPED, Pair
+from ace_counterfactuals.core.evaluation.pictures import EVERY, FLIPPED
+from ace_counterfactuals.core.runs.experiment import Pair
 
 ENOUGH = 2048
 HALVES = "standard error by the spread over halves of {} seeded splits"

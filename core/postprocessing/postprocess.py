@@ -15,19 +15,20 @@ from ace_counterfactuals.core.method.explain import Explanation, refine
 from ace_counterfactuals.core.postprocessing.config import PostConfig
 from ace_counterfactuals.core.postprocessing.settings import Setting, make_settings
 from ace_counterfactuals.core.postprocessing.stored import (
-    Source,
+    AttackedRun,
     StoredSample,
     StoredSet,
     check_size,
-    open_source,
+    open_run,
     stack_targets,
 )
 from ace_counterfactuals.core.postprocessing.sweep import write_sweep
+from ace_counterfactuals.core.runs.begin import begin, describe
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.experiment import describe
+from ace_counterfactuals.core.runs.files import selected_pictures
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_refined
-from ace_counterfactuals.core.runs.run import Method, begin, file_name, finish, load_region, merge_tables
+from ace_counterfactuals.core.runs.run import Work, complete, file_name, load_region
 from ace_counterfactuals.core.runs.setup import (
     Networks,
     check,
@@ -37,7 +38,7 @@ from ace_counterfactuals.core.runs.setup import (
     prepare_device,
     task_of,
 )
-from ace_counterfactuals.core.runs.status import read_logs
+from ace_counterfactuals.core.runs.tables import merge_tables
 
 
 @dataclass(frozen=True)
@@ -54,42 +55,42 @@ def postprocess(post: PostConfig) -> Refined:
     Raises ValueError for what the user can mend: flags, files, data.
     """
     output = Path(post.output.output_path)
-    source = open_source(output, post.output.exp_name, post.data.data_dir)
-    settings = make_settings(post, source)
+    run = open_run(output, post.output.exp_name, post.data.data_dir)
+    settings = make_settings(post, run)
     for setting in settings:
         check(setting.config)
-    check_size(source.entries[0], settings[0].config.data.image_size)
-    everything = StoredSet(source.entries[: post.data.num_samples])
+    check_size(run.pictures[0], settings[0].config.data.image_size)
+    everything = StoredSet(run.pictures[: post.data.num_samples])
     folders = [ResultFolder(output, setting.config.output.exp_name) for setting in settings]
     if post.run.merge_chunks:
         for setting, folder in zip(settings, folders, strict=True):
-            merge_tables(setting.config, folder, *folder.read(), [entry.index for entry in everything.records])
+            merge_tables(setting.config, folder, [entry.index for entry in everything.records], *folder.read())
     else:
-        tell_source(source)
-        refine_all(settings, folders, source, everything)
-    return Refined(folders, write_sweep(source.results.root))
+        tell_run(run)
+        refine_all(settings, folders, run, everything)
+    return Refined(folders, write_sweep(run.results.root))
 
 
-def tell_source(source: Source) -> None:
-    if source.described is None:
+def tell_run(run: AttackedRun) -> None:
+    if run.settings is None:
         notice(
-            f"{source.results.root} has no config.yaml: it is read as a folder of the original program, and "
+            f"{run.results.root} has no config.yaml: it is read as a folder of the original program, and "
             "flags that are not given have the defaults of main.py"
         )
-    selected = max((values["selected"] for _, values in read_logs(source.results.log)), default=0)
-    if selected > len(source.entries):
+    selected = selected_pictures(run.results.log)
+    if selected > len(run.pictures):
         notice(
-            f"{len(source.entries)} of the {selected} pictures of {source.results.root} have pre-explanations; the "
+            f"{len(run.pictures)} of the {selected} pictures of {run.results.root} have pre-explanations; the "
             "same command refines the others once main.py has finished them"
         )
-    if source.rounded:
+    if rounded := sum(picture.pre_explanation.suffix != ".npy" for picture in run.pictures):
         notice(
-            f"{source.rounded} of {len(source.entries)} pre-explanations are stored with 8 bits only, so masks may "
+            f"{rounded} of {len(run.pictures)} pre-explanations are stored with 8 bits only, so masks may "
             "differ at their edges from those of main.py; --save_float True keeps more"
         )
 
 
-def refine_all(settings: list[Setting], folders: list[ResultFolder], source: Source, everything: StoredSet) -> None:
+def refine_all(settings: list[Setting], folders: list[ResultFolder], run: AttackedRun, everything: StoredSet) -> None:
     """Refine this chunk's pictures with each setting."""
     config = settings[0].config
     selected = choose_chunk(everything, config)
@@ -97,10 +98,10 @@ def refine_all(settings: list[Setting], folders: list[ResultFolder], source: Sou
     moved: set[int] = set()
     for setting, folder, networks in zip(settings, folders, load_each(settings), strict=True):
         notice(f"refining into {folder.root}")
-        classes = source.described["classes"] if source.described else networks.classifier.class_names
+        classes = run.settings["classes"] if run.settings else networks.classifier.class_names
         begin(setting.config, folder, describe(setting.config, classes, setting.digests))
-        method = Method(refining(setting.config, networks, region, moved), draw_refined)
-        finish(setting.config, folder, selected, len(everything), method)
+        refine = refining(setting.config, networks, region, moved)
+        complete(Work(setting.config, folder, selected, len(everything), refine, draw_refined))
     if moved:
         notice(
             f"the classifier decides otherwise about {len(moved)} of {len(selected)} originals than when their "

@@ -13,17 +13,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import UserError, from_dict, to_dict
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig, by_itself
 from ace_counterfactuals.core.postprocessing.config import SWEPT, PostConfig
-from ace_counterfactuals.core.postprocessing.stored import Source
+from ace_counterfactuals.core.postprocessing.stored import AttackedRun
+from ace_counterfactuals.core.runs.begin import WEIGHTS, described_flags, weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.experiment import CONFIG, WEIGHTS, described_flags, weight_digests
+from ace_counterfactuals.core.runs.files import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import REFINED
 from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig, WeightsConfig
 
@@ -53,7 +52,7 @@ class Baseline:
     weights: Mapping[str, str]
 
 
-def make_settings(post: PostConfig, source: Source) -> list[Setting]:
+def make_settings(post: PostConfig, source: AttackedRun) -> list[Setting]:
     """Every combination, those of one model together.
 
     Raises UserError for flags that contradict what the pre-explanations were made with.
@@ -62,7 +61,7 @@ def make_settings(post: PostConfig, source: Source) -> list[Setting]:
     typed = by_itself(given)
     tell_whose_steps(given, typed)
     fixed = {name: value for name, value in typed.items() if name not in SWEPT}
-    run = Baseline(by_itself(source.described["flags"]), source.described["weights"]) if source.described else None
+    run = Baseline(by_itself(source.settings["flags"]), source.settings["weights"]) if source.settings else None
     if run:
         refuse_other_run(source, run, fixed)
     base = {**to_dict(MainConfig()), **(described_flags(run.flags) if run else {}), **fixed}
@@ -90,9 +89,9 @@ def within(setting: Setting, name: str) -> Setting:
     return replace(setting, config=config)
 
 
-def refuse_other_run(source: Source, run: Baseline, given: Mapping[str, Any]) -> None:
+def refuse_other_run(source: AttackedRun, run: Baseline, given: Mapping[str, Any]) -> None:
     """Flags of data, classifier and attack may be repeated but not differ."""
-    number = {name: i for i, name in enumerate(source.described.get("classes") or ())}
+    number = {name: i for i, name in enumerate(source.settings.get("classes") or ())}
     stored, differences = {**to_dict(MainConfig()), **run.flags}, []
     for name in OF_THE_RUN:
         value, there = given.get(name), stored[name]
@@ -107,7 +106,7 @@ def refuse_other_run(source: Source, run: Baseline, given: Mapping[str, Any]) ->
         )
 
 
-def refuse_other_weights(source: Source, run: Baseline, setting: Setting, typed: Mapping[str, Any]) -> None:
+def refuse_other_weights(source: AttackedRun, run: Baseline, setting: Setting, typed: Mapping[str, Any]) -> None:
     """Another classifier or region would make another question of it; another model must be asked for."""
     flags = to_dict(setting.config)
     for name in (*WEIGHTS, "region"):
@@ -117,11 +116,11 @@ def refuse_other_weights(source: Source, run: Baseline, setting: Setting, typed:
             raise UserError(f"--{name} {flags[name]}: is not {there}")
 
 
-def first_setting(source: Source) -> Baseline | None:
+def first_setting(source: AttackedRun) -> Baseline | None:
     """Of a folder of the original program, whose own model is not known: the one that it was first refined with."""
     for path in sorted(source.results.root.glob(f"{REFINED}*/{CONFIG}")):
         if "_s-" not in path.parent.name and "_m-" not in path.parent.name:
-            stored = yaml.safe_load(path.read_text())
+            stored = read_config(path.parent)
             return Baseline(stored["flags"], stored["weights"])
     return None
 

@@ -1,4 +1,4 @@
-"""What postprocessing starts from: stored originals and pre-explanations, of a run of main.py or the original's."""
+"""What is refined again: stored originals and pre-explanations, of a run of main.py or of the original program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.imageset import Sample
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
 from ace_counterfactuals.core.data.specs import UNKNOWN
-from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
+from ace_counterfactuals.core.runs.experiment import Pair, picture_size, read_pairs
+from ace_counterfactuals.core.runs.files import CONFIG, read_config
 from ace_counterfactuals.core.runs.floats import read_stored
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
 from ace_counterfactuals.core.runs.records import Record
-from ace_counterfactuals.core.runs.results import Pair, picture_size, read_pairs
 
 KIND = "pre-explanation"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A picture's files. path: of the picture in the data set.  label, prediction, target: -1 if unknown or free."""
+class StoredPicture:
+    """The files of one picture. path: of the picture in the data set, which a region may go by.
+
+    label, prediction, target: -1 where unknown or free.
+    """
 
     index: int
     path: Path
@@ -46,82 +49,71 @@ class StoredSample(Sample):
 class StoredSet:
     """The pictures of an experiment, decoded when asked for."""
 
-    records: Sequence[Entry]
+    records: Sequence[StoredPicture]
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, position: int) -> StoredSample:
-        entry = self.records[position]
+        """Raises UnreadableImage for files that do not decode or are not of one size."""
+        stored = self.records[position]
+        path = stored.pre_explanation
         try:
-            image, pre_explanation = to_tensor(decode(entry.original)), read_picture(entry.pre_explanation)
+            image = to_tensor(decode(stored.original))
+            pre_explanation = read_stored(path) if path.suffix == ".npy" else to_tensor(decode(path))
         except UnreadableImage as error:
-            raise UnreadableImage(error.path, error.reason, entry.index) from None
+            raise UnreadableImage(error.path, error.reason, stored.index) from None
         if image.shape != pre_explanation.shape:
             sizes = " and ".join(f"{picture.shape[2]} x {picture.shape[1]}" for picture in (image, pre_explanation))
-            raise UnreadableImage(
-                entry.pre_explanation, f"original and pre-explanation are {sizes} pixels", entry.index
-            )
-        return StoredSample(
-            entry.index, entry.path, entry.label, image, pre_explanation, entry.prediction, entry.target
-        )
-
-
-def read_picture(path: Path) -> Tensor:
-    return read_stored(path) if path.suffix == ".npy" else to_tensor(decode(path))
+            raise UnreadableImage(path, f"original and pre-explanation are {sizes} pixels", stored.index)
+        about = (stored.index, stored.path, stored.label)
+        return StoredSample(*about, image, pre_explanation, stored.prediction, stored.target)
 
 
 @dataclass(frozen=True)
-class Source:
-    """An experiment with stored pre-explanations.
+class AttackedRun:
+    """A run whose pre-explanations are refined again.
 
-    described: what its config.yaml holds; None for a folder of the original program.
+    settings: what its config.yaml holds; None for a folder of the original program.
     """
 
     results: ResultFolder
-    entries: list[Entry]
-    described: dict | None
-
-    @property
-    def rounded(self) -> int:
-        """How many pre-explanations are there with 8 bits alone."""
-        return sum(entry.pre_explanation.suffix != ".npy" for entry in self.entries)
+    pictures: list[StoredPicture]
+    settings: dict | None
 
 
-def open_source(output: Path, exp_name: str, data_dir: str | None) -> Source:
-    """The experiment's finished pictures, by index.  Raises UserError if there is nothing to refine.
+def open_run(output: Path, exp_name: str, data_dir: str | None) -> AttackedRun:
+    """A run with its finished pictures, by index.  Raises ValueError if there is nothing to refine.
 
-    data_dir: where they came from, which names them; None is the run's own.
+    data_dir: where the pictures came from, which names them; None is the run's own.
     """
     results = ResultFolder(output, exp_name)
     if not results.root.is_dir():
         raise no_such_experiment(output, exp_name)
     ours = (results.root / CONFIG).exists() or results.records_folder.exists()
-    described = read_config(results.root) if ours else None
-    data = Path(data_dir or (described["flags"].get("data_dir", "") if ours else "")).expanduser()
-    entries = entries_of_records(results, data) if ours else entries_of_infos(results, data)
-    if not entries:
-        raise UserError(f"{results.root} has no finished picture; run main.py with this --exp_name first")
-    missing = [entry for entry in entries if not (entry.pre_explanation.exists() and entry.original.exists())]
+    settings = read_config(results.root) if ours else None
+    data = Path(data_dir or (settings["flags"].get("data_dir", "") if settings else "")).expanduser()
+    if settings:
+        pictures = [picture_of_record(results, record, data) for record in results.read()[0].values()]
+    else:
+        pictures = [picture_of_pair(results, pair, data) for pair in read_pairs(output, f"{exp_name}/{KIND}")]
+    if not pictures:
+        raise ValueError(f"{results.root} has no finished picture; run main.py with this exp_name first")
+    missing = [picture for picture in pictures if not (picture.pre_explanation.exists() and picture.original.exists())]
     if missing:
-        names = ", ".join(f"{entry.index:07d}" for entry in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UserError(
-            f"{results.root}: {len(missing)} of {len(entries)} finished pictures have no stored original or "
-            f"pre-explanation: {names}; main.py keeps them with --save_images True"
+        names = ", ".join(f"{picture.index:07d}" for picture in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(
+            f"{results.root}: {len(missing)} of {len(pictures)} finished pictures have no stored original or "
+            f"pre-explanation: {names}; main.py keeps them with save_images True"
         )
-    return Source(results, entries, described)
+    return AttackedRun(results, pictures, settings)
 
 
-def entries_of_records(results: ResultFolder, data_dir: Path) -> list[Entry]:
-    finished, _ = results.read()
-    return [entry_of(results, record, data_dir) for record in finished.values()]
-
-
-def entry_of(results: ResultFolder, record: Record, data_dir: Path) -> Entry:
+def picture_of_record(results: ResultFolder, record: Record, data_dir: Path) -> StoredPicture:
     png = results.path(KIND, record.folder(KIND), "CF", record.index)
     npy = results.floats(record.folder(KIND), record.index)
     originals = results.originals(record.index, record.correct)
-    return Entry(
+    return StoredPicture(
         index=record.index,
         path=data_dir / record.file,
         label=record.label,
@@ -132,16 +124,12 @@ def entry_of(results: ResultFolder, record: Record, data_dir: Path) -> Entry:
     )
 
 
-def entries_of_infos(results: ResultFolder, data_dir: Path) -> list[Entry]:
-    """Of a folder of the original program, which keeps no records; a picture's file is where its original lies."""
-    return [entry_of_pair(results, pair, data_dir) for pair in read_pairs(results.output, f"{results.exp_name}/{KIND}")]
-
-
-def entry_of_pair(results: ResultFolder, pair: Pair, data_dir: Path) -> Entry:
+def picture_of_pair(results: ResultFolder, pair: Pair, data_dir: Path) -> StoredPicture:
+    """Of the original program, which keeps no records; a picture's file is taken to be where its original lies."""
     info = pair.read_info()
     if not pair.original.stem.isdecimal():
-        raise UserError(f"{pair.original}: wanted a picture named by its index, such as 0000012.png")
-    return Entry(
+        raise ValueError(f"{pair.original}: wanted a picture named by its index, such as 0000012.png")
+    return StoredPicture(
         index=int(pair.original.stem),
         path=data_dir / pair.original.relative_to(results.output),
         label=int(info["label"]),
@@ -152,13 +140,12 @@ def entry_of_pair(results: ResultFolder, pair: Pair, data_dir: Path) -> Entry:
     )
 
 
-def check_size(entry: Entry, image_size: int) -> None:
-    """Refuse an ``--image_size`` that is not the stored pictures'."""
-    width, height = picture_size(entry.original)
+def check_size(picture: StoredPicture, image_size: int) -> None:
+    """Refuse an image_size that is not the stored pictures'."""
+    width, height = picture_size(picture.original)
     if height != image_size or width not in (image_size, 2 * image_size):
-        raise UserError(
-            f"--image_size {image_size}: {entry.original} is {width} x {height} pixels; give --image_size {height}"
-        )
+        reason = f"{image_size}: {picture.original} is {width} x {height} pixels; give {height}"
+        raise FlagError("image_size", reason)
 
 
 def stack_targets(samples: Sequence[StoredSample]) -> Tensor | None:

@@ -1,16 +1,14 @@
 """sweep.csv and sweep.png: what each setting of the refinement does to flip rate, size of the change and mask."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from matplotlib.figure import Figure
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
 from ace_counterfactuals.core.postprocessing.config import SWEPT
-from ace_counterfactuals.core.runs.experiment import CONFIG
+from ace_counterfactuals.core.runs.files import read_config, read_summary, read_table
 from ace_counterfactuals.core.runs.layout import REFINED
 
 # Okabe and Ito's palette, which the colour-blind tell apart; the markers tell the lines apart without it.
@@ -24,10 +22,8 @@ def read_sweep(root: Path) -> list[dict]:
     rows = []
     for folder in sorted(root.glob(f"{REFINED}*")):
         if (folder / "summary.yaml").exists():
-            flags = yaml.safe_load((folder / CONFIG).read_text())["flags"]
-            summary = yaml.safe_load((folder / "summary.yaml").read_text())
-            with open(folder / "results.csv", newline="") as file:
-                areas = [float(row["mask_area"]) for row in csv.DictReader(file)]
+            flags, summary = read_config(folder)["flags"], read_summary(folder / "summary.yaml")
+            areas = [float(row["mask_area"]) for row in read_table(folder / "results.csv")]
             figures = summary["explanation"]
             rows.append(
                 {

@@ -16,7 +16,7 @@ from ace_counterfactuals.core.preflight.model import (
     measure_filter,
 )
 from ace_counterfactuals.core.preflight.report import Report
-from ace_counterfactuals.core.runs import experiment
+from ace_counterfactuals.core.runs import begin
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.run import load_region
@@ -88,7 +88,7 @@ def attempt(faults: list[str], function, *arguments):
 def check_folder(results: ResultFolder, config: MainConfig) -> None:
     """Refuse a result folder that a run would refuse."""
     anew = config.run.overwrite and config.run.chunks == 1
-    experiment.check_folder(results, experiment.describe(config, None), anew=anew)
+    begin.check_folder(results, begin.describe(config, None), anew=anew)
 
 
 def remember(report: Report, unreadable: list[UnreadableImage]) -> None:

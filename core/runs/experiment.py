@@ -1,218 +1,182 @@
-"""An experiment's folder as a whole: what it was made with (config.yaml), its tables, and merging its chunks."""
+"""An experiment that is there, opened: its settings, its records, its pictures in pairs, and what it lacks.
 
-import os
-import sys
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
+It may be of main.py (``EXP``), of postprocessing.py (``EXP/all_filtered_...``), or of the original program, which keeps
+neither settings nor records.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import yaml
+from PIL import Image
 
-from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import UserError, flag_items, to_dict
-from ace_counterfactuals.core.data.regions import region_digest
-from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.layout import REFINED, ResultFolder
-from ace_counterfactuals.core.runs.locks import hold
-from ace_counterfactuals.core.runs.records import KINDS, Record, summarise
-from ace_counterfactuals.core.runs.sheet import draw_sheet
-from ace_counterfactuals.models.loading import digest
+from ace_counterfactuals.core.data.folders import picture_names
+from ace_counterfactuals.core.data.pictures import FORMATS
+from ace_counterfactuals.core.runs.files import CONFIG, read_config, read_info, read_summary, selected_pictures
+from ace_counterfactuals.core.runs.layout import FOLDERS, ResultFolder, no_such_experiment
+from ace_counterfactuals.core.runs.records import KINDS, Record
 
-CONFIG = "config.yaml"
-WEIGHTS = ("model_path", "classifier_path")
-CLEARING = "log/clearing"  # there from the first to the last file that begin_anew removes
-DERIVED = (REFINED, "sweep.", "evaluation")  # how the names of what other programs made begin
-RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+CHUNK = re.compile(r"c-(\d+)_(\d+)-summary\.yaml")
 
 
-def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) -> None:
-    """Refuse a folder that was made by another program or, unless it begins ``anew``, with other settings.
+@dataclass(frozen=True)
+class Pair:
+    """A stored original and what was made of it. name: of both files; folder: such as CC/CCF."""
 
-    Changes nothing.
+    name: str
+    folder: str
+    original: Path
+    counterfactual: Path
+
+    @property
+    def info(self) -> Path:
+        """The Info file of the counterfactual."""
+        return (self.counterfactual.parents[1] / "Info" / self.name).with_suffix(".txt")
+
+    def read_info(self) -> dict[str, float]:
+        """What it says (see ``files.read_info``)."""
+        return read_info(self.info)
+
+
+@dataclass(frozen=True)
+class StoredExperiment:
+    """The pictures of one kind in a result folder, with all that is known of them.
+
+    results: the folder of its settings and records.  root: the folder that holds CC and IC.  name: its path below
+    Results, such as exp/explanation.  kind: of its pictures, a key of the records' outcomes.
+    pairs: in the order of their names.  records: by file name, of the finished pictures; {} without records.
+    settings: what config.yaml holds, of what was refined, else of the run; {} without one.
+    problems: what is missing or wrong, one line each.
     """
-    outer = [results.output / "Results" / name for name in Path(results.exp_name).parents]
-    if not results.refined and (around := next((path for path in outer if (path / CONFIG).exists()), None)):
-        raise UserError(f"--exp_name {results.exp_name}: lies in the experiment {around}; choose a name beside it")
-    if (results.root / CLEARING).exists():
-        return  # somebody began anew, and did not come to the end of what was there
-    if (results.root / CONFIG).exists():
-        if not anew:
-            refuse_other_settings(results, read_config(results.root), described)
-    elif there := next(chain(results.own_files(), results.strangers()), None):
-        raise UserError(
-            f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
-            "is half deleted, and cannot be continued (evaluate.py reads it); choose another --exp_name"
-        )
+
+    results: ResultFolder
+    root: Path
+    name: str
+    kind: str
+    pairs: tuple[Pair, ...]
+    records: dict[str, Record] = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    @cached_property
+    def by_name(self) -> dict[str, Pair]:
+        return {pair.name: pair for pair in self.pairs}
+
+    @property
+    def flags(self) -> dict:
+        return self.settings.get("flags", {})
 
 
-def begin_anew(results: ResultFolder) -> None:
-    """Remove what the experiment holds, the log apart.  If this is cut short, the next run goes on with it."""
-    with hold(results.log):
-        atomic.write_bytes(results.root / CLEARING, b"")
-        for path in (*results.own_files(), *results.tables(), results.root / CONFIG):
-            path.unlink(missing_ok=True)
-        (results.root / CLEARING).unlink()
-    if left := sorted(path.name for path in results.root.iterdir() if path.name.startswith(DERIVED)):
-        notice(f"{results.root}: {', '.join(left)}: made from what is overwritten, and left; delete or make it anew")
-
-
-def wants_anew(config: MainConfig) -> bool:
-    """--overwrite, which a restarted job must not obey: it would throw away what it did before."""
-    restarts = [name for name in RESTARTS if os.environ.get(name, "0") not in ("", "0")]
-    if config.run.overwrite and restarts:
-        notice(f"--overwrite True is ignored: this job was restarted ({restarts[0]}) and goes on with what it has")
-    return config.run.overwrite and not restarts
-
-
-def make_folder(results: ResultFolder, described: dict) -> None:
-    """Create the result folder, or check that what is in it was made as ``described``."""
-    check_folder(results, described)
-    results.create()
-    if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
-        refuse_other_settings(results, read_config(results.root), described)  # another process may have been first
-
-
-def read_config(root: Path) -> dict:
-    """What config.yaml of an experiment's folder holds.  Raises UserError if it is not there or not ours."""
-    path = root / CONFIG
-    try:
-        stored = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run main.py with this --output_path and --exp_name first") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({error})") from None
-    if not isinstance(stored, dict) or not {"flags", "weights"} <= stored.keys():
-        raise UserError(f"{path}: has no flags and weights; it was not written by main.py")
-    return stored
-
-
-def stored_classes(results: ResultFolder) -> tuple[str, ...] | None:
-    """The names of the classifier's outputs that the experiment was made with, if they are known."""
-    classes = read_config(results.root).get("classes")
-    return tuple(classes) if classes else None
-
-
-def refuse_other_settings(results: ResultFolder, stored: dict, described: dict) -> None:
-    """A picture's result must not depend on when its folder was continued."""
-    other = [
-        f"--{name} is another file" for name, sha in described["weights"].items() if stored["weights"].get(name) != sha
-    ]
-    refuse_other_flags(results, stored, described["flags"], other)
-
-
-def refuse_other_flags(results: ResultFolder, stored: dict, flags: dict, others: Sequence[str] = ()) -> None:
-    """The same of the flags alone, and of ``others`` that are known to differ.
-
-    A flag that config.yaml does not name is younger than the experiment, which was made as by its default.
-    """
-    there = {
-        name: stored["flags"].get(name, item.default)
-        for name, item in flag_items(MainConfig).items()
-        if item.metadata["result"]
-    }
-    differences = [f"--{name} {flags[name]} (there: {old!r})" for name, old in there.items() if old != flags[name]]
-    if differences := [*differences, *others]:
-        raise UserError(
-            f"{results.root} was made with other settings: {'; '.join(differences)}; "
-            "choose another --exp_name, or --overwrite True to start anew"
-        )
-
-
-def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping[str, str] | None = None) -> dict:
-    """What config.yaml holds: what results depend on, where it came from, and the names of the classifier's outputs.
-
-    Two runs of one experiment describe it alike, however the work is split or computed.
-    digests: of the weights by flag, where they are known already.
-    """
-    packages = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow")
-    return {
-        "flags": described_flags(to_dict(config)),
-        "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
-        "weights": weight_digests(config) if digests is None else dict(digests),
-        "classes": list(classes) if classes else None,
-        **({"batch_size": config.run.batch_size} if config.run.cudnn_deterministic else {}),
-    }
-
-
-def described_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """What results depend on, and the paths of data and weights: neither where nor in which parts it is computed."""
-    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *WEIGHTS}
-    return {name: value for name, value in flags.items() if name in kept}
-
-
-def weight_digests(config: MainConfig) -> dict[str, str]:
-    """Flag -> digest of the file that it names, of the weights and of the region."""
-    digests = {name: digest(path) for name in WEIGHTS if (path := getattr(config.weights, name))}
-    digests["region"] = region_digest(config.region.region)
-    return {name: f"sha256:{sha}" for name, sha in digests.items() if sha}
-
-
-def first_batch_size(config: MainConfig, results: ResultFolder) -> MainConfig:
-    """With --cudnn_deterministic True bytes go by the shape of a batch, so that the experiment's first one is kept."""
-    first = read_config(results.root).get("batch_size", config.run.batch_size)
-    if not config.run.cudnn_deterministic or first == config.run.batch_size:
-        return config
-    notice(
-        f"--batch_size {config.run.batch_size} is taken as {first}, with which {results.root} began, for equal bytes"
-    )
-    return replace(config, run=replace(config.run, batch_size=first))
-
-
-def package_version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def chunk_name(config: MainConfig, name: str) -> str:
-    run_ = config.run
-    return name if run_.chunks == 1 or run_.merge_chunks else f"c-{run_.chunk}_{run_.chunks}-{name}"
-
-
-def write_tables(config: MainConfig, results: ResultFolder, indices: Container[int]) -> None:
-    """summary.yaml, results.csv and sheet.png over the finished pictures among ``indices``, if there are any."""
+def open_experiment(output: Path, exp_name: str) -> StoredExperiment:
+    """All of an experiment but its pictures' content.  Raises ValueError if there is none, and as ``read_pairs``."""
+    root = find_experiment(output, exp_name)
+    name = root.relative_to(output / "Results").as_posix()
+    inner = root.name in KINDS
+    results = ResultFolder(output, name.rpartition("/")[0] if inner else name)
+    kind = root.name if inner else "explanation"
+    pairs = tuple(read_pairs(output, name))
     finished, skipped = results.read()
-    records = [record for index, record in finished.items() if index in indices]
-    if records:
-        write_tables_of(config, results, records, skipped=sum(index in indices for index in skipped))
+    records = {f"{index:07d}.png": record for index, record in finished.items()}
+    odd = lacking_records(records, kind, pairs) if records else unexplained(output, pairs)
+    problems = (*odd, *unfinished(results, len(finished) + len(skipped)))
+    return StoredExperiment(results, root, name, kind, pairs, records, read_settings(results.root), problems)
 
 
-def write_tables_of(config: MainConfig, results: ResultFolder, records: list[Record], *, skipped: int) -> None:
-    """The same over these records, with the number of pictures that could not be read."""
-    summary = summary_of(records, skipped=skipped, flags=to_dict(config))
-    atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summary)
-    rows = [record.row() for record in records]
-    atomic.write_csv(results.root / chunk_name(config, "results.csv"), rows, list(rows[0]))
-    if config.output.save_images:
-        draw_sheet(results, records, stored_classes(results), results.root / chunk_name(config, "sheet.png"))
+def find_experiment(output: Path, exp_name: str) -> Path:
+    """The folder that holds CC and IC: ``Results/EXP``, or ``Results/EXP/explanation`` where that holds them.
+
+    Raises ValueError naming the experiments that are there.
+    """
+    root = output / "Results" / exp_name
+    for place in (root, root / "explanation"):
+        if any((place / folder).is_dir() for folder in FOLDERS):
+            if place != root:
+                notice(f"exp_name {exp_name} is read as {exp_name}/explanation")
+            return place
+    raise no_such_experiment(output, exp_name)
 
 
-def summary_of(records: Sequence[Record], *, skipped: int, flags: Mapping[str, Any]) -> dict:
-    """What summary.yaml holds.  flags: of the run; those that config.yaml holds will do."""
-    summary = summarise(records, skipped=skipped)
-    if region := flags.get("region"):
-        where = ("everywhere but " if flags["region_invert"] else "") + region
-        summary["region"] = {"where": where, "flip rate": summary["explanation"]["cf"]}
-    return summary
+def read_pairs(output: Path, exp_name: str, folders: Collection[str] = FOLDERS) -> list[Pair]:
+    """The pairs of an experiment that lie in ``folders``, by name; no file is opened.
+
+    Raises ValueError for counterfactuals whose original is missing, and for names that are in two folders.
+    """
+    root = find_experiment(output, exp_name)
+    stored = stored_originals(output)
+    pairs: dict[str, Pair] = {}
+    orphans = []
+    for folder in FOLDERS:
+        place = root / folder / "CF"
+        for name in picture_names(place) if place.is_dir() else ():
+            own, other = ("Correct", "Incorrect") if folder.startswith("CC") else ("Incorrect", "Correct")
+            original = stored[own].get(name) or stored[other].get(name)  # another classifier moves it
+            if original is None:
+                orphans.append(f"{folder}/CF/{name}")
+            elif name in pairs:
+                both = f"{pairs[name].folder} and {folder}"
+                raise ValueError(f"{root}: {name} is in both {both}, one of them left by an earlier run; delete it")
+            else:
+                pairs[name] = Pair(name, folder, original, place / name)
+    if orphans:
+        shown = ", ".join(orphans[:5]) + (", ..." if len(orphans) > 5 else "")
+        raise ValueError(f"{root}: {len(orphans)} counterfactuals have no original in {output / 'Original'}: {shown}")
+    return [pair for _, pair in sorted(pairs.items()) if pair.folder in folders]
 
 
-def summary_table(summary: dict) -> str:
-    """The summary for a terminal."""
-    lines = [f"{'':<17}{'n':>6}{'accuracy':>10}{'flip rate':>11}{'l1':>8}{'l_inf':>8}"]
-    accuracy = "unknown" if summary["clean acc"] is None else f"{summary['clean acc']:.3f}"
-    for kind in KINDS:
-        figures = summary[kind]
-        lines.append(
-            f"{kind:<17}{summary['n']:>6}{accuracy:>10}{figures['cf']:>11.3f}"
-            f"{figures['l1']:>8.4f}{figures['l inf']:>8.3f}"
-        )
-    if summary["skipped"]:
-        lines.append(f"skipped: {summary['skipped']}")
-    if "region" in summary:
-        lines.append("flip rate {flip rate:.3f} where this may change: {where}".format(**summary["region"]))
-    return "\n".join(lines)
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height, by the header."""
+    with Image.open(path, formats=FORMATS) as image:
+        return image.size
+
+
+def stored_originals(output: Path) -> dict[str, dict[str, Path]]:
+    """Correct and Incorrect -> name -> path."""
+    folders = {name: output / "Original" / name for name in ("Correct", "Incorrect")}
+    return {
+        name: {file: folder / file for file in picture_names(folder)} if folder.is_dir() else {}
+        for name, folder in folders.items()
+    }
+
+
+def read_settings(root: Path) -> dict:
+    """config.yaml of a run, or, for what was refined by a version that wrote none, of the run above it."""
+    return next((read_config(folder) for folder in (root, root.parent) if (folder / CONFIG).exists()), {})
+
+
+def lacking_records(records: dict[str, Record], kind: str, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Where the records of the finished pictures and the folders say different things."""
+    there = {pair.name: pair for pair in pairs}
+    for name, record in records.items():
+        folder = record.folder(kind)
+        if name not in there:
+            yield f"{name} is recorded as finished, but {folder}/CF/{name} is missing"
+        elif there[name].folder != folder:
+            yield f"{name} is recorded as {folder}, but lies in {there[name].folder}"
+    yield from (f"{pair.folder}/CF/{name} has no record" for name, pair in there.items() if name not in records)
+
+
+def unfinished(results: ResultFolder, done: int) -> Iterator[str]:
+    """Chunks without a summary, and fewer pictures ``done`` than the run selected."""
+    chunks = {(int(m[1]), int(m[2])) for path in results.root.glob("c-*") if (m := CHUNK.fullmatch(path.name))}
+    if chunks and not (results.root / "summary.yaml").exists() and len({count for _, count in chunks}) == 1:
+        count = max(chunks)[1]
+        missing = sorted(set(range(count)) - {chunk for chunk, _ in chunks})
+        if missing:
+            yield f"of its {count} chunks, {', '.join(map(str, missing))} did not run"
+    selected = selected_pictures(results.log)
+    if not selected:
+        with suppress(OSError, ValueError):
+            selected = int(read_summary(results.root / "summary.yaml")["n"])
+    if done and selected > done:
+        yield f"{selected} pictures were selected, and {done} are finished"
+
+
+def unexplained(output: Path, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Originals without a counterfactual: where there are no records, nothing else tells what was to be explained."""
+    there = {pair.name for pair in pairs}
+    for side, names in stored_originals(output).items():
+        yield from (f"Original/{side}/{name} has no counterfactual" for name in names if name not in there)

@@ -5,7 +5,6 @@ A picture is finished when ``records/NNNNNNN.json`` exists, which is written las
 
 import difflib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -18,7 +17,8 @@ from PIL import Image
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.runs.files import read_record
 from ace_counterfactuals.core.runs.records import KINDS, Record
 
 RECORD = re.compile(r"\d{7,}\.json")
@@ -41,14 +41,17 @@ class Pictures:
     pre_explanation: bytes | None = None
 
 
-def no_such_experiment(output: Path, exp_name: str) -> UserError:
-    """Says what there is instead, of main.py and of the original program."""
+def no_such_experiment(output: Path, exp_name: str) -> FlagError:
+    """Says what there is instead, of main.py, postprocessing.py and the original program."""
     results = output / "Results"
-    folders = (path.parent for depth in ("*", "*/*") for path in results.glob(f"{depth}/{KINDS[0]}"))
-    there = sorted(path.relative_to(results).as_posix() for path in folders)
+    if not results.is_dir():
+        return FlagError("output_path", f"{output}: no results there, wanted a folder Results in it")
+    roots = {path.parent for depth in (1, 2, 3) for path in results.glob("*/" * depth + "[CI]C")}
+    runs = {root.parent if root.name in KINDS else root for root in roots}
+    there = sorted(run.relative_to(results).as_posix() for run in runs)
     close = difflib.get_close_matches(exp_name, there, 1)
     hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there) or 'none'}"
-    return UserError(f"--exp_name {exp_name}: no such experiment in {results}; {hint}")
+    return FlagError("exp_name", f"{exp_name}: no such experiment in {results}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class ResultFolder:
         """Whether this is ``EXP/all_filtered_...``, postprocessing's, which holds explanations without a folder of that
         name."""
         return "/" in self.exp_name and Path(self.exp_name).name.startswith(REFINED)
+
+    @property
+    def outer_names(self) -> list[str]:
+        """Of the folders around this one, none of which may be an experiment; a refinement lies in its run."""
+        return [] if self.refined else [str(name) for name in Path(self.exp_name).parents]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -102,7 +110,7 @@ class ResultFolder:
             with suppress(FileNotFoundError):
                 yield from (folder / name for name in sorted(os.listdir(folder)) if OWN.fullmatch(name))
 
-    def strangers(self) -> Iterator[Path]:
+    def foreign_folders(self) -> Iterator[Path]:
         """Folders of other experiments in this one's, and those of the original program that hold pictures."""
         if not self.refined:
             yield from (path for path in self.root.glob("*/[CI]C") if path.parent.name not in KINDS)
@@ -256,19 +264,6 @@ class ResultFolder:
             "explanation": self.path("explanation", record.folder("explanation"), "CF", record.index),
         }
         return shown if all(path and path.exists() for path in shown.values()) else None
-
-
-def read_record(path: Path) -> Record | dict:
-    """A finished picture's record, or what is known of a skipped one.  Raises ValueError if it is not whole."""
-    try:
-        values = json.loads(path.read_bytes())
-        record = values if "skipped" in values else Record.from_dict(values)
-        named = values["index"] == int(path.stem)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: is no whole record ({type(error).__name__}: {error})") from None
-    if not named:
-        raise ValueError(f"{path}: is the record of picture {values['index']}")
-    return record
 
 
 def fingerprint(picture: Image.Image) -> str:

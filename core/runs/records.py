@@ -3,7 +3,6 @@
 Reading needs no torch; core/recording.py makes records.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 KINDS = ("pre-explanation", "explanation")
@@ -97,32 +96,3 @@ class Record:
 def with_tuples(values: dict) -> dict:
     """JSON knows lists alone."""
     return {**values, "top5": tuple((int(label), prob) for label, prob in values.get("top5", ()))}
-
-
-def summarise(records: Iterable[Record], skipped: int = 0) -> dict:
-    """The summary of reference figures: means over all n pictures, accuracy over those whose label is known.
-
-    cf: the flip rate.  Raises ValueError for no records.
-    """
-    records = list(records)
-    if not records:
-        raise ValueError(f"no picture was explained ({skipped} were skipped); there is nothing to summarise")
-    known = [record for record in records if record.label >= 0]
-    summary = {
-        "n": len(records),
-        "clean acc": mean(record.correct for record in known),
-        "clean acc5": mean(record.correct5 for record in known),
-    }
-    fields = {"cf": "success", "cf5": "success5", "untargeted": "changed", "untargeted5": "changed5"}
-    fields |= {"l1": "l1", "l inf": "l_inf"}
-    for kind in reversed(KINDS):
-        summary[kind] = {
-            shown: mean(getattr(record.outcomes[kind], name) for record in records) for shown, name in fields.items()
-        }
-    summary["skipped"] = skipped
-    return summary
-
-
-def mean(values: Iterable[float]) -> float | None:
-    values = list(values)
-    return sum(values) / len(values) if values else None

@@ -3,8 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,26 +13,14 @@ from tqdm import tqdm
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import UserError, to_dict
+from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, explain
+from ace_counterfactuals.core.runs.begin import begin, describe, first_batch_size, refuse_other_flags
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.experiment import (
-    CLEARING,
-    begin_anew,
-    check_folder,
-    describe,
-    first_batch_size,
-    make_folder,
-    read_config,
-    refuse_other_flags,
-    stored_classes,
-    wants_anew,
-    write_tables,
-    write_tables_of,
-)
+from ace_counterfactuals.core.runs.files import read_config
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import Lock, hold
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
@@ -49,18 +37,26 @@ from ace_counterfactuals.core.runs.setup import (
     task_of,
 )
 from ace_counterfactuals.core.runs.signals import patient, stop_if_asked
-
-
-@dataclass(frozen=True)
-class Method:
-    """explain: decoded pictures -> what was found; draw: what to store of the i-th of these."""
-
-    explain: Callable[[list[Sample]], Explanation]
-    draw: Callable[[Explanation, int], Pictures]
-
+from ace_counterfactuals.core.runs.tables import merge_tables, write_tables
 
 QUIET = 300.0  # seconds between two lines of progress where there is no terminal
 DECODED = 16  # finished pictures that are compared with those of the data folder
+
+
+@dataclass(frozen=True)
+class Work:
+    """Pictures to explain, or to refine again, into a result folder that exists.
+
+    images: of this chunk; total: pictures of all chunks.  explain: decoded pictures -> what was found for them;
+    draw: what to store of the i-th of these.
+    """
+
+    config: MainConfig
+    results: ResultFolder
+    images: ImageSet
+    total: int
+    explain: Callable[[list[Sample]], Explanation]
+    draw: Callable[[Explanation, int], Pictures]
 
 
 def run(config: MainConfig) -> ResultFolder:
@@ -71,9 +67,7 @@ def run(config: MainConfig) -> ResultFolder:
     check(config)
     results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
     if results.refined:
-        raise UserError(
-            f"--exp_name {config.output.exp_name}: is a name of postprocessing.py's folders; choose another"
-        )
+        raise FlagError("exp_name", f"{results.exp_name}: is a name of postprocessing.py's folders; choose another")
     images = open_images(config)
     if config.run.merge_chunks:
         return merge(config, results, images)
@@ -85,43 +79,42 @@ def run(config: MainConfig) -> ResultFolder:
     region = load_region(config, selected)
     begin(config, results, describe(config, images.class_names or classes))
     total = len(select_images(images, config, all_chunks=True))
-    finish(config, results, selected, total, explaining(config, networks, region))
+    inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
+    draw = partial(draw_pictures, inpaint=inpaint)
+    complete(Work(config, results, selected, total, explaining(config, networks, region), draw))
     return results
 
 
-def begin(config: MainConfig, results: ResultFolder, described: dict) -> None:
-    """Make the result folder, anew if the flags say so, or check that it was made as ``described``."""
-    anew, chunk, chunks = wants_anew(config), config.run.chunk, config.run.chunks
-    check_folder(results, described, anew=anew and chunks == 1)
-    if (anew and chunks == 1) or (results.root / CLEARING).exists():
-        begin_anew(results)
-    elif anew:
-        with hold(results.log, chunk, chunks):
-            for path in results.record_paths():
-                if int(path.stem) % chunks == chunk:
-                    results.forget(int(path.stem))
-    make_folder(results, described)
+def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
+    """Write the tables of the whole experiment from what its chunks finished; refuse if pictures are missing."""
+    stored = read_config(results.root)
+    config, images = align_classes(config, images, tuple(stored.get("classes") or ()) or None)
+    refuse_other_flags(results, stored, to_dict(config))
+    selected = select_images(images, config, all_chunks=True)
+    finished, skipped = results.read_whole()
+    refuse_other_pictures(results, config, selected, finished)
+    merge_tables(config, results, [entry.index for entry in selected.records], finished, skipped)
+    return results
 
 
-def finish(config: MainConfig, results: ResultFolder, selected: ImageSet, total: int, method: Method) -> None:
-    """Explain what is not finished of the selected pictures, in a folder that exists, and write its tables.
-
-    total: pictures of all chunks.
-    """
-    config = first_batch_size(config, results)
-    told = {"pictures": len(selected), "selected": total, "flags": to_dict(config)}
+def complete(work: Work) -> None:
+    """Explain what is not finished of the work's pictures, and write the tables over all that is."""
+    results = work.results
+    work = replace(work, config=first_batch_size(work.config, results))
+    config, images = work.config, work.images
+    told = {"pictures": len(images), "selected": work.total, "flags": to_dict(config)}
     with hold(results.log, config.run.chunk, config.run.chunks) as lock, RunLog(results.log, told) as log:
         atomic.remove_strays(results.folders())
         finished, _ = results.read_whole()
-        refuse_other_pictures(results, config, selected, finished)
-        positions = [i for i, entry in enumerate(selected.records) if entry.index not in finished]
-        if len(positions) < len(selected):
-            notice(f"{len(selected) - len(positions)} of {len(selected)} pictures are finished already; continuing")
+        refuse_other_pictures(results, config, images, finished)
+        positions = [i for i, entry in enumerate(images.records) if entry.index not in finished]
+        if len(positions) < len(images):
+            notice(f"{len(images) - len(positions)} of {len(images)} pictures are finished already; continuing")
         try:
             with patient():
-                explain_all(config, results, selected, positions, method, lock, log)
+                explain_all(work, positions, lock, log)
         finally:
-            write_tables(config, results, {entry.index for entry in selected.records})
+            write_tables(config, results, {entry.index for entry in images.records})
 
 
 def refuse_other_pictures(
@@ -130,18 +123,17 @@ def refuse_other_pictures(
     """An experiment holds the pictures of one data set: what is finished must bear the same names, and a few of them,
     spread over all, must show the same when decoded."""
     known = [i for i, entry in enumerate(images.records) if entry.index in finished]
+    made, there = f"{results.root} was made with other pictures", f"data_dir {config.data.data_dir}"
     for entry in (images.records[i] for i in known):
-        if finished[entry.index].file != file_name(config, entry.path):
-            raise UserError(
-                f"{results.root} was made with other pictures: {entry.index:07d} is {finished[entry.index].file} there "
-                f"and {file_name(config, entry.path)} in --data_dir {config.data.data_dir}; choose another --exp_name"
-            )
+        file, now = finished[entry.index].file, file_name(config, entry.path)
+        if file != now:
+            raise ValueError(f"{made}: {entry.index:07d} is {file} there and {now} in {there}; choose another exp_name")
     for sample in prefetch(images, known[:: -(-len(known) // DECODED) or 1], config.run.num_workers):
-        stored = finished[sample.index].pixels
-        if isinstance(sample, Sample) and stored and stored != fingerprint(to_pil(sample.image)):
-            raise UserError(
-                f"{results.root} was made with other pictures: {finished[sample.index].file} in --data_dir "
-                f"{config.data.data_dir} has other pixels than the one that was explained; choose another --exp_name"
+        stored = finished[sample.index]
+        if isinstance(sample, Sample) and stored.pixels not in ("", fingerprint(to_pil(sample.image))):
+            raise ValueError(
+                f"{made}: {stored.file} in {there} has other pixels than the one that was explained; "
+                "choose another exp_name"
             )
 
 
@@ -151,7 +143,7 @@ def file_name(config: MainConfig, path: Path) -> str:
 
 
 def load_region(config: MainConfig, images: ImageSet) -> Region | None:
-    """Where the pictures may change; None: everywhere.  Raises UserError for a picture that cannot."""
+    """Where the pictures may change; None: everywhere.  Raises ValueError for a picture that cannot."""
     region = open_region(config.region.region, invert=config.region.region_invert)
     samples = prefetch(images, range(len(images)), 0) if region else ()
     first = next((sample for sample in samples if isinstance(sample, Sample)), None)
@@ -160,43 +152,7 @@ def load_region(config: MainConfig, images: ImageSet) -> Region | None:
     return region
 
 
-def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
-    """Write the tables of the whole experiment from what its chunks finished; refuse if pictures are missing."""
-    stored = read_config(results.root)
-    config, images = align_classes(config, images, stored_classes(results))
-    refuse_other_flags(results, stored, to_dict(config))
-    selected = select_images(images, config, all_chunks=True)
-    finished, skipped = results.read_whole()
-    refuse_other_pictures(results, config, selected, finished)
-    merge_tables(config, results, finished, skipped, [entry.index for entry in selected.records])
-    return results
-
-
-def merge_tables(
-    config: MainConfig, results: ResultFolder, finished: dict[int, Record], skipped: dict[int, dict], indices: list[int]
-) -> None:
-    """Write the tables over the pictures ``indices``; refuse, naming them, where some are missing."""
-    missing = [index for index in indices if index not in finished and index not in skipped]
-    if missing:
-        names = ", ".join(f"{index:07d}" for index in missing[:10]) + (", ..." if len(missing) > 10 else "")
-        raise UserError(
-            f"--merge_chunks True: {len(missing)} of {len(indices)} pictures are missing in {results.root}: {names}; "
-            f"{lacking_chunks(config.run.chunks, missing)}"
-        )
-    records = [finished[index] for index in indices if index in finished]
-    if records:
-        write_tables_of(config, results, records, skipped=len(indices) - len(records))
-
-
-def lacking_chunks(chunks: int, missing: list[int]) -> str:
-    """What to run for the pictures that are missing."""
-    if chunks == 1:
-        return "run the chunks that hold them (index % chunks == chunk)"
-    parts = ", ".join(str(chunk) for chunk in sorted({index % chunks for index in missing}))
-    return f"run --chunks {chunks} with --chunk {parts}"
-
-
-def explaining(config: MainConfig, networks: Networks, region: Region | None) -> Method:
+def explaining(config: MainConfig, networks: Networks, region: Region | None) -> Callable[[list[Sample]], Explanation]:
     """``explain`` as the flags say."""
     task = task_of(config, networks)
 
@@ -210,25 +166,16 @@ def explaining(config: MainConfig, networks: Networks, region: Region | None) ->
             region=region and region.masks([file_name(config, sample.path) for sample in samples], image),
         )
 
-    inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
-    return Method(explain_samples, partial(draw_pictures, inpaint=inpaint))
+    return explain_samples
 
 
-def explain_all(
-    config: MainConfig,
-    results: ResultFolder,
-    images: Sequence[Sample],
-    positions: list[int],
-    method: Method,
-    lock: Lock,
-    log: RunLog,
-) -> None:
+def explain_all(work: Work, positions: list[int], lock: Lock, log: RunLog) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
     done, flips, told = 0, 0, time.monotonic()
     with Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress:
-        for batch in batches(config, results, images, positions):
+        for batch in batches(work, positions):
             started = time.perf_counter()
-            for record in explain_batch(config, results, batch, method, lock):
+            for record in explain_batch(work, batch, lock):
                 done, flips = done + 1, flips + record.outcomes["explanation"].success
             log.timed([sample.index for sample in batch], (time.perf_counter() - started) / len(batch))
             progress.set_postfix_str(f"{flips} of {done} flipped", refresh=False)
@@ -253,40 +200,35 @@ class Progress(tqdm):
         return {**values, "per_minute": f"{rate:.1f}"}
 
 
-def batches(
-    config: MainConfig, results: ResultFolder, images: Sequence[Sample], positions: list[int]
-) -> Iterator[list[Sample]]:
+def batches(work: Work, positions: list[int]) -> Iterator[list[Sample]]:
     """Readable pictures in batches; an unreadable one is named, remembered and passed over."""
     batch: list[Sample] = []
-    for sample in prefetch(images, positions, config.run.num_workers):
+    for sample in prefetch(work.images, positions, work.config.run.num_workers):
         if isinstance(sample, UnreadableImage):
             notice(f"skipped: {sample}")
-            results.write_skipped(sample.index, str(sample.path), sample.reason)
+            work.results.write_skipped(sample.index, str(sample.path), sample.reason)
             continue
         batch.append(sample)
-        if len(batch) == config.run.batch_size:
+        if len(batch) == work.config.run.batch_size:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def explain_batch(
-    config: MainConfig, results: ResultFolder, batch: list[Sample], method: Method, lock: Lock
-) -> list[Record]:
-    """Explain and write one batch. With ``--cudnn_deterministic`` it is padded, since kernels may go by its size."""
-    count = len(batch)
-    padded = batch + [batch[-1]] * (config.run.batch_size - count if config.run.cudnn_deterministic else 0)
+def explain_batch(work: Work, batch: list[Sample], lock: Lock) -> list[Record]:
+    """Explain and write one batch. With deterministic kernels it is padded, since kernels may go by its size."""
+    run, records = work.config.run, []
+    padded = batch + [batch[-1]] * (run.batch_size - len(batch) if run.cudnn_deterministic else 0)
     try:
-        explanation = method.explain(padded)
+        explanation = work.explain(padded)
     except torch.OutOfMemoryError:
-        advice = "choose a smaller --batch_size, or --attack_joint_checkpoint True"
-        raise UserError(f"the device has too little memory for {len(padded)} pictures: {advice}") from None
+        reason = f"{run.batch_size}: the device has too little memory for {len(padded)} pictures; choose a smaller one"
+        raise FlagError("batch_size", f"{reason}, or attack_joint_checkpoint True") from None
     lock.check()
-    records = []
     for i, sample in enumerate(batch):
-        file = file_name(config, sample.path)
+        file = file_name(work.config, sample.path)
         record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
-        results.write(record, method.draw(explanation, i) if config.output.save_images else None)
+        work.results.write(record, work.draw(explanation, i) if work.config.output.save_images else None)
         records.append(record)
     return records

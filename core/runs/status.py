@@ -1,12 +1,10 @@
 """``--status True``: what is done, missing and running in a result folder. Reads only, and imports no torch."""
 
-import csv
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ace_counterfactuals.core.runs import locks
+from ace_counterfactuals.core.runs.files import read_logs, read_seconds, selected_pictures
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
 from ace_counterfactuals.core.runs.locks import Holder, holders, listen
 from ace_counterfactuals.core.runs.runlog import RUNNING
@@ -34,15 +32,14 @@ class Worker:
 
 
 def status(results: ResultFolder) -> str:
-    """The state of an experiment in a few lines.  Raises UserError if there is none."""
+    """The state of an experiment in a few lines.  Raises FlagError if there is none."""
     if not results.records_folder.is_dir():
         raise no_such_experiment(results.output, results.exp_name)
     finished, skipped = results.read_whole()
-    logs = list(read_logs(results.log))
-    latest = latest_selection(logs)
+    latest = selected_pictures(results.log)
     selected = max(latest, len(finished) + len(skipped)) if latest else 0
     missing = max(selected - len(finished) - len(skipped), 0)
-    workers = find_workers(results.log, logs)
+    workers = find_workers(results.log)
     flips = sum(record.outcomes["explanation"].success for record in finished.values())
     counts = f"{len(finished)} of {selected} pictures done" if selected else f"{len(finished)} pictures done"
     lines = [f"{results.root}: {counts}, {len(skipped)} skipped, {missing} missing", *map(str, workers)]
@@ -56,42 +53,22 @@ def status(results: ResultFolder) -> str:
     return "\n".join(lines)
 
 
-def read_logs(folder: Path) -> Iterator[tuple[Path, dict]]:
-    """What each process logged of itself, in the order of their beginnings."""
-    for path in sorted(folder.glob("*.json")):
-        try:
-            yield path, json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-
-
-def latest_selection(logs: list[tuple[Path, dict]]) -> int:
-    """Pictures of all chunks that the latest command asked for, which may be fewer than before; 0 if unknown."""
-    counts = [values["selected"] for _, values in logs if "selected" in values]
-    return counts[-1] if counts else 0
-
-
-def find_workers(folder: Path, logs: list[tuple[Path, dict]]) -> list[Worker]:
+def find_workers(folder: Path) -> list[Worker]:
     """Who holds a chunk.  Processes on other hosts are listened to for a moment."""
     found = {holder: holder.alive() for holder in holders(folder)}
     for holder in listen([holder for holder, alive in found.items() if alive is None], listening()):
         found[holder] = True
-    running = {(values["host"], values["pid"]): path for path, values in logs if values["ended"] == RUNNING}
-    return [Worker(h, alive, recent_seconds(running.get((h.host, h.pid)))) for h, alive in found.items()]
+    running = {
+        (values["host"], values["pid"]): path for path, values in read_logs(folder) if values["ended"] == RUNNING
+    }
+    logs = {holder: running.get((holder.host, holder.pid)) for holder in found}
+    seconds = {holder: read_seconds(log.with_suffix(".csv"))[-RECENT:] if log else [] for holder, log in logs.items()}
+    return [Worker(holder, alive, seconds[holder]) for holder, alive in found.items()]
 
 
 def listening() -> float:
     """Seconds in which a heart must be heard."""
     return 1.5 * locks.BEAT
-
-
-def recent_seconds(path: Path | None) -> list[float]:
-    """What the last pictures of a process took, each."""
-    if path is None or not path.with_suffix(".csv").exists():
-        return []
-    with open(path.with_suffix(".csv"), newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    return [float(row[1]) for row in rows[-RECENT:] if len(row) == 2 and row[1]]
 
 
 def duration(seconds: float) -> str:

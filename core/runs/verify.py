@@ -1,6 +1,5 @@
 """Whether a result folder is what its records say; what is not is moved aside, so that the next run does it again."""
 
-import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -9,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from PIL import Image
 from tqdm import tqdm
 
 from ace_counterfactuals.core.base.notices import now, owner
-from ace_counterfactuals.core.base.settings import UserError
-from ace_counterfactuals.core.runs.experiment import read_config, summary_of
-from ace_counterfactuals.core.runs.layout import ResultFolder, fingerprint, no_such_experiment, read_record
+from ace_counterfactuals.core.runs.files import read_config, read_record, read_summary, read_table
+from ace_counterfactuals.core.runs.layout import ResultFolder, fingerprint, no_such_experiment
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import Record
+from ace_counterfactuals.core.runs.tables import summary_of
 
 ROUNDING = 1 / 255  # what storing with 8 bits may change of a distance
 
@@ -35,12 +33,12 @@ class Finding:
 def verify(results: ResultFolder) -> list[Finding]:
     """Check an experiment that nobody is working on, and move aside what is damaged.
 
-    Raises UserError if the folder is not of main.py, and Locked if somebody is working on it.
+    Raises ValueError if the folder is not of main.py, and Locked if somebody is working on it.
     """
     if not results.root.is_dir():
         raise no_such_experiment(results.output, results.exp_name)
     if not results.records_folder.is_dir():
-        raise UserError(f"{results.root}: has no records; it is not a folder of main.py")
+        raise ValueError(f"{results.root}: has no records; it is not a folder of main.py")
     flags = read_config(results.root)["flags"]
     with hold(results.log):
         finished, skipped, findings = check_records(results)
@@ -162,11 +160,9 @@ def check_tables(
 ) -> Iterator[Finding]:
     """Whether results.csv and summary.yaml, of the whole or of a chunk, say what the records say."""
     try:
-        with open(table, newline="") as file:
-            rows = {int(row["index"]): row for row in csv.DictReader(file)}
-        told = yaml.safe_load(summary.read_text())
-        skipped = told["skipped"]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        rows = {int(row["index"]): row for row in read_table(table)}
+        told = read_summary(summary)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         yield Finding(f"{table}, {summary.name}: cannot be read ({' '.join(str(error).split())})", (table, summary))
         return
     if damaged & rows.keys():
@@ -175,7 +171,7 @@ def check_tables(
         if index not in finished or row != as_text(finished[index].row()):
             yield Finding(f"{table}: picture {index:07d} is not as its record says", (table, summary))
             return
-    if not rows or told != summary_of([finished[index] for index in rows], skipped=skipped, flags=flags):
+    if not rows or told != summary_of([finished[index] for index in rows], skipped=told["skipped"], flags=flags):
         yield Finding(f"{summary}: is not the mean over {table.name}", (table, summary))
 
 

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from ace_counterfactuals.core.runs.begin import make_folder
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.experiment import make_folder, write_tables
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
-from ace_counterfactuals.core.runs.run import merge_tables
 from ace_counterfactuals.core.runs.runlog import RunLog
+from ace_counterfactuals.core.runs.tables import merge_tables, write_tables
 from ace_counterfactuals.core.runs.verify import verify
 from tests.support.toys import tree
 
@@ -64,14 +64,14 @@ def in_children(work, count: int) -> list[int]:
 
 @pytest.mark.slow
 def test_sixteen_processes_write_a_thousand_pictures_and_lose_none(tmp_path, monkeypatch):
-    monkeypatch.setattr("ace_counterfactuals.core.runs.experiment.refuse_other_settings", lambda *_: None)
-    monkeypatch.setattr("ace_counterfactuals.core.runs.experiment.draw_sheet", lambda *_: None)
+    monkeypatch.setattr("ace_counterfactuals.core.runs.begin.refuse_other_settings", lambda *_: None)
+    monkeypatch.setattr("ace_counterfactuals.core.runs.tables.draw_sheet", lambda *_: None)
     results, count, chunks = ResultFolder(tmp_path, "exp"), 1000, 16
     assert in_children(lambda chunk: write_chunk(results, chunk, chunks, count), chunks) == [0] * chunks
     finished, skipped = results.read()
     assert list(finished.values()) == [record(index) for index in range(count)] and not skipped
     config = MainConfig()
-    merge_tables(config, results, finished, skipped, list(range(count)))
+    merge_tables(config, results, range(count), finished, skipped)
     with open(results.root / "results.csv", newline="") as file:
         assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(count))
     assert yaml.safe_load((results.root / "summary.yaml").read_text())["n"] == count

@@ -49,7 +49,7 @@ def log(output: Path, selected: int) -> None:
 def refused_and_marked(output: Path, capsys, *, n: int) -> str:
     """The error without --allow-partial; with it, every figure says that it is of a part."""
     message = failure(capsys, "--output-path", output)
-    assert "--allow-partial True" in message
+    assert "allow_partial True" in message
     evaluate("--output-path", output, "--allow-partial", "True")
     written = metrics(output / PLACE)
     assert not any(figure["complete"] for figure in figures(output / PLACE).values())
@@ -136,7 +136,7 @@ def test_a_long_list_is_shortened(output, capsys):
 
 
 def test_an_unknown_experiment_names_those_that_are_there(output, capsys):
-    assert failure(capsys, "--output-path", output, "--exp-name", "exq").endswith("there are: exp/explanation")
+    assert failure(capsys, "--output-path", output, "--exp-name", "exq").endswith("did you mean exp?")
 
 
 def test_the_same_experiment_twice_is_refused(output, capsys):

@@ -18,9 +18,9 @@ from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.evaluation import passes
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.evaluation.metrics import flips
-from ace_counterfactuals.core.runs.experiment import package_version
+from ace_counterfactuals.core.runs.begin import package_version
+from ace_counterfactuals.core.runs.experiment import read_pairs
 from ace_counterfactuals.core.runs.records import Record
-from ace_counterfactuals.core.runs.results import read_pairs
 from ace_counterfactuals.models import oracles, vggface2
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.features import load_features

@@ -6,7 +6,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.cli import refine
 from tests.support.refinery import OWN, RUN, Refinery
 from tests.support.toys import exit_code, tree
@@ -14,7 +13,7 @@ from tests.support.toys import exit_code, tree
 
 def test_a_run_of_main_does_not_take_the_name_of_a_setting(refinery):
     refinery.refine()
-    with pytest.raises(UserError, match="is a name of postprocessing.py's folders"):
+    with pytest.raises(ValueError, match="is a name of postprocessing.py's folders"):
         refinery.run(exp_name=f"exp/{OWN}")
 
 
@@ -96,7 +95,7 @@ def test_a_mistake_is_named_and_nothing_is_written(refinery, capsys, changes, na
 def test_another_size_than_the_stored_pictures_is_named(refinery, capsys):
     refinery.forget_all_but_the_pictures()
     assert exit_code(lambda: refine.main(refinery.arguments(**RUN, image_size=16))) == 2
-    assert "is 8 x 8 pixels; give --image_size 8" in capsys.readouterr().err
+    assert "is 8 x 8 pixels; give 8" in capsys.readouterr().err
 
 
 def test_another_classifier_or_a_changed_model_is_refused(refinery, tmp_path, capsys):

@@ -10,10 +10,10 @@ from PIL import Image
 
 from ace_counterfactuals.core.base.settings import flag_items
 from ace_counterfactuals.core.cli import refine
-from ace_counterfactuals.core.evaluation.read import companions, open_source, outcome_kind
+from ace_counterfactuals.core.evaluation.read import companions, open_whole
 from ace_counterfactuals.core.postprocessing.config import PostConfig
+from ace_counterfactuals.core.runs.experiment import read_pairs
 from ace_counterfactuals.core.runs.layout import FOLDERS
-from ace_counterfactuals.core.runs.results import read_pairs
 from tests.support.refinery import OWN, RUN, Refinery, rows
 from tests.support.toys import toy_unet, tree
 
@@ -173,8 +173,8 @@ def test_evaluation_reads_a_setting_by_its_name(refinery):
     pairs = read_pairs(refinery.output, f"exp/{OWN}")
     assert len(pairs) == 6 and pairs[0].counterfactual.is_relative_to(refinery.results() / OWN)
     assert pairs[0].read_info()["label"] == 0
-    source = open_source(refinery.output, f"exp/{OWN}", allow_partial=False)
-    assert source.problems == () and outcome_kind(source.records["0000000.png"], source.kind) == "explanation"
+    source = open_whole(refinery.output, f"exp/{OWN}", allow_partial=False)
+    assert source.problems == () and source.kind == "explanation"
     before, masks = companions(source)
     assert len(before) == 6 and masks == {}
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from ace_counterfactuals.core.base.settings import UserError, flag_items
+from ace_counterfactuals.core.base.settings import flag_items
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.models.loading import digest
@@ -137,27 +137,27 @@ def test_the_tables_of_a_smaller_selection_are_over_that_selection(workshop):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"seed": 5}, "--seed 5 (there: 4)"),
-        ({"attack_step": 4}, "--attack_step 4.0 (there: 8.0)"),
-        ({"timestep_respacing": "20"}, "--timestep_respacing 20 (there: '10')"),
-        ({"label_target": "coat", "label_query": "boot"}, "--label_target 1 (there: -1)"),
+        ({"seed": 5}, "seed 5 (there: 4)"),
+        ({"attack_step": 4}, "attack_step 4.0 (there: 8.0)"),
+        ({"timestep_respacing": "20"}, "timestep_respacing 20 (there: '10')"),
+        ({"label_target": "coat", "label_query": "boot"}, "label_target 1 (there: -1)"),
     ],
 )
 def test_going_on_with_other_settings_is_refused_by_name(finished, changes, named):
     before = tree(finished.output, without=())
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ValueError) as caught:
         finished.run(**changes)
-    assert named in str(caught.value) and "choose another --exp_name, or --overwrite True" in str(caught.value)
+    assert named in str(caught.value) and "choose another exp_name, or overwrite True" in str(caught.value)
     assert tree(finished.output, without=()) == before
 
 
 def test_going_on_with_other_weights_is_refused_by_name(finished, tmp_path):
-    with pytest.raises(UserError, match="--classifier_path is another file"):
+    with pytest.raises(ValueError, match="classifier_path is another file"):
         finished.run(classifier_path=write_classifier(tmp_path / "c.pt", seed=9))
     state = toy_unet().state_dict()
     state["out.2.bias"] += 1
     torch.save(state, tmp_path / "m.pt")
-    with pytest.raises(UserError, match="--model_path is another file"):
+    with pytest.raises(ValueError, match="model_path is another file"):
         finished.run(model_path=tmp_path / "m.pt")
 
 
@@ -209,13 +209,13 @@ def test_chunks_have_tables_of_their_own_and_merge_into_those_of_the_whole(works
 
 def test_merging_refuses_what_is_incomplete_and_names_it(workshop):
     workshop.run(chunk=1, chunks=3)
-    with pytest.raises(UserError, match="4 of 6 pictures are missing in .*: 0000000, 0000002, 0000003, 0000005; "):
+    with pytest.raises(ValueError, match="4 of 6 pictures are missing in .*: 0000000, 0000002, 0000003, 0000005; "):
         workshop.run(merge_chunks=True, chunks=3)
     assert not (workshop.results() / "summary.yaml").exists()
 
 
 def test_merging_nothing_is_refused(workshop):
-    with pytest.raises(UserError, match="config.yaml: no such file; run main.py"):
+    with pytest.raises(ValueError, match="config.yaml: no such file; run main.py"):
         workshop.run(merge_chunks=True)
 
 

@@ -77,7 +77,7 @@ def test_a_damaged_file_of_numbers_is_named(tmp_path, data):
         read_stored(path)
 
 
-def test_numbers_lie_beside_the_picture_and_move_with_it(results, explanation):  # noqa: F811
+def test_numbers_lie_beside_the_picture_and_move_with_it(results, explanation):
     for flips, folder in ((True, "CC/CCF"), (False, "CC/ICF")):
         results.write(a_record(explanation, flips=flips), draw_pictures(explanation, 0, inpaint=0.9))
         files = [path.relative_to(results.root).as_posix() for path in results.root.rglob("*.npy")]
@@ -86,7 +86,7 @@ def test_numbers_lie_beside_the_picture_and_move_with_it(results, explanation): 
     assert (found - explanation.pre_explanation[0]).abs().max() < 1 / 255 / 4
 
 
-def test_a_picture_that_is_written_again_without_numbers_keeps_no_old_ones(results, explanation):  # noqa: F811
+def test_a_picture_that_is_written_again_without_numbers_keeps_no_old_ones(results, explanation):
     for inpaint in (0.9, None):
         results.write(a_record(explanation, flips=True), draw_pictures(explanation, 0, inpaint=inpaint))
     assert not list(results.root.rglob("*.npy"))

@@ -12,24 +12,10 @@ from PIL import Image
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.pictures import to_pil
-from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.layout import CONTENTS, FOLDERS, ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.core.runs.records import KINDS
-from tests.support.toys import ToyClassifier, pictures, toy_task, tree
-
-
-@pytest.fixture(scope="module")
-def explanation():
-    settings = {"attack_method": "GD", "attack_step": 100.0, "sampling_dilation": 1, "sampling_inpaint": 0.9}
-    return explain(pictures(2), toy_task(classifier=ToyClassifier(binary=True), **settings), indices=[3, 4])
-
-
-@pytest.fixture
-def results(tmp_path):
-    folder = ResultFolder(tmp_path, "exp")
-    folder.create()
-    return folder
+from tests.support.toys import tree
 
 
 def a_record(explanation, i=0, label=None, index=3, flips=None):

@@ -7,7 +7,8 @@ import torch
 
 from ace_counterfactuals.core.method.explain import Explanation
 from ace_counterfactuals.core.runs.recording import make_record
-from ace_counterfactuals.core.runs.records import KINDS, Record, summarise
+from ace_counterfactuals.core.runs.records import KINDS, Record
+from ace_counterfactuals.core.runs.tables import summarise
 
 BINARY = {"logits": [2.0], "pre_logits": [-1.0], "cf_logits": [0.5]}
 MANY = {

@@ -13,9 +13,9 @@ import yaml
 
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs import signals
+from ace_counterfactuals.core.runs.files import read_logs
 from ace_counterfactuals.core.runs.locks import holders
 from ace_counterfactuals.core.runs.runlog import RUNNING
-from ace_counterfactuals.core.runs.status import read_logs
 from tests.support.paths import MAIN
 from tests.support.toys import Workshop, tree
 

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.runs import locks
 from ace_counterfactuals.core.runs import run as run_module
@@ -75,7 +74,7 @@ def test_it_reads_only(workshop, capsys):
 
 
 def test_an_experiment_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="--exp_name exp: no such experiment in .*; there are: none"):
+    with pytest.raises(ValueError, match="output_path .*: no results there"):
         status(ResultFolder(tmp_path, "exp"))
     assert list(tmp_path.iterdir()) == []
 
@@ -91,7 +90,7 @@ def test_without_a_terminal_a_line_tells_the_progress_now_and_then(workshop, cap
 
 def test_a_misspelt_experiment_brings_up_the_one_that_is_there(workshop):
     workshop.run(num_samples=1, exp_name="group/pullover-coat")
-    with pytest.raises(UserError, match="did you mean group/pullover-coat"):
+    with pytest.raises(ValueError, match="did you mean group/pullover-coat"):
         status(ResultFolder(workshop.output, "group/pulover-coat"))
 
 

@@ -7,7 +7,6 @@ import shutil
 import pytest
 from PIL import Image
 
-from ace_counterfactuals.core.base.settings import UserError
 from ace_counterfactuals.core.cli.verify import main
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import Locked, hold
@@ -174,12 +173,12 @@ def test_a_folder_that_somebody_works_on_is_refused(copy):
 
 def test_a_folder_of_the_original_program_is_refused(copy):
     shutil.rmtree(copy.results() / "records")
-    with pytest.raises(UserError, match="has no records; it is not a folder of main.py"):
+    with pytest.raises(ValueError, match="has no records; it is not a folder of main.py"):
         found(copy)
 
 
 def test_an_experiment_that_is_not_there_is_named(copy):
-    with pytest.raises(UserError, match=r"--exp_name exq: no such experiment in .*; did you mean exp\?"):
+    with pytest.raises(ValueError, match=r"exp_name exq: no such experiment in .*; did you mean exp\?"):
         verify(ResultFolder(copy.output, "exq"))
 
 

@@ -8,7 +8,8 @@ from ace_counterfactuals.core.base.config import DeviceConfig
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import UserError, flag, group
 from ace_counterfactuals.core.data.datasets import DATASETS
-from ace_counterfactuals.core.runs.results import Pair, Population, Reader, read_pairs
+from ace_counterfactuals.core.evaluation.pictures import Population, Reader
+from ace_counterfactuals.core.runs.experiment import Pair, read_pairs
 from ace_counterfactuals.models.loading import digest
 
 FACES = [name for name, spec in DATASETS.items() if spec.faces]
@@ -55,7 +56,7 @@ def make_reader(compute: ComputeConfig) -> Reader:
 
 def open_pairs(results: ResultsConfig, population: Population) -> list[Pair]:
     """The pairs of the population; their number is said on stderr."""
-    pairs = read_pairs(Path(results.output_path), results.exp_name, population)
+    pairs = read_pairs(Path(results.output_path), results.exp_name, population.folders)
     notice(f"{len(pairs)} pairs ({population.name}) of {results.exp_name}")
     return pairs
 

@@ -14,7 +14,8 @@ from ace_counterfactuals.core.evaluation.metrics.command import (
     shown,
     write_figures,
 )
-from ace_counterfactuals.core.runs.results import FLIPPED, features, stored_originals
+from ace_counterfactuals.core.evaluation.pictures import FLIPPED, features
+from ace_counterfactuals.core.runs.experiment import stored_originals
 from ace_counterfactuals.models.inception import load_inception
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ace_counterfactuals.core.runs.results import Pair
+from ace_counterfactuals.core.runs.experiment import Pair
 
 
 def flipped(pairs: Sequence[Pair]) -> np.ndarray:

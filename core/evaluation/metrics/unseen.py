@@ -10,8 +10,9 @@ from torch import Tensor
 from ace_counterfactuals.core.base.settings import UserError, blaming
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.evaluation.metrics.transfer import NO_VERDICTS, Verdicts, judge
-from ace_counterfactuals.core.runs.experiment import CONFIG, read_config
-from ace_counterfactuals.core.runs.results import Pair, Reader
+from ace_counterfactuals.core.evaluation.pictures import Reader
+from ace_counterfactuals.core.runs.experiment import Pair
+from ace_counterfactuals.core.runs.files import CONFIG, read_config
 from ace_counterfactuals.models import classifiers
 from ace_counterfactuals.models.loading import digest
 

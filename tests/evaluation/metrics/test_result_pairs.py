@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from ace_counterfactuals.core.evaluation.metrics.flips import flip_rate
+from ace_counterfactuals.core.evaluation.pictures import CORRECT, EVERY, FLIPPED, Reader
+from ace_counterfactuals.core.runs.experiment import find_experiment, read_pairs
 from ace_counterfactuals.core.runs.layout import FOLDERS
-from ace_counterfactuals.core.runs.results import CORRECT, EVERY, FLIPPED, Reader, find_experiment, read_pairs
 
 CPU = torch.device("cpu")
 
@@ -35,7 +36,7 @@ def names(pairs) -> list[int]:
 
 @pytest.mark.parametrize("population, expected", [(EVERY, [0, 1, 2, 3]), (FLIPPED, [0, 2]), (CORRECT, [0, 1])])
 def test_a_population_is_a_choice_of_folders(output, population, expected):
-    assert names(read_pairs(output, "exp/explanation", population)) == expected
+    assert names(read_pairs(output, "exp/explanation", population.folders)) == expected
 
 
 def test_the_flip_rate_is_the_share_that_reached_its_target(output):
@@ -66,19 +67,19 @@ def test_the_name_without_explanation_is_understood_and_said(output, notes):
 
 
 def test_an_unknown_experiment_names_those_there_are(output):
-    with pytest.raises(ValueError, match="--exp-name expo: no such.*exp/explanation, exp/pre-explanation"):
+    with pytest.raises(ValueError, match="exp_name expo: no such experiment in .*; did you mean exp"):
         read_pairs(output, "expo")
 
 
 def test_a_folder_without_results_is_named(tmp_path):
-    with pytest.raises(ValueError, match="^--output-path .*no results"):
+    with pytest.raises(ValueError, match="^output_path .*no results"):
         read_pairs(tmp_path, "exp")
 
 
 def test_a_counterfactual_without_original_is_named(output):
     (output / "Original/Correct/0000001.png").unlink()
     with pytest.raises(ValueError, match="1 counterfactuals have no original.*CC/ICF/CF/0000001.png"):
-        read_pairs(output, "exp/explanation", FLIPPED)
+        read_pairs(output, "exp/explanation", FLIPPED.folders)
 
 
 def test_a_name_in_two_folders_is_refused(output):

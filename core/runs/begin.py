@@ -1,0 +1,153 @@
+"""Before anything is written: what an experiment is made with (config.yaml), and whether its folder fits that.
+
+Two runs of one experiment describe it alike, however the work is split or computed.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from typing import Any
+
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.base.settings import FlagError, flag_items, to_dict
+from ace_counterfactuals.core.data.regions import region_digest
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.files import CONFIG, read_config
+from ace_counterfactuals.core.runs.layout import REFINED, ResultFolder
+from ace_counterfactuals.core.runs.locks import hold
+from ace_counterfactuals.models.loading import digest
+
+WEIGHTS = ("model_path", "classifier_path")
+CLEARING = "log/clearing"  # there from the first to the last file that begin_anew removes
+DERIVED = (REFINED, "sweep.", "evaluation")  # how the names of what other programs made begin
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+
+
+def begin(config: MainConfig, results: ResultFolder, described: dict) -> None:
+    """Make the result folder, anew if the flags say so, or check that it was made as ``described``."""
+    anew, chunk, chunks = wants_anew(config), config.run.chunk, config.run.chunks
+    check_folder(results, described, anew=anew and chunks == 1)
+    if (anew and chunks == 1) or (results.root / CLEARING).exists():
+        begin_anew(results)
+    elif anew:
+        with hold(results.log, chunk, chunks):
+            for path in results.record_paths():
+                if int(path.stem) % chunks == chunk:
+                    results.forget(int(path.stem))
+    make_folder(results, described)
+
+
+def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) -> None:
+    """Refuse a folder that was made by another program or, unless it begins ``anew``, with other settings.
+
+    Changes nothing.
+    """
+    outer = [results.output / "Results" / name for name in results.outer_names]
+    if around := next((path for path in outer if (path / CONFIG).exists()), None):
+        raise FlagError("exp_name", f"{results.exp_name}: lies in the experiment {around}; choose a name beside it")
+    if (results.root / CLEARING).exists():
+        return  # somebody began anew, and did not come to the end of what was there
+    if (results.root / CONFIG).exists():
+        if not anew:
+            refuse_other_settings(results, read_config(results.root), described)
+    elif there := next(chain(results.own_files(), results.foreign_folders()), None):
+        raise ValueError(
+            f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
+            "is half deleted, and cannot be continued (evaluate.py reads it); choose another exp_name"
+        )
+
+
+def begin_anew(results: ResultFolder) -> None:
+    """Remove what the experiment holds, the log apart.  If this is cut short, the next run goes on with it."""
+    with hold(results.log):
+        atomic.write_bytes(results.root / CLEARING, b"")
+        for path in (*results.own_files(), *results.tables(), results.root / CONFIG):
+            path.unlink(missing_ok=True)
+        (results.root / CLEARING).unlink()
+    if left := sorted(path.name for path in results.root.iterdir() if path.name.startswith(DERIVED)):
+        notice(f"{results.root}: {', '.join(left)}: made from what is overwritten, and left; delete or make it anew")
+
+
+def wants_anew(config: MainConfig) -> bool:
+    """Whether to overwrite, which a restarted job must not do: it would throw away what it did before."""
+    restarts = [name for name in RESTARTS if os.environ.get(name, "0") not in ("", "0")]
+    if config.run.overwrite and restarts:
+        notice(f"overwrite True is ignored: this job was restarted ({restarts[0]}) and goes on with what it has")
+    return config.run.overwrite and not restarts
+
+
+def make_folder(results: ResultFolder, described: dict) -> None:
+    """Create the result folder, or check that what is in it was made as ``described``."""
+    check_folder(results, described)
+    results.create()
+    if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
+        refuse_other_settings(results, read_config(results.root), described)  # another process may have been first
+
+
+def refuse_other_settings(results: ResultFolder, stored: dict, described: dict) -> None:
+    """A picture's result must not depend on when its folder was continued."""
+    differing = [name for name, sha in described["weights"].items() if stored["weights"].get(name) != sha]
+    refuse_other_flags(results, stored, described["flags"], [f"{name} is another file" for name in differing])
+
+
+def refuse_other_flags(results: ResultFolder, stored: dict, flags: dict, others: Sequence[str] = ()) -> None:
+    """The same of the flags alone, and of ``others`` that are known to differ.
+
+    A flag that config.yaml does not name is younger than the experiment, which was made as by its default.
+    """
+    made = {n: stored["flags"].get(n, i.default) for n, i in flag_items(MainConfig).items() if i.metadata["result"]}
+    differences = [f"{name} {flags[name]} (there: {old!r})" for name, old in made.items() if old != flags[name]]
+    if differences := [*differences, *others]:
+        raise ValueError(
+            f"{results.root} was made with other settings: {'; '.join(differences)}; "
+            "choose another exp_name, or overwrite True to start anew"
+        )
+
+
+def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping[str, str] | None = None) -> dict:
+    """What config.yaml holds: what results depend on, where it came from, and the names of the classifier's outputs.
+
+    digests: of the weights by flag, where they are known already.
+    """
+    packages = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow")
+    return {
+        "flags": described_flags(to_dict(config)),
+        "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
+        "weights": weight_digests(config) if digests is None else dict(digests),
+        "classes": list(classes) if classes else None,
+        **({"batch_size": config.run.batch_size} if config.run.cudnn_deterministic else {}),
+    }
+
+
+def described_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What results depend on, and the paths of data and weights: neither where nor in which parts it is computed."""
+    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *WEIGHTS}
+    return {name: value for name, value in flags.items() if name in kept}
+
+
+def weight_digests(config: MainConfig) -> dict[str, str]:
+    """Flag -> digest of the file that it names, of the weights and of the region."""
+    digests = {name: digest(path) for name in WEIGHTS if (path := getattr(config.weights, name))}
+    digests["region"] = region_digest(config.region.region)
+    return {name: f"sha256:{sha}" for name, sha in digests.items() if sha}
+
+
+def first_batch_size(config: MainConfig, results: ResultFolder) -> MainConfig:
+    """With deterministic kernels bytes go by the shape of a batch, so that the experiment's first one is kept."""
+    own = config.run.batch_size
+    first = read_config(results.root).get("batch_size", own)
+    if not config.run.cudnn_deterministic or first == own:
+        return config
+    notice(f"batch_size {own} is taken as {first}, with which {results.root} began, for equal bytes")
+    return replace(config, run=replace(config.run, batch_size=first))
+
+
+def package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

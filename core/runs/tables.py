@@ -1,0 +1,110 @@
+"""The tables of an experiment or of a chunk: summary.yaml, results.csv and sheet.png, and gathering those of chunks."""
+
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from typing import Any
+
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.settings import FlagError, to_dict
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.files import read_config
+from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.records import KINDS, Record
+from ace_counterfactuals.core.runs.sheet import draw_sheet
+
+
+def chunk_name(config: MainConfig, name: str) -> str:
+    """A table's name: of the whole, or of one chunk of several."""
+    run = config.run
+    return name if run.chunks == 1 or run.merge_chunks else f"c-{run.chunk}_{run.chunks}-{name}"
+
+
+def write_tables(config: MainConfig, results: ResultFolder, indices: Container[int]) -> None:
+    """Write the tables over the finished pictures among ``indices``, if there are any."""
+    finished, skipped = results.read()
+    records = [record for index, record in finished.items() if index in indices]
+    write_tables_of(config, results, records, skipped=sum(index in indices for index in skipped))
+
+
+def write_tables_of(config: MainConfig, results: ResultFolder, records: Sequence[Record], *, skipped: int) -> None:
+    """The same over these records, with the number of pictures that could not be read."""
+    if not records:
+        return
+    summary = summary_of(records, skipped=skipped, flags=to_dict(config))
+    atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summary)
+    rows = [record.row() for record in records]
+    atomic.write_csv(results.root / chunk_name(config, "results.csv"), rows, list(rows[0]))
+    if config.output.save_images:
+        classes = read_config(results.root).get("classes")
+        draw_sheet(results, records, classes, results.root / chunk_name(config, "sheet.png"))
+
+
+def merge_tables(
+    config: MainConfig,
+    results: ResultFolder,
+    indices: Collection[int],
+    finished: Mapping[int, Record],
+    skipped: Container[int],
+) -> None:
+    """Write the tables over the pictures ``indices``.  Raises FlagError where some are neither finished nor skipped."""
+    missing = [index for index in indices if index not in finished and index not in skipped]
+    if missing:
+        names = ", ".join(f"{index:07d}" for index in missing[:10]) + (", ..." if len(missing) > 10 else "")
+        chunks, run = config.run.chunks, "the chunks that hold them (index % chunks == chunk)"
+        if chunks > 1:
+            run = f"chunk {', '.join(map(str, sorted({index % chunks for index in missing})))} of {chunks}"
+        lacking = f"{len(missing)} of {len(indices)} pictures are missing in {results.root}: {names}"
+        raise FlagError("merge_chunks", f"True: {lacking}; run {run}")
+    records = [finished[index] for index in indices if index in finished]
+    write_tables_of(config, results, records, skipped=len(indices) - len(records))
+
+
+def summary_of(records: Sequence[Record], *, skipped: int, flags: Mapping[str, Any]) -> dict:
+    """What summary.yaml holds.  flags: of the run; those that config.yaml holds will do."""
+    summary = summarise(records, skipped=skipped)
+    if region := flags.get("region"):
+        where = ("everywhere but " if flags["region_invert"] else "") + region
+        summary["region"] = {"where": where, "flip rate": summary["explanation"]["cf"]}
+    return summary
+
+
+def summarise(records: Sequence[Record], skipped: int = 0) -> dict:
+    """Means over all n pictures, the accuracy over those whose label is known.
+
+    cf: the flip rate; untargeted: the share whose prediction changed; 5: among the five likeliest classes.
+    Raises ValueError for no records.
+    """
+    if not records:
+        raise ValueError(f"no picture was explained ({skipped} were skipped); there is nothing to summarise")
+    known = [record for record in records if record.label >= 0]
+    summary: dict[str, Any] = {
+        "n": len(records),
+        "clean acc": mean(record.correct for record in known),
+        "clean acc5": mean(record.correct5 for record in known),
+    }
+    fields = {"cf": "success", "cf5": "success5", "untargeted": "changed", "untargeted5": "changed5"}
+    fields |= {"l1": "l1", "l inf": "l_inf"}
+    for kind in reversed(KINDS):
+        outcomes = [record.outcomes[kind] for record in records]
+        summary[kind] = {shown: mean(getattr(outcome, name) for outcome in outcomes) for shown, name in fields.items()}
+    return summary | {"skipped": skipped}
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """None of nothing."""
+    values = list(values)
+    return sum(values) / len(values) if values else None
+
+
+def summary_table(summary: dict) -> str:
+    """The summary for a terminal."""
+    lines = [f"{'':<17}{'n':>6}{'accuracy':>10}{'flip rate':>11}{'l1':>8}{'l_inf':>8}"]
+    accuracy = "unknown" if summary["clean acc"] is None else f"{summary['clean acc']:.3f}"
+    for kind in KINDS:
+        means = summary[kind]
+        distances = f"{means['l1']:>8.4f}{means['l inf']:>8.3f}"
+        lines.append(f"{kind:<17}{summary['n']:>6}{accuracy:>10}{means['cf']:>11.3f}{distances}")
+    if summary["skipped"]:
+        lines.append(f"skipped: {summary['skipped']}")
+    if "region" in summary:
+        lines.append("flip rate {flip rate:.3f} where this may change: {where}".format(**summary["region"]))
+    return "\n".join(lines)
