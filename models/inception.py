@@ -4,22 +4,9 @@ from unittest.mock import patch
 
 import torch
 import torchvision
-from torch import Tensor, nn
 
+from ace_counterfactuals.models.judge import Judge
 from ace_counterfactuals.models.loading import fetched, load_into, load_state
-
-WIDTH = 2048
-
-
-class Inception(nn.Module):
-    """Images (N, 3, H, W) in [0, 1] -> features (N, 2048); resized to 299 inside."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)[0].flatten(1)
 
 
 def pytorch_fid_inception():
@@ -36,8 +23,8 @@ def published_inception():
     return fetched(pytorch_fid_inception().FID_WEIGHTS_URL)
 
 
-def load_inception(path="") -> Inception:
-    """The network of ``path``, or else of the published file, frozen and in eval mode."""
+def load_inception(path="") -> Judge:
+    """Images -> features (N, 2048); they are resized to 299 inside.  path: '' is the published file."""
     inception = pytorch_fid_inception()
     path = path or published_inception()
     state = load_state(path)
@@ -49,4 +36,4 @@ def load_inception(path="") -> Inception:
     ):
         network = inception.InceptionV3()
     load_into(empty[0], state, path=path, what="pytorch-fid's Inception")
-    return Inception(network).eval().requires_grad_(False)
+    return Judge(network, read=lambda features: features[0].flatten(1))

@@ -5,21 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ace_counterfactuals.models.classifiers import classifier_of, is_ours, open_ours
+from ace_counterfactuals.models.judge import Judge, channels
 from ace_counterfactuals.models.loading import WeightsError, describe, load_into, load_weights, state_dict
 from ace_counterfactuals.models.resnets import build_caffe_resnet50, from_caffe
 
 BGR_MEAN = (131.0912, 103.8827, 91.4953)  # in this order, the reverse of FVA's: so the CelebA oracle was trained
 
 
-class Oracle(nn.Module):
-    """A network that gives logits, with its own preparation of an image; decisions are probabilities > 0.5."""
+class Oracle(Judge):
+    """Images -> probabilities (N, attributes); decisions are those above 0.5.  class_names: of a file of ours."""
 
-    def __init__(self, network: nn.Module, prepare, class_names: tuple[str, ...] | None = None):
-        super().__init__()
-        self.network, self.prepare, self.class_names = network, prepare, class_names
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.sigmoid(self.network(self.prepare(images)))
+    def __init__(self, network: nn.Module, prepare=None, class_names: tuple[str, ...] | None = None):
+        super().__init__(network, prepare, torch.sigmoid)
+        self.class_names = class_names
 
 
 def _resize(x: Tensor) -> Tensor:
@@ -28,7 +26,7 @@ def _resize(x: Tensor) -> Tensor:
 
 def _prepare_celeba(images: Tensor) -> Tensor:
     """RGB -> BGR, minus the mean, then to 224."""
-    return _resize(images.flip(1) - images.new_tensor(BGR_MEAN).view(1, 3, 1, 1) / 255)
+    return _resize(images.flip(1) - channels(images, BGR_MEAN) / 255)
 
 
 def _prepare_celebahq(images: Tensor) -> Tensor:
@@ -46,8 +44,7 @@ def load_oracle(path, *, dataset: str | None = None) -> Oracle:
         network, header = open_ours(tree, name)
         if not header.attributes:
             raise WeightsError(f"{name}: tells exclusive classes apart; an oracle's attributes are independent")
-        oracle = Oracle(classifier_of(network, header), nn.Identity(), tuple(header.class_names))
-        return oracle.eval().requires_grad_(False)
+        return Oracle(classifier_of(network, header), class_names=tuple(header.class_names))
     state = state_dict(tree, name=name)
     head = state.get("classifier.weight")
     if "feat_extract.conv1_7x7_s2.weight" not in state or head is None or head.shape[1:] not in ((128,), (2048,)):
@@ -56,8 +53,7 @@ def load_oracle(path, *, dataset: str | None = None) -> Oracle:
     if dataset is not None and (dataset == "CelebAHQ") != is_hq:
         kind = "CelebA-HQ's" if is_hq else "CelebA's"
         raise WeightsError(f"{name}: is {kind} oracle, but the data set is {dataset}")
-    oracle = Oracle(_load_trunk(state, name, is_hq), _prepare_celebahq if is_hq else _prepare_celeba)
-    return oracle.eval().requires_grad_(False)
+    return Oracle(_load_trunk(state, name, is_hq), _prepare_celebahq if is_hq else _prepare_celeba)
 
 
 def _load_trunk(state: dict[str, Tensor], name: str, is_hq: bool) -> nn.Module:

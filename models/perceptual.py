@@ -4,21 +4,11 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.vgg import VGG16_Weights, cfgs, make_layers
 
+from ace_counterfactuals.models.judge import Judge
 from ace_counterfactuals.models.loading import fetched, load_into, load_state
-
-
-class Perceptual(nn.Module):
-    """Two batches (N, 3, H, W) in [0, 1] -> distances (N,), >= 0, 0 for equal pictures."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        return self.network(images, others, normalize=True).flatten()
 
 
 def published_vgg16():
@@ -26,8 +16,11 @@ def published_vgg16():
     return fetched(VGG16_Weights.IMAGENET1K_V1.url)
 
 
-def load_lpips(path="") -> Perceptual:
-    """Over the VGG-16 of ``path``, a state dict as torchvision publishes it, or over torchvision's own."""
+def load_lpips(path="") -> Judge:
+    """Two batches of images -> distances (N,), >= 0, 0 for equal pictures.
+
+    path: the VGG-16 below, a state dict as torchvision publishes it; '' is torchvision's own.
+    """
     try:
         import lpips
     except ImportError:
@@ -43,4 +36,4 @@ def load_lpips(path="") -> Perceptual:
         builder = SimpleNamespace(vgg16=lambda pretrained: backbone)
         with patch.object(lpips.pretrained_networks, "tv", builder):
             network = lpips.LPIPS(net="vgg", verbose=False)
-    return Perceptual(network).eval().requires_grad_(False)
+    return Judge(network, lambda images: 2 * images - 1, torch.flatten)
