@@ -5,7 +5,7 @@ Images are in [-1, 1], shape (N, C, H, W); t is (N,) int64 over the respaced cha
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Table:
         return self.on(like.device, like.dtype)[t].view(-1, 1, 1, 1)
 
     def on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """(steps,) of this type, on this device."""
         if (device, dtype) not in self._copies:
             self._copies[device, dtype] = self.values.to(dtype).to(device)
         return self._copies[device, dtype]
@@ -98,9 +99,10 @@ class GaussianDiffusion:
         self.posterior_log_variance = Table(np.log(posterior_clipped))
         self.fixed_large_log_variance = Table(np.log(np.append(second, betas[1:])))
 
-    def respaced(self, timestep_respacing: str) -> "GaussianDiffusion":
-        """Another chain of the same process.  Raises ValueError as ``respaced_steps`` does."""
-        return GaussianDiffusion(self.config, timestep_respacing)
+    def respaced(self, timestep_respacing: str, *, clip_denoised: bool | None = None) -> "GaussianDiffusion":
+        """Another chain of the same process; what is None stays.  Raises ValueError as ``respaced_steps`` does."""
+        clip = self.config.clip_denoised if clip_denoised is None else clip_denoised
+        return GaussianDiffusion(replace(self.config, clip_denoised=clip), timestep_respacing)
 
     def q_sample(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Draw x_t ~ q(x_t | x_0), DDPM eq. 4."""
@@ -112,6 +114,7 @@ class GaussianDiffusion:
         return mean, self.posterior_log_variance.at(t, x_t).expand_as(x_t)
 
     def predict_xstart_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The x_0 of which ``eps`` makes x_t, DDPM eq. 15."""
         return self.sqrt_recip_alphas_cumprod.at(t, x_t) * x_t - self.sqrt_recipm1_alphas_cumprod.at(t, x_t) * eps
 
     def denoiser_output(self, model: Denoiser, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -130,6 +133,10 @@ class GaussianDiffusion:
         return self.posterior_from_output(output, x_t, t, clip=self.config.clip_denoised)
 
     def posterior_from_output(self, output: Tensor, x_t: Tensor, t: Tensor, *, clip: bool) -> Posterior:
+        """p(x_{t-1} | x_t) from what the network returned, (N, C, H, W) or (N, 2C, H, W); clip: x_0 to [-1, 1].
+
+        Raises ValueError where the output has other channels than ``learn_sigma`` says.
+        """
         channels = x_t.shape[1]
         wanted = channels * (1 + self.config.learn_sigma)
         if output.shape[1] != wanted:
@@ -189,6 +196,7 @@ def make_diffusion(timestep_respacing: str = "", **settings) -> GaussianDiffusio
 
 
 def mean_flat(x: Tensor) -> Tensor:
+    """(N, ...) -> (N,), the mean of each picture."""
     return x.flatten(1).mean(1)
 
 

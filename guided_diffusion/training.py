@@ -94,6 +94,7 @@ class Trainer:
         return {"step": self.step, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue where ``state_dict`` was taken."""
         self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
 

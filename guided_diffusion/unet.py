@@ -35,6 +35,8 @@ class GroupNorm32(nn.GroupNorm):
 
 
 class Upsample(nn.Module):
+    """(N, channels, H, W) -> (N, channels, 2H, 2W)."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -44,6 +46,8 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Module):
+    """(N, channels, H, W) -> (N, channels, H/2, W/2)."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
@@ -53,10 +57,12 @@ class Downsample(nn.Module):
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
+    """Each position becomes 2 x 2."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def downsample_average(x: Tensor) -> Tensor:
+    """2 x 2 positions become their mean."""
     return F.avg_pool2d(x, 2)
 
 
@@ -144,6 +150,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def max_dtype(x: Tensor) -> torch.dtype:
+    """float32, or the type of ``x`` where that is wider."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -232,6 +239,7 @@ class UNetModel(nn.Module):
         return self
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
+        """Raises ValueError where classes are given to a network that takes none, or the reverse."""
         if (y is not None) != self.config.class_cond:
             raise ValueError("classes must be given if and only if the model is class-conditional")
         parameter = self.time_embed[0].weight

@@ -133,6 +133,7 @@ class Wanted:
     num_classes: int | None = None
 
     def refuse(self, reason: str) -> WeightsError:
+        """The error to raise, "path: reason"."""
         return WeightsError(f"{self.path}: {reason}")
 
 
@@ -290,6 +291,7 @@ FORMATS = [
 
 
 def is_ours(tree: dict) -> bool:
+    """Whether a loaded file is one of ``save_classifier``."""
     return tree.get("format") == FORMAT
 
 

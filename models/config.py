@@ -7,6 +7,8 @@ from ace_counterfactuals.core.base.settings import flag
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsConfig:
+    """Files of the networks of a run."""
+
     model_path: str = flag(
         "", "weights of the diffusion model: a path, gs://, az:// or https://", path=True, result=False
     )
@@ -18,6 +20,8 @@ class WeightsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
+    """A U-Net, as it was trained."""
+
     num_channels: int = flag(128, "channels of the first level", low=1)
     num_res_blocks: int = flag(2, "residual blocks a level", low=1)
     channel_mult: str = flag("", "width of each level in units of num_channels, e.g. 1,2,3,4; '' goes by image_size")
@@ -38,6 +42,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
+    """The diffusion process that a U-Net was trained on."""
+
     learn_sigma: bool = flag(False, "the network predicts the variance too")
     diffusion_steps: int = flag(1000, "steps of the chain that the model was trained on", low=1)
     noise_schedule: str = flag("linear", "betas over the steps", choices=("linear", "cosine"))

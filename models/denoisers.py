@@ -30,6 +30,8 @@ from ace_counterfactuals.models.loading import WeightsError, describe, load_stat
 
 @dataclass(frozen=True, kw_only=True)
 class SizeConfig:
+    """Of the pictures that a network was trained on."""
+
     image_size: int = flag(256, "side of the pictures in pixels", low=1)
 
 
@@ -59,10 +61,10 @@ class DiffusionModel:
     def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None) -> Tensor:
         return self.network(x_t, steps, classes)
 
-    def respaced(self, timestep_respacing: str) -> "DiffusionModel":
-        """With a chain of fewer steps: '' is all, '25' evenly spaced.  Raises FlagError."""
+    def respaced(self, timestep_respacing: str, *, clip_denoised: bool | None = None) -> "DiffusionModel":
+        """With a chain of fewer steps ('' is all, '25' evenly spaced), clipping or not.  Raises FlagError."""
         with blaming("timestep_respacing"):
-            return replace(self, process=self.process.respaced(timestep_respacing))
+            return replace(self, process=self.process.respaced(timestep_respacing, clip_denoised=clip_denoised))
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "DiffusionModel":
         """On a device and in a type of numbers, the torso in half precision if that was asked for."""
@@ -105,9 +107,9 @@ def make_process(
 ) -> GaussianDiffusion:
     """The chain of the process that the settings describe.  Raises FlagError."""
     with blaming("noise_schedule"):
-        process = GaussianDiffusion(ProcessConfig(**asdict(config), clip_denoised=clip_denoised))
+        process = GaussianDiffusion(ProcessConfig(**asdict(config)))
     with blaming("timestep_respacing"):
-        return process.respaced(timestep_respacing)
+        return process.respaced(timestep_respacing, clip_denoised=clip_denoised)
 
 
 def build_network(flags: Mapping[str, object], state: Mapping[str, Tensor] | None = None, path: str = "") -> UNetModel:

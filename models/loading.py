@@ -51,6 +51,7 @@ class WeightsError(ValueError):
 
 
 def is_url(path) -> bool:
+    """Whether it is an address instead of a file's path."""
     return "://" in str(path)
 
 

@@ -78,6 +78,7 @@ def main(argv=None) -> int:
 
 
 def read_table(path: Path) -> dict[str, Weights]:
+    """Name -> entry.  Raises FlagError for a file that is no such table."""
     try:
         return {name: Weights(name=name, **fields) for name, fields in yaml.safe_load(path.read_text()).items()}
     except (AttributeError, TypeError, yaml.YAMLError) as error:

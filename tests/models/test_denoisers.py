@@ -25,6 +25,8 @@ def test_a_checkpoint_comes_with_the_process_that_it_was_trained_on(checkpoint):
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
     assert model.process.config == ProcessConfig(learn_sigma=True, diffusion_steps=100, noise_schedule="cosine")
     assert (model.process.num_timesteps, model.respaced("10").process.num_timesteps) == (100, 10)
+    assert model.respaced("10").process.config.clip_denoised
+    assert not model.respaced("10", clip_denoised=False).process.config.clip_denoised
 
 
 def test_a_preset_says_the_settings_and_keywords_go_before_it(checkpoint, tmp_path):
@@ -39,6 +41,8 @@ def test_a_preset_says_the_settings_and_keywords_go_before_it(checkpoint, tmp_pa
     ("field", "said", "change"),
     [
         ("num_channels", "has 32", {"num_channels": 64, "num_res_blocks": 2}),
+        ("num_heads", "out of range", {"num_heads": 0}),
+        ("preset", "no such preset", {"preset": "celebb"}),
         ("learn_sigma", "has True", {"learn_sigma": False}),
         ("channel_mult", "has 1,2", {"channel_mult": ""}),
         ("noise_schedule", "at least 21", {"diffusion_steps": 20}),
