@@ -1,4 +1,4 @@
-"""report.html: an evaluation as a page that opens from disk and asks nobody for anything."""
+"""report.html: an evaluation as a page that opens from disk and loads nothing from elsewhere. Imports evaluation."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from ace_counterfactuals.core.evaluation.model import Evaluation
 from ace_counterfactuals.core.report.data import write_data
 from ace_counterfactuals.core.report.masks import draw_mean_masks
 from ace_counterfactuals.core.report.page import ASSETS, SCRIPTS, STYLES, render
-from ace_counterfactuals.core.report.sheets import write_all_sheets
+from ace_counterfactuals.core.report.sheets import remove_others, write_all_sheets
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
-    """Write ``folder/report.html`` and what it shows, ``folder/report``; returns the path of the page.
+    """Write ``folder/report.html`` and the folder ``report`` beside it, which the page loads; returns the page's path.
 
-    Thumbnails whose pictures did not change since the last call are kept.  Pictures larger than a thumbnail are linked
-    where ``folder`` lies in the output folder that holds them.  Raises UnreadableImage naming a picture.
+    Thumbnails are kept from the last call where their pictures did not change.  Pictures larger than a thumbnail are
+    linked where ``folder`` lies in the output folder that holds them.  Raises UnreadableImage naming a picture.
     """
     parts = folder / "report"
     for name in ("sheets", "data", "masks"):
@@ -29,10 +29,3 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     remove_others(parts / "data", data)
     remove_others(parts / "masks", {mean.file for found in means for mean in found})
     return page
-
-
-def remove_others(folder: Path, wanted: set[str]) -> None:
-    """Drop what an earlier report of more pictures left."""
-    for path in folder.iterdir():
-        if path.name not in wanted:
-            path.unlink()

@@ -1,8 +1,9 @@
-"""What the page knows of each picture, as scripts: a page opened from disk may load scripts, but fetch nothing."""
+"""The values of each picture, written as scripts: a page opened from disk may load scripts, but no other files."""
 
 import json
 import math
 import os
+from itertools import islice
 from pathlib import Path
 
 from ace_counterfactuals.core.base import atomic
@@ -11,6 +12,7 @@ from ace_counterfactuals.core.report.sheets import Sheets
 from ace_counterfactuals.core.runs.layout import FOLDERS
 
 CHUNK = 1000  # pictures whose five likeliest classes are one file
+DECISIONS = ("label", "prediction", "target", "cf_prediction")
 LABELS = {
     "l1": "mean change (l1)",
     "l2": "length of the change (l2)",
@@ -30,44 +32,33 @@ def write_data(evaluation: Evaluation, sheets: dict[str, Sheets], folder: Path, 
         scripts[f"experiment-{i}"] = columns(experiment, sheets, page)
         for start in range(0, len(experiment.pictures), CHUNK):
             part = experiment.pictures[start : start + CHUNK]
-            likeliest = [[shortened(picture.before), shortened(picture.after)] for picture in part]
-            scripts[f"likeliest-{i}-{start // CHUNK}"] = likeliest
+            scripts[f"likeliest-{i}-{start // CHUNK}"] = [[classes(p.before), classes(p.after)] for p in part]
     for name, values in scripts.items():
         atomic.write_text(folder / f"{name}.js", f"receive({as_script(name)}, {as_script(values)});\n")
     return {f"{name}.js" for name in scripts}
 
 
 def describe(evaluation: Evaluation, sheets: dict[str, Sheets]) -> dict:
-    """What holds for all pictures."""
-    return {
-        "chunk": CHUNK,
-        "folders": FOLDERS,
-        "experiments": [
-            {
-                "name": plain(experiment.name),
-                "classes": experiment.classes and [plain(name) for name in experiment.classes],
-                "labels": {key: label_of(experiment, key) for key in value_keys(experiment)},
-            }
-            for experiment in evaluation.experiments
-        ],
-        "sheets": {
-            kind: {
-                "grid": made.grid,
-                "suffix": made.suffix,
-                "ratio": made.ratio,
-                "width": made.size[0],
-            }
-            for kind, made in sheets.items()
-        },
-    }
+    """What holds for all pictures: names, labels of the values, how tiles lie in sheets."""
+    experiments = []
+    for experiment in evaluation.experiments:
+        names = {figure.key: figure.name for figure in experiment.figures} | LABELS
+        labels = {key: plain(names.get(key, key)) for key in value_keys(experiment)}
+        class_names = experiment.classes and [plain(name) for name in experiment.classes]
+        experiments.append({"name": plain(experiment.name), "classes": class_names, "labels": labels})
+    layout = {}
+    for kind, made in sheets.items():
+        width, height = made.size
+        layout[kind] = {"grid": made.grid, "suffix": made.suffix, "ratio": width / height, "width": width}
+    return {"chunk": CHUNK, "folders": FOLDERS, "experiments": experiments, "sheets": layout}
 
 
 def columns(experiment: Experiment, sheets: dict[str, Sheets], page: Path) -> dict:
-    """A list a fact, in the order of the pictures; tiles are -1 and links null where there is none."""
+    """A list for each value, in the order of the pictures; -1 where there is no tile, null where there is no link."""
     pictures = experiment.pictures
     places: dict[str, int] = {}
-    output = output_folder(experiment.root)
-    linked = output is not None and page.resolve().is_relative_to(output.resolve())
+    outputs = (parent.parent for parent in experiment.root.parents if parent.name == "Results")
+    linked = any(page.resolve().is_relative_to(output.resolve()) for output in islice(outputs, 1))
 
     def link(picture: Picture, kind: str) -> int | None:
         path = getattr(picture, kind)
@@ -79,10 +70,7 @@ def columns(experiment: Experiment, sheets: dict[str, Sheets], page: Path) -> di
         "name": [plain(picture.name) for picture in pictures],
         "file": [plain(picture.file) for picture in pictures],
         "folder": [FOLDERS.index(picture.folder) for picture in pictures],
-        "label": [picture.label for picture in pictures],
-        "prediction": [picture.prediction for picture in pictures],
-        "target": [picture.target for picture in pictures],
-        "cf_prediction": [picture.cf_prediction for picture in pictures],
+        **{key: [getattr(picture, key) for picture in pictures] for key in DECISIONS},
         "before": [number(confidence_before(picture)) for picture in pictures],
         "after": [number(confidence_after(picture)) for picture in pictures],
         "values": {key: [number(picture.values.get(key)) for picture in pictures] for key in value_keys(experiment)},
@@ -109,32 +97,23 @@ def confidence_after(picture: Picture) -> float | None:
 
 
 def value_keys(experiment: Experiment) -> list[str]:
-    """Known ones first, then as the pictures bring them; whether it flipped is shown otherwise."""
+    """Keys of the values: those of LABELS first, then as they come; flip_rate is told by the folder."""
     found = {key: None for picture in experiment.pictures for key in picture.values if key != "flip_rate"}
     return [key for key in LABELS if key in found] + [key for key in found if key not in LABELS]
 
 
-def label_of(experiment: Experiment, key: str) -> str:
-    figures = {figure.key: figure.name for figure in experiment.figures}
-    return LABELS.get(key) or plain(figures.get(key, key))
-
-
-def output_folder(root: Path) -> Path | None:
-    """OUTPUT of OUTPUT/Results/EXP."""
-    return next((parent.parent for parent in root.parents if parent.name == "Results"), None)
-
-
-def shortened(likeliest: Likeliest) -> list:
+def classes(likeliest: Likeliest) -> list:
+    """[label, probability] of the likeliest classes."""
     return [[label, number(probability)] for label, probability in likeliest]
 
 
 def number(value: float | None) -> float | None:
-    """Five digits, which no one sees the end of; None for what is no number."""
+    """Five digits, more than the page shows; None for what is not finite."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
 
 
 def plain(text: str) -> str:
-    """A file name's bytes that are no UTF-8 become question marks."""
+    """Bytes of a file name that are not UTF-8 become question marks."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Mean masks: where the classifier looks when it takes one class for another."""
+"""Mean masks: where the pictures changed when the classifier took one class for another."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ EMPHASIS = 1.5  # of the places that change most
 
 @dataclass(frozen=True)
 class MeanMask:
-    """pair: predictions on the original and on the counterfactual, None for all pictures; peak: the largest mean, of 1;
-    width: of the pictures."""
+    """pair: predictions on the original and on the counterfactual, None for all pictures; n: their number;
+    peak: the largest mean, in [0, 1]; file: its name; width: of the pictures in pixels."""
 
     pair: tuple[int, int] | None
     n: int
@@ -31,7 +31,7 @@ class MeanMask:
 
 
 def frequent_pairs(pictures: Sequence[Picture], limit: int | None = PAIRS) -> list[tuple[int, int]]:
-    """(prediction, cf_prediction), changed ones first, the most frequent first."""
+    """(prediction, cf_prediction): first those that differ, of these the most frequent first."""
     counts = Counter((picture.prediction, picture.cf_prediction) for picture in pictures)
     return sorted(counts, key=lambda pair: (pair[0] == pair[1], -counts[pair], pair))[:limit]
 
@@ -41,29 +41,18 @@ def draw_mean_masks(experiment: Experiment, sheets: dict[str, Sheets], folder: P
     masked = [picture for picture in experiment.pictures if picture.mask]
     pairs = frequent_pairs(masked)
     keys = pairs if len(pairs) == 1 and pairs != [UNKNOWN_PAIR] else [None, *pairs]
-    sums = {key: Sum() for key in keys if masked and key != UNKNOWN_PAIR}
+    sums = {key: (0, 0.0, 0.0) for key in keys if masked and key != UNKNOWN_PAIR}  # number, masks, originals
     for picture in masked:  # in the order of the sheets, which are then read once
         mask, original = sheets["mask"].pixels(picture.mask), sheets["original"].pixels(picture.original)
         for key in {None, (picture.prediction, picture.cf_prediction)} & sums.keys():
-            sums[key].add(mask, original)
+            n, masks, originals = sums[key]
+            sums[key] = n + 1, masks + mask, originals + original
     found = []
-    for i, (pair, total) in enumerate(sums.items()):
-        mask, file = total.mask / total.n / 255, f"{stem}-{i:02d}.png"
-        atomic.write_png(folder / file, overlay(total.original / total.n, mask))
-        found.append(MeanMask(pair, total.n, float(mask.max()), file, sheets["original"].size[0]))
+    for i, (pair, (n, masks, originals)) in enumerate(sums.items()):
+        mask, file = masks / n / 255, f"{stem}-{i:02d}.png"
+        atomic.write_png(folder / file, overlay(originals / n, mask))
+        found.append(MeanMask(pair, n, float(mask.max()), file, sheets["original"].size[0]))
     return found
-
-
-@dataclass
-class Sum:
-    n: int = 0
-    mask: np.ndarray | float = 0.0
-    original: np.ndarray | float = 0.0
-
-    def add(self, mask: np.ndarray, original: np.ndarray) -> None:
-        self.n += 1
-        self.mask = self.mask + mask
-        self.original = self.original + original
 
 
 def overlay(original: np.ndarray, mask: np.ndarray) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The page itself: what it says of each experiment, filled into report.html.j2."""
+"""The page: figures, transitions, masks and plots of each experiment, filled into report.html.j2."""
 
 import math
 from collections import Counter
@@ -22,9 +22,9 @@ CHOSEN = ("flip_rate", "fid", "sfid", "fva", "s3", "mnac", "cout", "l1", "mask_a
 
 @dataclass(frozen=True)
 class Matrix:
-    """counts: by prediction on the original (row) and on the counterfactual (column), over ``classes``.
+    """counts: (prediction on the original, on the counterfactual) -> pictures, where both are in ``classes``.
 
-    shown, total: pictures in it and in all; found: classes in all.
+    shown, total: pictures counted and in all; found: classes in all.
     """
 
     classes: list[int]
@@ -34,13 +34,13 @@ class Matrix:
     found: int
 
     def heat(self, row: int, column: int) -> int:
-        """0 to 10, of the fullest cell; any picture is at least 1."""
+        """A cell's count relative to the largest, from 0 for none to 10."""
         count = self.counts.get((row, column), 0)
         return -(-10 * count // max(self.counts.values())) if count else 0
 
 
 def transitions(experiment: Experiment) -> Matrix:
-    """Of the classes in the most frequent changes, in the order of their numbers."""
+    """Over the classes of the most frequent pairs, at most MATRIX."""
     counts = Counter((picture.prediction, picture.cf_prediction) for picture in experiment.pictures)
     classes: set[int] = set()
     for pair in frequent_pairs(experiment.pictures, limit=None):
@@ -51,28 +51,22 @@ def transitions(experiment: Experiment) -> Matrix:
     return Matrix(sorted(classes), inside, sum(inside.values()), counts.total(), len(found))
 
 
-@dataclass(frozen=True)
-class Row:
-    """A figure of every experiment, None where it is not known."""
-
-    first: Figure
-    cells: list[Figure | None]
-
-
-def figure_rows(evaluation: Evaluation) -> list[Row]:
+def figure_rows(evaluation: Evaluation) -> list[tuple[Figure, list[Figure | None]]]:
+    """Each figure as the first experiment has it, and as every experiment has it, None where it has not."""
     by_key = [{figure.key: figure for figure in experiment.figures} for experiment in evaluation.experiments]
-    keys = {key: figure for figures in reversed(by_key) for key, figure in figures.items()}
-    order = list(dict.fromkeys(key for figures in by_key for key in figures))
-    return [Row(keys[key], [figures.get(key) for figures in by_key]) for key in order]
+    keys = dict.fromkeys(key for figures in by_key for key in figures)
+    rows = {key: [figures.get(key) for figures in by_key] for key in keys}
+    return [(next(filter(None, cells)), cells) for cells in rows.values()]
 
 
 def chosen_figures(experiment: Experiment) -> list[Figure]:
+    """The first four of CHOSEN that are known."""
     known = {figure.key: figure for figure in experiment.figures if figure.value is not None}
     return [known[key] for key in CHOSEN if key in known][:4]
 
 
 def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
-    """The same evaluation gives the same text."""
+    """The page's HTML, the same for the same evaluation.  means: of each experiment."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
@@ -101,14 +95,14 @@ def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
         evaluation=evaluation,
         experiments=experiments,
         rows=rows,
-        names={row.first.key: row.first.name for row in rows},
+        names={figure.key: figure.name for figure, _ in rows},
         styles=STYLES,
         scripts=SCRIPTS,
     )
 
 
 def link(experiment: str, **filters) -> str:
-    """A fragment that shows the pictures of a filter; ``from_`` is spelled ``from``."""
+    """The fragment of an address at which the page shows the pictures of a filter; ``from_`` is spelled ``from``."""
     values = {"experiment": experiment, **{name.rstrip("_"): value for name, value in filters.items()}}
     return "#" + urlencode({name: plain(str(value)) for name, value in values.items()})
 

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ace_counterfactuals.core.evaluation.model import Experiment
@@ -15,26 +14,20 @@ CELLS = (48, 24)
 
 @dataclass(frozen=True)
 class Histogram:
-    """before, after: pictures in each of BINS equal parts of [0, 1]."""
+    """before, after: pictures in each of BINS equal parts of [0, 1]; n: their sum; top: the largest."""
 
     before: list[int]
     after: list[int]
-
-    @property
-    def n(self) -> int:
-        return sum(self.before) + sum(self.after)
-
-    @property
-    def top(self) -> int:
-        return max(self.before + self.after)
+    n: int
+    top: int
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Distance (x) against confidence (y), of those pictures that have both.
+    """Distance (x) against confidence (y) of the ``n`` pictures that have both.
 
-    points: (x, y, flipped, name), x and y in [0, 1]; cells: (column, row, share of the fullest), instead of many
-    points, of a ``grid`` of columns and rows; limit: the distance at x = 1.
+    points: (x, y, flipped, name), x and y in [0, 1]; instead of more than POINTS of them, cells: (column, row, count
+    relative to the largest) of a ``grid`` of columns and rows; limit: the distance at x = 1.
     """
 
     n: int
@@ -45,17 +38,17 @@ class Scatter:
 
 
 def confidence_histogram(experiment: Experiment) -> Histogram:
-    before = count([confidence_before(picture) for picture in experiment.pictures])
-    after = count([confidence_after(picture) for picture in experiment.pictures])
-    return Histogram(before, after)
-
-
-def count(values: Sequence[float | None]) -> list[int]:
-    known = Counter(min(int(value * BINS), BINS - 1) for value in map(number, values) if value is not None)
-    return [known[i] for i in range(BINS)]
+    """Of the known confidences in the predictions on originals and on counterfactuals."""
+    counts = []
+    for confidence in (confidence_before, confidence_after):
+        values = (number(confidence(picture)) for picture in experiment.pictures)
+        known = Counter(min(int(value * BINS), BINS - 1) for value in values if value is not None)
+        counts.append([known[i] for i in range(BINS)])
+    return Histogram(*counts, n=sum(map(sum, counts)), top=max(map(max, counts)))
 
 
 def distance_scatter(experiment: Experiment) -> Scatter:
+    """Of l1 and the confidence in the prediction on the counterfactual."""
     known = []
     for picture in experiment.pictures:
         distance, confidence = number(picture.values.get("l1")), number(confidence_after(picture))

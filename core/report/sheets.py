@@ -1,7 +1,8 @@
-"""Thumbnails, many to a file: a page of 30,000 pictures then opens a few files at a time."""
+"""Thumbnails as tiles of sheets, many to a file, so that a page of 30,000 pictures loads few files at a time."""
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ KINDS = ("original", "counterfactual", "mask")
 
 
 def heat_palette() -> np.ndarray:
-    """(256, 4) uint8 RGBA: from nothing over orange to pale yellow, the look of a mask's levels."""
+    """(256, 4) uint8 RGBA, by a mask's level: from transparent over orange to pale yellow."""
     level = np.linspace(0, 1, 256)[:, None]
     low, high = np.array([[234, 70, 12]]), np.array([[255, 232, 150]])
     return np.hstack([low + (high - low) * level**2, 255 * level**0.9]).round().astype(np.uint8)
@@ -33,38 +34,29 @@ def heat_palette() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sheets:
-    """One kind of picture: which tile holds which file, and how tiles lie in their sheets.
+    """The sheets of one of KINDS.
 
-    tiles: path -> number, counted through all sheets, row by row; box: (width, height) of a tile; size: of the first
-    picture itself; lossless: a tile holds every pixel of its picture.
+    tiles: file -> its tile's number, counted through all sheets, row by row; box: (width, height) of a tile;
+    grid: (columns, rows) of a sheet; size: (width, height) of the first picture; lossless: whether a tile holds every
+    pixel of its picture; suffix: of the sheets' names.
     """
 
     folder: Path
     kind: str
     tiles: dict[Path, int]
     box: tuple[int, int]
+    grid: tuple[int, int]
     size: tuple[int, int]
-
-    @property
-    def lossless(self) -> bool:
-        return self.kind != "mask" and max(self.size) <= LOSSLESS
-
-    @property
-    def ratio(self) -> float:
-        return self.size[0] / self.size[1]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Columns and rows of every sheet."""
-        columns = min(max(1, SHEET // self.box[0]), max(1, len(self.tiles)))
-        return columns, min(max(1, SHEET // self.box[1]), -(-max(1, len(self.tiles)) // columns))
-
-    @property
-    def suffix(self) -> str:
-        return "png" if self.lossless or self.kind == "mask" else "jpg"
+    lossless: bool
+    suffix: str
 
     def path(self, sheet: int) -> Path:
         return self.folder / f"{self.kind}-{sheet:05d}.{self.suffix}"
+
+    def files(self) -> list[list[Path]]:
+        """Of each sheet."""
+        files, step = list(self.tiles), math.prod(self.grid)
+        return [files[start : start + step] for start in range(0, len(files), step)]
 
     def pixels(self, path: Path) -> np.ndarray:
         """A tile read back: (h, w) levels of a mask, (h, w, 3) of a picture."""
@@ -83,34 +75,35 @@ def write_all_sheets(evaluation: Evaluation, folder: Path) -> dict[str, Sheets]:
     pictures = [picture for experiment in evaluation.experiments for picture in experiment.pictures]
     made = {kind: _arrange(folder, kind, (getattr(picture, kind) for picture in pictures)) for kind in KINDS}
     made = {kind: sheets for kind, sheets in made.items() if sheets.tiles}
-    tasks = [(sheets, i, files) for sheets in made.values() for i, files in enumerate(_by_sheet(sheets))]
+    tasks = [(sheets, i, files) for sheets in made.values() for i, files in enumerate(sheets.files())]
     known = _read_manifest(folder / MANIFEST)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         entries = dict(pool.map(lambda task: _write_sheet(*task, known), tasks))
     _read_sheet.cache_clear()
     atomic.write_json(folder / MANIFEST, entries)
-    for path in folder.iterdir():
-        if path.name not in entries and path.name != MANIFEST:
-            path.unlink()
+    remove_others(folder, {*entries, MANIFEST})
     return made
 
 
+def remove_others(folder: Path, wanted: set[str]) -> None:
+    """Remove what an earlier report of more pictures left."""
+    for path in folder.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+
+
 def _arrange(folder: Path, kind: str, paths: Iterable[Path | None]) -> Sheets:
-    tiles = {}
-    for path in filter(None, paths):
-        tiles.setdefault(path, len(tiles))
+    tiles = {path: number for number, path in enumerate(dict.fromkeys(filter(None, paths)))}
     size = decode(next(iter(tiles))).size if tiles else (1, 1)
-    scale = min(1, TILE / max(size))
-    box = tuple(max(1, round(side * scale)) for side in size)
-    if kind != "mask" and max(size) > LOSSLESS:  # JPEG blocks of two tiles then never meet
+    box = tuple(max(1, round(side * min(1, TILE / max(size)))) for side in size)
+    small, mask = max(size) <= LOSSLESS, kind == "mask"
+    if not mask and not small:  # JPEG blocks of two tiles then never meet
         box = tuple(max(8, round(side / 8) * 8) for side in box)
-    return Sheets(folder, kind, tiles, box, size)
-
-
-def _by_sheet(sheets: Sheets) -> Iterable[list[Path]]:
-    columns, rows = sheets.grid
-    files = list(sheets.tiles)
-    return (files[start : start + columns * rows] for start in range(0, len(files), columns * rows))
+    count = max(1, len(tiles))
+    columns = min(max(1, SHEET // box[0]), count)
+    grid = columns, min(max(1, SHEET // box[1]), -(-count // columns))
+    lossless, suffix = small and not mask, "png" if small or mask else "jpg"
+    return Sheets(folder, kind, tiles, box, grid, size, lossless, suffix)
 
 
 def _write_sheet(sheets: Sheets, number: int, files: Sequence[Path], known: dict) -> tuple[str, str]:
@@ -132,15 +125,13 @@ def _draw(sheets: Sheets, files: Sequence[Path]) -> bytes:
         if tile.size != sheets.box:
             tile = tile.resize(sheets.box, Image.Resampling.LANCZOS)
         sheet.paste(tile, (i % columns * width, i // columns * height))
-    buffer = BytesIO()
+    options = {"quality": QUALITY, "subsampling": 0} if sheets.suffix == "jpg" else {}
     if mask:
         palette = heat_palette()
         sheet.putpalette(palette[:, :3].tobytes())
-        sheet.save(buffer, "png", transparency=palette[:, 3].tobytes())
-    elif sheets.suffix == "png":
-        sheet.save(buffer, "png")
-    else:
-        sheet.save(buffer, "jpeg", quality=QUALITY, subsampling=0)
+        options = {"transparency": palette[:, 3].tobytes()}
+    buffer = BytesIO()
+    sheet.save(buffer, "png" if sheets.suffix == "png" else "jpeg", **options)
     return buffer.getvalue()
 
 
