@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ace_counterfactuals.core.data.folders import require
@@ -32,29 +33,16 @@ def celeba(folder: Path) -> Faces:
     """list_attr_celeba.csv and list_eval_partition.csv."""
     pictures, table = "img_align_celeba/", "list_attr_celeba.csv"
     require(folder, pictures, table, PARTITIONS)
-    lines = _lines(folder / table)
-    number, header = next(lines, (1, ""))
-    names = tuple(name.strip() for name in header.split(",")[1:])
-    if len(names) != CELEBA_ATTRIBUTES or SIGNS.issuperset(names):
-        raise _bad_line(folder / table, number, f"image_id and the names of {CELEBA_ATTRIBUTES} attributes", header)
-    return Faces(folder / pictures, names, _signed(folder / table, lines, ","), _partitions(folder / PARTITIONS))
+    return Faces(folder / pictures, *_attributes(folder / table, ","), _partitions(folder / PARTITIONS))
 
 
 def celebahq(folder: Path) -> Faces:
     """CelebAMask-HQ-attribute-anno.txt, and CelebA's partitions through CelebA-HQ-to-CelebA-mapping.txt."""
     pictures, table, mapping = "CelebA-HQ-img/", "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
     require(folder, pictures, table, mapping, PARTITIONS)
-    lines = _lines(folder / table)
-    number, count = next(lines, (1, ""))
-    if not count.isdecimal():
-        raise _bad_line(folder / table, number, "the number of pictures", count)
-    number, header = next(lines, (2, ""))
-    names = tuple(header.split())
-    if len(names) != CELEBA_ATTRIBUTES:
-        raise _bad_line(folder / table, number, f"the names of {CELEBA_ATTRIBUTES} attributes", header)
     of_celeba, originals = _partitions(folder / PARTITIONS), _mapping(folder / mapping)
     partition = {f"{index}.jpg": of_celeba[original] for index, original in originals if original in of_celeba}
-    return Faces(folder / pictures, names, _signed(folder / table, lines, None), partition)
+    return Faces(folder / pictures, *_attributes(folder / table, None, above=1), partition)
 
 
 def bdd_oia(path: Path) -> list[tuple[str, list[int]]]:
@@ -125,15 +113,23 @@ def _bad_line(path: Path, number: int, wanted: str, line: str) -> ValueError:
     return ValueError(f"{path}, line {number}: wanted {wanted}, found {shown!r}; mend the line or fetch the file again")
 
 
-def _signed(path: Path, lines: Iterator[tuple[int, str]], separator: str | None) -> Iterator[tuple[str, list[str]]]:
-    """A picture's name and its values of each line."""
-    for number, line in lines:
-        name, *values = line.split(separator)
-        if not SIGNS.issuperset(values):
-            values = [value.strip() for value in values]
-        if len(values) != CELEBA_ATTRIBUTES or not SIGNS.issuperset(values):
-            raise _bad_line(path, number, f"a picture's name and {CELEBA_ATTRIBUTES} values of 1 or -1", line)
-        yield name.strip(), values
+def _attributes(path: Path, separator: str | None, above: int = 0) -> tuple[tuple[str, ...], Iterator]:
+    """Names of the attributes, ``above`` which lie other lines, and ``Faces.rows``."""
+    lines = islice(_lines(path), above, None)
+    number, header = next(lines, (above + 1, ""))
+    names = tuple(name.strip() for name in header.split(separator))[-CELEBA_ATTRIBUTES:]
+    if len(names) != CELEBA_ATTRIBUTES or SIGNS.intersection(names):
+        raise _bad_line(path, number, f"the names of {CELEBA_ATTRIBUTES} attributes", header)
+    return names, (_signed(path, number, line, separator) for number, line in lines)
+
+
+def _signed(path: Path, number: int, line: str, separator: str | None) -> tuple[str, list[str]]:
+    name, *values = line.split(separator)
+    if not SIGNS.issuperset(values):
+        values = [value.strip() for value in values]
+    if len(values) != CELEBA_ATTRIBUTES or not SIGNS.issuperset(values):
+        raise _bad_line(path, number, f"a picture's name and {CELEBA_ATTRIBUTES} values of 1 or -1", line)
+    return name.strip(), values
 
 
 def _partitions(path: Path) -> dict[str, int]:

@@ -35,7 +35,7 @@ def spec_of(name: str) -> DatasetSpec:
 
     def refuse(*_) -> Listing:
         hint = did_you_mean(name, DATASETS)
-        raise FlagError("dataset", f"{name}: no such data set; {hint}choose one of {', '.join(DATASETS)}")
+        raise FlagError("dataset", f"{name}: no such data set; {hint}there are {', '.join(DATASETS)}")
 
     return DATASETS.get(name) or DatasetSpec(refuse)
 
@@ -70,8 +70,7 @@ def _faces(faces: Callable[[Path], Faces], explained: int, heads: Mapping[int, i
             drawn = random.Random(5).choices(range(len(labelled)), k=1000)
             labelled = [labelled[i] for i in sorted(drawn)]
         records, notices = _present(annotated.pictures, labelled, f"partition {part}")
-        if without:
-            notices += (f"{len(without)} annotated pictures are in no partition and left out: {first(without)}",)
+        notices += _notices({f"{len(without)} annotated pictures are in no partition and left out": without})
         return _binary(annotated.attributes, query, records, notices)
 
     return DatasetSpec(read, binary=True, faces=faces, heads=heads)
@@ -115,21 +114,13 @@ def _read_imagenet(folder: Path, query: int | str, train: bool) -> Listing:
         raise ValueError(f"{folder}: wanted a folder of pictures a class; {found(folder)}")
     known = {name: ids[name] for name in classes if name in ids}
     free = sorted({*range(len(ids) + len(classes))} - {*known.values()})
-    unknown = dict(zip((name for name in classes if name not in ids), free, strict=False))
-    aliases = known | unknown
-    names = dict(enumerate(names)) | {label: name for name, label in unknown.items()}
-    notices = ()
-    if unknown:
-        shown = first(f"{name} = {label}" for name, label in unknown.items())
-        notices = (
-            f"{len(unknown)} of {len(classes)} class folders are not named by the WordNet id of one of ImageNet's "
-            f"1,000 classes and are numbered in sorted order: {shown}",
-        )
+    others = dict(zip((name for name in classes if name not in ids), free, strict=False))
+    said = f"{len(others)} of {len(classes)} class folders are not named by the WordNet id of one of ImageNet's 1,000"
     return Listing(
-        records=_in_class_folders(folder, classes, aliases),
-        class_names=tuple(names.values()),
-        aliases=dict(ids) | aliases,
-        notices=notices,
+        records=_in_class_folders(folder, classes, known | others),
+        class_names=tuple((dict(enumerate(names)) | {label: name for name, label in others.items()}).values()),
+        aliases=dict(ids) | others,
+        notices=_notices({f"{said} classes and are numbered in sorted order": _numbered(others)}),
     )
 
 
@@ -152,14 +143,23 @@ def _read_folder(folder: Path, query: int | str, train: bool) -> Listing:
         return Listing(records=records, notices=(notice,))
     labels = {name: label for label, name in enumerate(classes)}
     empty = [name for name, pictures in classes.items() if not pictures]
-    odd = [f"{name} = {label}" for name, label in labels.items() if name.isdecimal() and int(name) != label]
+    odd = {name: label for name, label in labels.items() if name.isdecimal() and int(name) != label}
     about = {
         f"{len(empty)} of {len(classes)} class folders have no picture": empty,
         f"{len(loose)} pictures beside the class folders are left out": loose,
-        "class folders are labelled in the sorted order of their names, not by the numbers in them": odd,
+        "class folders are labelled in the sorted order of their names, not by the numbers in them": _numbered(odd),
     }
-    notices = tuple(f"{text}: {first(names)}" for text, names in about.items() if names)
-    return Listing(records=_in_class_folders(folder, classes, labels), class_names=tuple(classes), notices=notices)
+    records = _in_class_folders(folder, classes, labels)
+    return Listing(records=records, class_names=tuple(classes), notices=_notices(about))
+
+
+def _numbered(labels: Mapping[str, int]) -> list[str]:
+    return [f"{name} = {label}" for name, label in labels.items()]
+
+
+def _notices(about: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What is said of which names, where there are any."""
+    return tuple(f"{text}: {first(names)}" for text, names in about.items() if names)
 
 
 def _read_csv(folder: Path, query: int | str, train: bool) -> Listing:
@@ -200,8 +200,8 @@ def _present(folder: Path, labelled: list[tuple[str, int]], source: str) -> tupl
     if not records:
         which = f" of {source}, such as {missing[0]}" if missing else ""
         raise ValueError(f"{folder}: none of the {len(missing)} pictures{which}; {found(folder)}")
-    count = f"{len(missing)} of the {len(labelled)} pictures of {source}"
-    return records, (f"{count} are missing in {folder} and skipped: {first(missing)}",) if missing else ()
+    said = f"{len(missing)} of the {len(labelled)} pictures of {source} are missing in {folder} and skipped"
+    return records, _notices({said: missing})
 
 
 def _in_class_folders(folder: Path, classes: Mapping[str, list[str]], labels: Mapping[str, int]) -> list[PictureFile]:

@@ -20,18 +20,15 @@ from ace_counterfactuals.core.data.specs import UNKNOWN, Listing, PictureFile
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """A decoded picture; ``image`` is (3, H, W) float32 in [0, 1]."""
+class Sample(PictureFile):
+    """A picture that is decoded; ``image`` is (3, H, W) float32 in [0, 1]."""
 
-    index: int
-    path: Path
-    label: int
     image: Tensor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageSet(Listing):
-    """``images[i]`` decodes one Sample, or raises UnreadableImage; ``images[a:b]`` is a smaller ImageSet."""
+    """``images[i]`` decodes one picture, or raises UnreadableImage."""
 
     name: str
     binary: bool = False
@@ -41,9 +38,7 @@ class ImageSet(Listing):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, position: int | slice) -> "Sample | ImageSet":
-        if isinstance(position, slice):
-            return replace(self, records=self.records[position])
+    def __getitem__(self, position: int) -> Sample:
         record = self.records[position]
         try:
             image = self.transform(decode(record.path, upright=self.upright))
@@ -68,8 +63,6 @@ def open_dataset(
     field: the setting that names the folder.  Raises FlagError.
     """
     assert split in ("explain", "train"), split
-    if image_size < 1:
-        raise FlagError("image_size", f"{image_size}: choose at least 1")
     spec = spec_of(name)
     try:
         listing = spec.read(existing(data_dir), label_query, split == "train")
@@ -139,25 +132,22 @@ def prefetch(images: ImageSet, positions: Iterable[int], workers: int) -> Iterat
     An unreadable picture is yielded as its UnreadableImage.  Never more than 2 * workers + 1 pictures are held;
     workers 0 decodes in line.
     """
-    if workers < 0:
-        raise FlagError("num_workers", f"{workers}: choose 0 or more")
-    return _ahead(images, iter(positions), workers) if workers else (_attempt(images, p) for p in positions)
 
+    def attempt(position: int) -> Sample | UnreadableImage:
+        try:
+            return images[position]
+        except UnreadableImage as error:
+            return error
 
-def _ahead(images: ImageSet, positions: Iterator[int], workers: int) -> Iterator[Sample | UnreadableImage]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    if not workers:
+        yield from map(attempt, positions)
+        return
+    positions, pool = iter(positions), ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        pending = deque(pool.submit(_attempt, images, p) for p in islice(positions, 2 * workers))
+        pending = deque(pool.submit(attempt, p) for p in islice(positions, 2 * workers))
         while pending:
             sample = pending.popleft().result()
-            pending.extend(pool.submit(_attempt, images, p) for p in islice(positions, 1))
+            pending.extend(pool.submit(attempt, p) for p in islice(positions, 1))
             yield sample
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _attempt(images: ImageSet, position: int) -> Sample | UnreadableImage:
-    try:
-        return images[position]
-    except UnreadableImage as error:
-        return error

@@ -21,9 +21,6 @@ class UnreadableImage(ValueError):
         super().__init__(f"{path}: unreadable picture: {reason}")
         self.path, self.reason, self.index = path, reason, index
 
-    def __reduce__(self):
-        return type(self), (self.path, self.reason, self.index)
-
 
 def decode(path: Path, *, upright: bool = False) -> Image.Image:
     """The picture as 8-bit RGB; ``upright`` turns it as its EXIF orientation says (the original never does).

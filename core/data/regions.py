@@ -28,7 +28,6 @@ class Region:
     rectangle: tuple[int, int, int, int] | None = None
     picture: Path | None = None
     folder: dict[str, Path] = field(default_factory=dict)
-    known: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     resized: bool = False
 
     def check(self, files: Sequence[str], height: int, width: int) -> None:
@@ -49,20 +48,26 @@ class Region:
 
     def mask(self, file: str, height: int, width: int) -> Tensor:
         """(1, H, W) bool: where ``file`` may change.  Raises FlagError where that is nowhere."""
-        if self.folder:
-            return self._read(file, height, width)
-        if (height, width) not in self.known:
-            self.known[height, width] = self._read(file, height, width)
-        return self.known[height, width]
+        source = self._source(file)
+        white = torch.zeros(height, width, dtype=torch.bool)
+        if self.rectangle:
+            x0, y0, x1, y1 = self.rectangle
+            white[y0:y1, x0:x1] = True
+        else:
+            white = self._white_pixels(source, height, width)
+        allowed = white ^ self.invert
+        if not allowed.any():
+            covered = "all" if self.invert else "nothing"
+            raise FlagError("region", f"{source or self.text}: covers {covered} of {file}, which is {width} x {height}")
+        return allowed[None]
 
     def _check_names(self, files: Sequence[str]) -> None:
-        missing = [file for file in files if self._source(file) is None]
-        if missing:
+        sources = {file: self._source(file) for file in files}
+        if missing := [file for file, source in sources.items() if source is None]:
             said = f"{self.text}: has no picture for {len(missing)} of {len(files)}: {first(missing, 5)}"
             raise FlagError("region", said)
-        users: dict[Path | None, str] = {}
-        for file in files:
-            source = self._source(file)
+        users: dict[Path, str] = {}
+        for file, source in sources.items():
             if users.setdefault(source, file) != file:
                 place = PurePosixPath(file).with_suffix(source.suffix)
                 said = f"{self.text}: {source.name} would be the region of both {users[source]} and {file}"
@@ -72,19 +77,6 @@ class Region:
         """The picture that tells the region of ``file``; in a folder the one of its path, or of its name."""
         name = PurePosixPath(file).with_suffix("")
         return self.picture or self.folder.get(str(name)) or self.folder.get(name.name)
-
-    def _read(self, file: str, height: int, width: int) -> Tensor:
-        if self.rectangle:
-            x0, y0, x1, y1 = self.rectangle
-            white = torch.zeros(height, width, dtype=torch.bool)
-            white[y0:y1, x0:x1] = True
-        else:
-            white = self._white_pixels(self._source(file), height, width)
-        allowed = white ^ self.invert
-        if not allowed.any():
-            place, covered = self._source(file) or self.text, "all" if self.invert else "nothing"
-            raise FlagError("region", f"{place}: covers {covered} of {file}, which is {width} x {height}")
-        return allowed[None]
 
     def _white_pixels(self, path: Path, height: int, width: int) -> Tensor:
         """(H, W) bool: where the picture is brighter than half.  Another size is scaled, with one notice a run."""

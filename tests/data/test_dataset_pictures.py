@@ -1,11 +1,9 @@
 """Decoding: unusual pictures become the RGB that a viewer shows; broken ones are refused by name, whatever breaks."""
 
 import io
-import pickle
 import struct
 import zlib
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,8 +155,3 @@ def test_prefetching_gives_the_error_in_the_place_of_the_picture(tmp_path):
     first, broken, last = prefetch(images, range(3), workers=2)
     assert (first.index, broken.index, last.index) == (0, 1, 2)
     assert isinstance(broken, UnreadableImage)
-
-
-def test_the_error_survives_the_way_between_processes():
-    error = pickle.loads(pickle.dumps(UnreadableImage(Path("x.png"), "it is torn", 3)))
-    assert (error.path, error.reason, error.index) == (Path("x.png"), "it is torn", 3)

@@ -85,7 +85,6 @@ def test_a_line_of_celeba_that_does_not_parse_is_named(tmp_path, file, number, l
 @pytest.mark.parametrize(
     ("file", "number", "line"),
     [
-        ("CelebAMask-HQ-attribute-anno.txt", 1, "many"),
         ("CelebAMask-HQ-attribute-anno.txt", 2, "Smiling Young"),
         ("CelebAMask-HQ-attribute-anno.txt", 5, "2.jpg 1 -1"),
         ("CelebA-HQ-to-CelebA-mapping.txt", 4, "2 1002"),

@@ -68,10 +68,6 @@ def test_the_chunks_together_are_the_whole_selection():
     assert sorted(sum(parts, [])) == whole
 
 
-def test_slicing_keeps_the_names_of_pictures():
-    assert indices(make([0] * 9)[3:7:2]) == [3, 5]
-
-
 def test_an_empty_selection_says_how_many_there_were_and_which_rule_removed_them():
     with pytest.raises(EmptySelection, match="0 keeps .*2 cow.* of the 3 of .*1 x 0 ant, 2 x 1 bee") as caught:
         select(make([0, 1, 1]), label_target=0, label_query=2)
