@@ -146,9 +146,9 @@ def test_a_folder_continued_with_another_region_of_the_same_name_is_refused(work
     workshop.run(region=region, num_samples=1)
     draw_region(region, white=(0, 0, 8, 4))
     assert workshop.exit_code(region=region, num_samples=2) == 2
-    assert "--region is another file" in capsys.readouterr().err
+    assert "region is another file" in capsys.readouterr().err
     assert workshop.exit_code(num_samples=2) == 2
-    assert "--region (there: " in capsys.readouterr().err
+    assert "region (there: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
