@@ -24,8 +24,7 @@ def main(typed: MainConfig) -> int:
 
 
 def check(config: MainConfig) -> int:
-    from ace_counterfactuals.core.preflight import preflight
-    from ace_counterfactuals.core.preflight.report import render
+    from ace_counterfactuals.core.preflight import preflight, render
 
     report = preflight(config)
     print(render(report))

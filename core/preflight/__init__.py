@@ -1,21 +1,16 @@
 """``--check True``: load everything, explain nothing, write nothing, and say what a run would meet."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.imageset import Sample
-from ace_counterfactuals.core.data.pictures import UnreadableImage
-from ace_counterfactuals.core.preflight.data import Budget, measure_classifier, measure_disk, survey
-from ace_counterfactuals.core.preflight.model import (
-    first_pictures,
-    make_trial,
-    measure_cost,
-    measure_denoiser,
-    measure_filter,
-)
-from ace_counterfactuals.core.preflight.report import Report
+from ace_counterfactuals.core.method.task import prepare
+from ace_counterfactuals.core.preflight.data import check_classifier, check_disk, check_pictures, first_pictures
+from ace_counterfactuals.core.preflight.model import check_cost, check_filter
+from ace_counterfactuals.core.preflight.section import Budget, Section
 from ace_counterfactuals.core.runs import begin
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder
@@ -30,59 +25,68 @@ from ace_counterfactuals.core.runs.setup import (
     load_explained,
     open_images,
     prepare_device,
+    task_of,
 )
 
 SECONDS = 50.0
+TITLES = ("pictures", "classifier", "filter", "cost", "disk")
+
+
+@dataclass
+class Report:
+    """sections: by title; None or absent is what could not be measured.  faults: why not, or why it cannot be run."""
+
+    sections: dict[str, Section | None] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each thing that is wrong or looks wrong."""
+        found = (problem for title in TITLES for problem in (self.sections.get(title) or Section()).problems)
+        return list(dict.fromkeys([*self.faults, *found]))
+
+    def attempt(self, function, *arguments):
+        """What ``function`` returns, or None after its complaint is added to the faults."""
+        try:
+            return function(*arguments)
+        except (ValueError, OSError, torch.OutOfMemoryError) as error:
+            self.faults.append(" ".join(str(error).split()))
+            return None
 
 
 def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
-    """Check the run that the flags describe in about ``seconds``, on samples as small as that takes.
+    """Check the run that the settings describe in about ``seconds``, on samples as small as that takes.
 
-    Raises ValueError where flags contradict each other or the data set cannot be read; the rest goes on around what
+    Raises ValueError where settings contradict each other or the data set cannot be read; the rest goes on around what
     is wrong, and says so in the report.
     """
-    budget = Budget(seconds)
+    budget, report = Budget(seconds), Report()
     check(config)
     if config.run.merge_chunks:
-        raise UserError("--merge_chunks True explains nothing, so that --check True has nothing to check; give one")
+        raise FlagError("merge_chunks", "True explains nothing, so that there is nothing to check; leave out check")
     results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
-    images = open_images(config, quiet=True)
-    device = prepare_device(config)
-    faults: list[str] = []
-    classifier = attempt(faults, load_explained, config, images.query, device)
-    denoiser = attempt(faults, load_denoiser, config, device)
+    images, device = open_images(config, quiet=True), prepare_device(config)
+    classifier = report.attempt(load_explained, config, images.query, device)
+    denoiser = report.attempt(load_denoiser, config, device)
     if classifier is not None:
-        aligned = attempt(faults, align_classes, config, images, classifier.class_names)
+        aligned = report.attempt(align_classes, config, images, classifier.class_names)
         config, images = aligned or (config, images)
         classifier = classifier if aligned else None
     if classifier is not None:
-        attempt(faults, check_labels, config, images, classifier.num_outputs)
-    attempt(faults, check_folder, results, config)
-    pictures, pending = attempt(faults, survey, images, config, results) or (None, images)
-    attempt(faults, load_region, config, pending)
-    report = Report(config=config, device=device, faults=faults, pictures=pictures)
-    if classifier is not None:
-        report.trained_size = classifier.image_size
-        sample = {"seed": config.run.seed, "workers": config.run.num_workers, "budget": budget.share(0.4)}
-        report.classifier, unreadable = measure_classifier(images, classifier, device, **sample)
-        remember(report, unreadable)
-    samples, unreadable = first_pictures(pending)
-    remember(report, unreadable)
+        report.attempt(check_labels, config, images, classifier.num_outputs)
+        tried = (images, classifier, config, device, budget.share(0.2))
+        report.sections["classifier"] = report.attempt(check_classifier, *tried)
+    report.attempt(check_folder, results, config)
+    section, pending, count = report.attempt(check_pictures, images, config, results) or (Section(), images, 0)
+    report.attempt(load_region, config, pending)
+    samples = first_pictures(pending, section)
+    report.sections["pictures"] = section
     if samples:
-        report.disk = attempt(faults, measure_disk, samples[0], config, diffusion_of(config), pictures)
+        report.sections["disk"] = report.attempt(check_disk, samples[0], config, count)
     if samples and classifier is not None:
         networks = Networks(classifier, denoiser, diffusion_of(config), device)
-        attempt(faults, measure_run, report, samples, networks, budget)
+        report.attempt(try_networks, report, samples, networks, config, count, budget)
     return report
-
-
-def attempt(faults: list[str], function, *arguments):
-    """What ``function`` returns, or None after its complaint is added to ``faults``."""
-    try:
-        return function(*arguments)
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        faults.append(" ".join(str(error).split()))
-        return None
 
 
 def check_folder(results: ResultFolder, config: MainConfig) -> None:
@@ -91,21 +95,31 @@ def check_folder(results: ResultFolder, config: MainConfig) -> None:
     begin.check_folder(results, begin.describe(config, None), anew=anew)
 
 
-def remember(report: Report, unreadable: list[UnreadableImage]) -> None:
-    known = {error.index for error in report.unreadable}
-    report.unreadable += [error for error in unreadable if error.index not in known]
+def try_networks(
+    report: Report, samples: list[Sample], networks: Networks, config: MainConfig, count: int, budget: Budget
+) -> None:
+    """Try on a few pictures what the run would do with all.  count: of these."""
+    data, device = config.data, networks.device
+    batch = prepare(
+        torch.stack([sample.image for sample in samples]).to(device),
+        task_of(config, networks),
+        label=torch.tensor([sample.label for sample in samples], device=device),
+        indices=[sample.index for sample in samples],
+    )
+    if batch.target is not None and bool((batch.target == batch.prediction).all()):
+        said = f"all of the {len(samples)} pictures tried are predicted as their target already"
+        report.sections["pictures"].problems.append(f"label_target {data.label_target}: {said}")
+    if networks.denoiser is not None:
+        report.sections["filter"], seconds = check_filter(batch, config.model.use_fp16, budget)
+        if seconds is not None:
+            report.sections["cost"] = check_cost(batch, config, count, seconds, budget)
 
 
-def measure_run(report: Report, samples: list[Sample], networks: Networks, budget: Budget) -> None:
-    """Try on a few pictures what the run would do with all; fill ``report``."""
-    report.trial = trial = make_trial(samples, report.config, networks)
-    if networks.denoiser is None:
-        return
-    call_seconds = 0.0
-    if trial.filter.steps:
-        report.denoiser = measure_denoiser(trial, budget.share(0.25))
-        if not report.denoiser.finite:
-            return
-        call_seconds = report.denoiser.seconds
-        report.filter = measure_filter(trial, call_seconds, budget.share(0.4))
-    report.cost = measure_cost(trial, call_seconds, report.pictures.pending if report.pictures else 0, budget)
+def render(report: Report) -> str:
+    """The report for a terminal, problems last."""
+    lines = []
+    for title in TITLES:
+        text = (report.sections.get(title) or Section()).lines or ["not measured, see the problems"]
+        lines += [f"{title if i == 0 else '':<12}{line}" for i, line in enumerate(text)]
+    problems = [f"problem     {line}" for line in report.problems] or ["no problems"]
+    return "\n".join([*lines, *problems])

@@ -1,77 +1,36 @@
-"""What ``--check True`` finds out of pictures, classifier and disk. Nothing here prints or writes."""
+"""What ``--check True`` finds out of pictures, classifier and disk."""
 
+import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.imageset import EmptySelection, ImageSet, Sample, prefetch, select
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
-from ace_counterfactuals.core.method.filtering import change_mask, to_image
-from ace_counterfactuals.core.method.noise import REFINEMENT, image_noise
+from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
 from ace_counterfactuals.core.method.objectives import predict
-from ace_counterfactuals.core.method.task import Task
+from ace_counterfactuals.core.preflight.section import Budget, Section, in_bytes
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.floats import to_npy
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.setup import select_images
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.models.classifiers import Classifier
 
-SAMPLE = 64  # pictures that the classifier is tried on
+TRIAL, SAMPLE = 8, 64  # pictures that the run is tried on, and the classifier
 AT_ONCE = 8
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+LIKELY = 0.05  # an accident of this probability may have happened
 
 
-class Budget:
-    """Seconds that may still be spent."""
-
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
-        self.clock = clock
-        self.end = clock() + seconds
-
-    @property
-    def left(self) -> float:
-        return max(0.0, self.end - self.clock())
-
-    def share(self, part: float) -> "Budget":
-        return Budget(part * self.left, self.clock)
-
-
-@dataclass(frozen=True)
-class PictureCheck:
-    """total pictures of which ``selected`` are to be explained, ``finished`` of them are; the others by reason.
-
-    empty: why nothing is selected, '' if something is.  notices: what reading the data set had to say.
-    """
-
-    total: int
-    selected: int
-    finished: int
-    other_label: int
-    beyond_num_samples: int
-    other_chunk: int
-    first: str
-    last: str
-    empty: str
-    notices: tuple[str, ...]
-
-    @property
-    def pending(self) -> int:
-        return self.selected - self.finished
-
-
-def survey(images: ImageSet, config: MainConfig, results: ResultFolder) -> tuple[PictureCheck, ImageSet]:
-    """The selection as numbers, and the pictures still to explain: all of the set's if nothing is selected."""
-    data, empty, total = config.data, "", len(images)
+def check_pictures(images: ImageSet, config: MainConfig, results: ResultFolder) -> tuple[Section, ImageSet, int]:
+    """The selection; the pictures to try the run on, all of the set's if nothing is left; how many are left."""
+    data, run, section = config.data, config.run, Section()
     try:
         labelled = len(select(images, label_target=data.label_target, label_query=data.label_query))
     except EmptySelection:
@@ -79,164 +38,126 @@ def survey(images: ImageSet, config: MainConfig, results: ResultFolder) -> tuple
     try:
         chosen = select_images(images, config)
     except EmptySelection as error:
-        chosen, empty = replace(images, records=[]), str(error)
+        chosen = replace(images, records=[])
+        section.problems.append(str(error))
     finished, _ = results.read()
     pending = [entry for entry in chosen.records if entry.index not in finished]
+    ends = f", {chosen.records[0].path.name} to {chosen.records[-1].path.name}" if len(chosen) else ""
+    where = f"dataset {data.dataset} in {data.data_dir}"
+    section.lines.append(f"{len(chosen)} of the {len(images)} of {where} are selected{ends}")
     bounded = min(labelled, data.num_samples)
-    check = PictureCheck(
-        total=total,
-        selected=len(chosen),
-        finished=len(chosen) - len(pending),
-        other_label=total - labelled,
-        beyond_num_samples=labelled - bounded,
-        other_chunk=bounded - len(chosen),
-        first=chosen.records[0].path.name if len(chosen) else "",
-        last=chosen.records[-1].path.name if len(chosen) else "",
-        empty=empty,
-        notices=images.notices,
-    )
-    return check, replace(images, records=pending or chosen.records or images.records)
+    reasons = {
+        "another label": len(images) - labelled,
+        f"beyond num_samples {data.num_samples}": labelled - bounded,
+        f"in other chunks than {run.chunk} of {run.chunks}": bounded - len(chosen),
+    }
+    if others := [f"{count} {reason}" for reason, count in reasons.items() if count]:
+        section.lines.append(f"not selected: {', '.join(others)}")
+    section.lines += images.notices
+    if done := len(chosen) - len(pending):
+        section.lines.append(f"{done} are finished already in {results.root}")
+    return section, replace(images, records=pending or chosen.records or images.records), len(pending)
 
 
-@dataclass(frozen=True)
-class ClassifierCheck:
-    """Predictions on a sample of the whole data set.
-
-    labels: -1 where unknown.  otherwise: what the same pictures were shown as instead -> predictions; where time was
-    short, on the first of them only.
-    """
-
-    classes: int
-    names: Sequence[str] | None
-    labels: tuple[int, ...]
-    predictions: tuple[int, ...]
-    otherwise: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @cached_property
-    def right(self) -> tuple[bool, ...]:
-        """Of the pictures whose label is known."""
-        return self.judged(self.predictions)
-
-    def judged(self, predictions: Sequence[int]) -> tuple[bool, ...]:
-        pairs = zip(self.labels, predictions, strict=False)
-        return tuple(label == prediction for label, prediction in pairs if label >= 0)
-
-    @property
-    def chance(self) -> float | None:
-        """What guessing would reach that knows how often each label occurs and is predicted; None if that is all
-        there is to know: all pictures have one label and the question is yes or no."""
-        known = [(label, p) for label, p in zip(self.labels, self.predictions, strict=True) if label >= 0]
-        occurring = {label for label, _ in known}
-        if len(occurring) < 2:
-            return 1 / self.classes if self.classes > 2 and known else None
-        labels, predictions = zip(*known, strict=True)
-        agreement = sum(labels.count(k) * predictions.count(k) for k in occurring) / len(known) ** 2
-        return max(1 / self.classes, agreement)
+def first_pictures(images: ImageSet, section: Section) -> list[Sample]:
+    """The first TRIAL readable pictures among the first 4 * TRIAL; the unreadable ones are a problem."""
+    samples, unreadable = [], []
+    for item in prefetch(images, range(min(len(images), 4 * TRIAL)), 0):
+        (unreadable if isinstance(item, UnreadableImage) else samples).append(item)
+        if len(samples) == TRIAL:
+            break
+    if unreadable:
+        said = f"{len(unreadable)} of the first pictures are unreadable and would be skipped, such as {unreadable[0]}"
+        section.problems.append(said)
+    return samples
 
 
-def measure_classifier(
-    images: ImageSet, classifier, device: torch.device, *, seed: int, workers: int, budget: Budget
-) -> tuple[ClassifierCheck, list[UnreadableImage]]:
-    """Try the classifier on up to SAMPLE pictures, drawn by ``seed``, and then shown in other ways."""
-    order = np.random.default_rng(seed).permutation(len(images))[:SAMPLE].tolist()
-    samples, unreadable, predictions = [], [], []
-    first = budget.share(0.4)
-    stream = prefetch(images, order, workers)
-    while batch := list(islice(stream, AT_ONCE)):
-        unreadable += [item for item in batch if isinstance(item, UnreadableImage)]
-        batch = [item for item in batch if isinstance(item, Sample)]
-        if batch:
-            samples.append(torch.stack([sample.image for sample in batch]))
-            predictions += [(s.label, p) for s, p in zip(batch, _predict(classifier, samples[-1], device), strict=True)]
-        if predictions and not first.left:
+@torch.no_grad()
+def check_classifier(
+    images: ImageSet, classifier: Classifier, config: MainConfig, device: torch.device, budget: Budget
+) -> Section:
+    """Try the classifier on up to SAMPLE pictures of the whole set, drawn by the seed."""
+    order = np.random.default_rng(config.run.seed).permutation(len(images))[:SAMPLE].tolist()
+    labels, predictions = [], []
+    stream = prefetch(images, order, config.run.num_workers)
+    while items := list(islice(stream, AT_ONCE)):
+        if samples := [item for item in items if isinstance(item, Sample)]:
+            labels += [sample.label for sample in samples]
+            image = torch.stack([sample.image for sample in samples]).to(device)
+            predictions += predict(classifier(image)).tolist()
+        if predictions and not budget.left:
             break
     stream.close()
-    check = ClassifierCheck(
-        classes=2 if classifier.binary else classifier.num_outputs,
-        names=images.class_names or classifier.class_names,
-        labels=tuple(label for label, _ in predictions),
-        predictions=tuple(prediction for _, prediction in predictions),
-    )
-    views = {} if all(check.right) else other_views(classifier)  # where nothing is wrong, nothing can be better
-    for name, view in views.items():
-        shown = []
-        for batch in samples:
-            if not budget.left:
-                break
-            shown += _predict(classifier, view(batch), device)
-        check.otherwise[name] = tuple(shown)
-    return check, unreadable
+    classes = 2 if classifier.binary else classifier.num_outputs
+    section = judge_predictions(labels, predictions, classes, images.class_names or classifier.class_names or ())
+    size, trained = config.data.image_size, classifier.image_size
+    if trained not in (None, size):
+        section.problems.append(f"image_size {size}: the classifier was trained on pictures of {trained} pixels")
+    return section
 
 
-@torch.no_grad()
-def _predict(classifier, images: Tensor, device: torch.device) -> list[int]:
-    return predict(classifier(images.to(device))).tolist()
+def judge_predictions(labels: list[int], predictions: list[int], classes: int, names: Sequence[str]) -> Section:
+    """Accuracy, and whether guessing would have reached it.  labels: -1 where unknown."""
+    known = [(label, p) for label, p in zip(labels, predictions, strict=True) if label >= 0]
+    n, right, chance, section = len(known), sum(a == b for a, b in known), guessing(known, classes), Section()
+    if n:
+        low, high = wilson(right, n)
+        guess = f"; guessing {chance:.1%}" if chance is not None else "; all have one label"
+        said = f"accuracy {right / n:.1%} on n = {n} drawn from the whole set (95 %: {low:.0%} to {high:.0%}){guess}"
+        section.lines.append(said)
+    elif predictions:
+        section.lines.append("accuracy unknown: the pictures have no labels")
+    shares = [
+        f"{names[label] if label < len(names) else label} {count / len(predictions):.0%}"
+        for label, count in Counter(predictions).most_common(6)
+    ]
+    section.lines += [f"predicts {', '.join(shares)} (n = {len(predictions)})"] if shares else []
+    if chance is not None and right < min(n, 1.5 * chance * n) and binomial_tail(right, n, chance) > LIKELY:
+        section.problems.append(
+            f"accuracy near chance: {right} of {n} pictures, where guessing is right on {chance:.0%}; check "
+            "label_query, dataset and classifier_path, and whether it was trained on other inputs, such as BGR pictures"
+        )
+    return section
 
 
-def other_views(classifier) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What the pictures may have to be shown as: with red and blue swapped, or as the network's other inputs."""
-    views = {"red and blue swapped": lambda image: image.flip(1)}
-    mean, std = (getattr(classifier, name, None) for name in ("mean", "std"))
-    if mean is None or std is None:
-        return views
-    mean, std = mean.cpu(), std.cpu()
-    inputs = {
-        "inputs in [0, 1]": ((0.0,) * 3, (1.0,) * 3),
-        "inputs in [-1, 1]": ((0.5,) * 3, (0.5,) * 3),
-        "inputs in [0, 255]": ((0.0,) * 3, (1 / 255,) * 3),
-        "ImageNet's normalisation": IMAGENET,
-    }
-    for name, (other_mean, other_std) in inputs.items():
-        m, s = (torch.tensor(values).view(1, 3, 1, 1) for values in (other_mean, other_std))
-        if not (torch.allclose(m, mean) and torch.allclose(s, std)):
-            views[name] = lambda image, m=m, s=s: (image - m) / s * std + mean
-    return views
+def guessing(known: list[tuple[int, int]], classes: int) -> float | None:
+    """The accuracy of guessing: of one class among all, or of these predictions dealt to the pictures at random.
+
+    known: (label, prediction) of each picture.  None where all have one label of two, which any guesser may know.
+    """
+    occurring = {label for label, _ in known}
+    if len(occurring) < 2:
+        return 1 / classes if classes > 2 and known else None
+    labels, predictions = zip(*known, strict=True)
+    agreement = sum(labels.count(k) * predictions.count(k) for k in occurring) / len(known) ** 2
+    return max(1 / classes, agreement)
 
 
-@dataclass(frozen=True)
-class DiskCheck:
-    """Bytes that a picture's files take and that are free in ``folder``, the deepest that exists of the output's."""
-
-    per_picture: int
-    pending: int
-    free: int
-    folder: Path
-    writable: bool
-
-    @property
-    def needed(self) -> int:
-        return self.per_picture * self.pending
+def binomial_tail(successes: int, n: int, p: float) -> float:
+    """P(X >= successes) for X ~ B(n, p)."""
+    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(successes, n + 1))
 
 
-@torch.no_grad()
-def measure_disk(
-    sample: Sample, config: MainConfig, diffusion: GaussianDiffusion, pictures: PictureCheck | None
-) -> DiskCheck:
-    """Encode the files of one picture, with stand-ins for what only the attack would know."""
+def check_disk(sample: Sample, config: MainConfig, pending: int) -> Section:
+    """The room that the pictures left will take, and that there is, where the output is to lie."""
     path = Path(config.output.output_path).resolve()
     folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
     block = os.statvfs(folder).f_frsize if hasattr(os, "statvfs") else 4096
+    each, free = bytes_each(sample, config, block), shutil.disk_usage(folder).free
+    needed = f"{in_bytes(each * pending)} will be written"
+    section = Section([f"about {needed} ({pending} x {in_bytes(each)}), {in_bytes(free)} are free in {folder}"])
+    if each * pending > free:
+        section.problems.append(f"{needed}, but only {in_bytes(free)} are free in {folder}")
+    if not os.access(folder, os.W_OK):
+        section.problems.append(f"output_path: {folder} cannot be written to")
+    return section
+
+
+def bytes_each(sample: Sample, config: MainConfig, block: int) -> int:
+    """Bytes of one picture's files: the attacked ones compress as the original, noise and masks hardly."""
+    values = sample.image.numel()
     sizes = [1, 1, 1]  # a block each: two Info files and the record
     if config.output.save_images:
-        reach = min(config.attack.attack_epsilon, config.attack.attack_step * config.attack.attack_iterations, 8) / 255
-        image = sample.image
-        noise_fn = image_noise(config.run.seed, [sample.index], REFINEMENT)
-        task = Task(classifier=None, denoiser=None, diffusion=diffusion, sampling=config.sampling)
-        filter_ = task.filter(refining=True)
-        noised = to_image(filter_.start(image[None], noise_fn)).clamp(0, 1)[0]
-        change = torch.from_numpy(np.random.default_rng(0).uniform(-reach, reach, tuple(image.shape))).to(image)
-        noise, mask = png_size(noised), png_size(change_mask(image[None], noised[None])[0])
-        sizes += [2 * png_size(image), png_size((image + change).clamp(0, 1)), noise, noise, mask, mask]
-        sizes += [len(to_npy(image.half()))] if config.output.save_float else []
-    per_picture = sum(-(-size // block) * block for size in sizes)
-    return DiskCheck(
-        per_picture,
-        pictures.pending if pictures else 0,
-        shutil.disk_usage(folder).free,
-        folder,
-        os.access(folder, os.W_OK),
-    )
-
-
-def png_size(picture: Tensor) -> int:
-    return len(atomic.png(to_pil(picture)))
+        sizes += 3 * [len(atomic.png(to_pil(sample.image)))] + 2 * [values] + 2 * [values // 3]
+        sizes += [2 * values] if config.output.save_float else []
+    return sum(-(-size // block) * block for size in sizes)

@@ -1,313 +1,220 @@
-"""What ``--check True`` finds out of denoiser, filter, time and memory. Nothing here prints or writes."""
+"""What ``--check True`` finds out of the diffusion model, the filter, time and memory."""
 
 import math
-import resource
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
-from ace_counterfactuals.core.data.pictures import UnreadableImage
-from ace_counterfactuals.core.method.attacks import find_attack
-from ace_counterfactuals.core.method.checks import check_finite, check_logits
-from ace_counterfactuals.core.method.explain import make_grad_fn
-from ace_counterfactuals.core.method.filtering import Filter, inpaint, step_tensor, to_diffusion
-from ace_counterfactuals.core.method.noise import REFINEMENT, Draw, NoiseFn, image_noise
-from ace_counterfactuals.core.method.objectives import choose_targets, predict
+from ace_counterfactuals.core.method.attacks import ATTACKS
+from ace_counterfactuals.core.method.explain import attack, conclude
+from ace_counterfactuals.core.method.filtering import Filter, step_tensor, to_diffusion
+from ace_counterfactuals.core.method.noise import Draw, image_noise
+from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch
-from ace_counterfactuals.core.preflight.data import Budget
+from ace_counterfactuals.core.preflight.section import Budget, Section, in_bytes, in_time
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import Networks, task_of
 
-TRIAL = 8  # pictures that the filter is tried on
+USELESS = 0.9  # of the error of a guess
+FEW = 4  # pictures that say nothing of a share
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A few pictures to explain, as a run would take them. target: None if untargeted.
+@torch.no_grad()
+def check_filter(batch: Batch, half: bool, budget: Budget) -> tuple[Section, float | None]:
+    """Whether the network tells noise from picture, and the classifier still knows the filtered pictures.
 
-    filter: without a network if there is none that fits the flags.
+    half: whether the network computes in half precision.  Also returns the seconds of one call of the network on one
+    picture, None if it returns NaN.
     """
+    filter_, refinement, seconds = batch.filter, steps_of(batch.refiner), math.inf
+    section = Section([steps_of(filter_)])
+    section.lines += [f"in the refinement {refinement}"] if refinement != section.lines[0] else []
+    if not filter_.steps:
+        return section, 0.0
+    top, errors = filter_.steps - 1, {}
+    steps = dict.fromkeys([top, top // 2])
+    for t in steps:
+        started = budget.clock()
+        errors[t] = noise_error(batch.take([0]), t)
+        seconds = min(seconds, budget.clock() - started)
+    if len(batch.indices) * len(steps) * seconds < budget.share(0.25).left:
+        errors = {t: noise_error(batch, t) for t in steps}
+    step_of = {t: filter_.diffusion.timestep_map.values[t].item() for t in steps}
+    broken = [step_of[t] for t in steps if not math.isfinite(errors[t])]
+    if broken:
+        cause = "half precision overflows: give use_fp16 False" if half else "is the file whole?"
+        section.problems.append(f"the diffusion model returns NaN or infinity at step {broken[0]}; {cause}")
+        return section, None
+    said = ", ".join(f"{errors[t]:.3f} at step {step_of[t]}" for t in steps)
+    section.lines.append(f"noise prediction error {said} (1: as bad as predicting nothing)")
+    useless = {t: errors[t] > USELESS * guess_error(batch, t) for t in steps}
+    if useless[top]:
+        warm = "it may have been trained for a warm start only: lower sampling_time_fraction"
+        advice = "check model_path, diffusion_steps and noise_schedule" if all(useless.values()) else warm
+        where = f"at step {step_of[top]}, where the filter starts"
+        section.problems.append(f"the diffusion model does not denoise these pictures {where}; {advice}")
+    try_predictions(batch, seconds, section, budget.share(0.4))
+    return section, seconds
 
-    image: Tensor
-    indices: list[int]
-    prediction: Tensor
-    target: Tensor | None
-    logits: Tensor
-    filter: Filter
-    config: MainConfig
-    networks: Networks
 
-    @property
-    def batch(self) -> Batch:
-        return Batch(task_of(self.config, self.networks), self.image, self.indices, self.logits, None, self.target)
-
-    @property
-    def refiner(self) -> Filter:
-        """The filter of the refinement."""
-        return self.batch.refiner
-
-    def noise(self, iteration: int) -> NoiseFn:
-        """The noise that the run would draw."""
-        return self.batch.noise(iteration)
-
-    def take(self, positions: list[int]) -> "Trial":
-        """The pictures at ``positions``, which may repeat."""
-        target = None if self.target is None else self.target[positions]
-        classes = None if self.filter.classes is None else self.filter.classes[positions]
-        return replace(
-            self,
-            image=self.image[positions],
-            indices=[self.indices[i] for i in positions],
-            prediction=self.prediction[positions],
-            target=target,
-            logits=self.logits[positions],
-            filter=replace(self.filter, classes=classes),
+def try_predictions(batch: Batch, seconds: float, section: Section, budget: Budget) -> None:
+    """Filter some pictures as the first iteration of an attack would, and see whether the prediction stays."""
+    kept = []
+    for one in (batch.take([i]) for i in range(len(batch.indices))):
+        if one.filter.steps * seconds > budget.left:
+            break
+        logits = batch.task.classifier(one.filter(one.image, one.noise(0)))
+        kept.append(predict(logits).item() == one.prediction.item())
+    lost, n = len(kept) - sum(kept), len(kept)
+    tried = f"keeps {sum(kept)} of {n} predictions" if n else "predictions not tried: filtering takes too long here"
+    section.lines.append(tried)
+    if n >= FEW and 2 * lost > n:
+        section.problems.append(
+            f"the filter alone changes the prediction of {lost} of {n} pictures: the attack starts from another "
+            "decision; lower sampling_time_fraction"
         )
 
 
-def first_pictures(images: ImageSet) -> tuple[list[Sample], list[UnreadableImage]]:
-    """The first TRIAL readable pictures among the first 4 * TRIAL, and those passed over."""
-    samples, unreadable = [], []
-    for item in prefetch(images, range(min(len(images), 4 * TRIAL)), 0):
-        (unreadable if isinstance(item, UnreadableImage) else samples).append(item)
-        if len(samples) == TRIAL:
-            break
-    return samples, unreadable
+def steps_of(filter_: Filter) -> str:
+    """The filter's steps in words."""
+    steps, diffusion = filter_.steps, filter_.diffusion
+    if not steps:
+        return "none: the share of the steps is 0"
+    top = diffusion.timestep_map.values[steps - 1].item()
+    return f"{steps} of {diffusion.num_timesteps} steps, from step {top} of {diffusion.original_steps}"
 
 
-@torch.no_grad()
-def make_trial(samples: list[Sample], config: MainConfig, networks: Networks) -> Trial:
-    """The pictures with their targets and the filter.  Raises NonFiniteError if the classifier returns NaN."""
-    image = torch.stack([sample.image for sample in samples]).to(networks.device)
-    logits = torch.cat([networks.classifier(image[i : i + 1]) for i in range(len(image))])
-    indices = [sample.index for sample in samples]
-    check_logits(logits, "the original", indices)
-    prediction, binary = predict(logits), logits.ndim == 1
-    label = torch.tensor([sample.label for sample in samples], device=networks.device)
-    target = choose_targets(prediction, label, config.data.label_target, binary=binary)
-    filter_ = task_of(config, networks).filter(target if config.model.class_cond else None)
-    return Trial(image, indices, prediction, target, logits, filter_, config, networks)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Mean squared error of the predicted noise at an original step, 1 for predicting nothing.
-
-    guess: the error of the best guess that only knows how noisy the picture is: the picture, scaled.
-    """
-
-    step: int
-    error: float
-    guess: float
-
-
-@dataclass(frozen=True)
-class DenoiserCheck:
-    """probes: at the filter's first step, then at others, which may lie above it."""
-
-    probes: tuple[Probe, ...]
-    n: int
-    seconds: float  # one call, a picture
-
-    @property
-    def finite(self) -> bool:
-        return all(math.isfinite(probe.error) for probe in self.probes)
-
-
-@torch.no_grad()
-def measure_denoiser(trial: Trial, budget: Budget) -> DenoiserCheck:
-    """How well the network tells noise from picture at some steps."""
-    diffusion, top = trial.networks.diffusion, trial.filter.steps - 1
-    tenth = min(diffusion.num_timesteps - 1, round(diffusion.num_timesteps / 10))
-    steps = list(dict.fromkeys([top, top // 2, tenth, top // 4]))
-    variance = to_diffusion(trial.image).square().mean().item()
-    probes, seconds, n = [], math.inf, 1
-    for t in steps:
-        some = trial.take(list(range(n)))
-        started = budget.clock()
-        error = noise_error(some, t)
-        seconds = min(seconds, (budget.clock() - started) / n)
-        signal = diffusion.alphas_cumprod.values[t].item() * variance
-        guess = signal / (signal + 1 - diffusion.alphas_cumprod.values[t].item())
-        probes.append(Probe(diffusion.timestep_map.values[t].item(), error, guess))
-        if seconds > budget.left:
-            break
-        affordable = int(budget.left / max(seconds, 1e-9) / len(steps))
-        n = max(1, min(len(trial.image), affordable))
-    return DenoiserCheck(tuple(probes), n, seconds)
-
-
-def noise_error(trial: Trial, t: int) -> float:
-    diffusion, x_0 = trial.networks.diffusion, to_diffusion(trial.image)
-    steps = step_tensor(t, x_0)
-    eps = image_noise(trial.config.run.seed, trial.indices, 0)(Draw.START, t, x_0)
+def noise_error(batch: Batch, t: int) -> float:
+    """Mean squared error of the noise that the network predicts at step t of the filter, 1 for predicting nothing."""
+    filter_, x_0 = batch.filter, to_diffusion(batch.image)
+    diffusion, steps = filter_.diffusion, step_tensor(t, x_0)
+    eps = image_noise(batch.task.seed, batch.indices, 0)(Draw.START, t, x_0)
     x_t = diffusion.q_sample(x_0, steps, eps)
-    output = diffusion.denoiser_output(trial.networks.denoiser, x_t, steps, trial.filter.classes)[:, : x_0.shape[1]]
+    output = diffusion.denoiser_output(filter_.model, x_t, steps, filter_.classes)[:, : x_0.shape[1]]
     if diffusion.config.predict_xstart:
         signal, noise = diffusion.sqrt_alphas_cumprod, diffusion.sqrt_one_minus_alphas_cumprod
         output = (x_t - signal.at(steps, x_t) * output) / noise.at(steps, x_t)
     return ((output - eps).double().square().mean() / eps.double().square().mean()).item()
 
 
-@dataclass(frozen=True)
-class FilterCheck:
-    """The logit of the clean prediction on each picture and on the filtered picture; whether the prediction stays."""
-
-    before: tuple[float, ...]
-    after: tuple[float, ...]
-    kept: tuple[bool, ...]
-
-
-@torch.no_grad()
-def measure_filter(trial: Trial, call_seconds: float, budget: Budget) -> FilterCheck | None:
-    """Filter some pictures as the attack's first iteration would; None if that takes longer than there is."""
-    before, after, kept = [], [], []
-    for i in range(len(trial.image)):
-        if trial.filter.steps * call_seconds > budget.left:
-            break
-        one = trial.take([i])
-        logits = trial.networks.classifier(one.filter(one.image, one.noise(0)))
-        before.append(_logit_of(one.prediction, one.logits))
-        after.append(_logit_of(one.prediction, logits))
-        kept.append(predict(logits).item() == one.prediction.item())
-    return FilterCheck(tuple(before), tuple(after), tuple(kept)) if before else None
-
-
-def _logit_of(prediction: Tensor, logits: Tensor) -> float:
-    if logits.ndim == 1:
-        return (logits * (2 * prediction - 1)).item()
-    return logits[0, prediction].item()
+def guess_error(batch: Batch, t: int) -> float:
+    """The error of the best guess that only knows how noisy a picture is: the noisy picture, scaled."""
+    kept = batch.filter.diffusion.alphas_cumprod.values[t].item()
+    signal = kept * to_diffusion(batch.image).square().mean().item()
+    return signal / (signal + 1 - kept)
 
 
 @dataclass(frozen=True)
-class CostCheck:
-    """gradient, refinement: seconds a picture, measured on ``batch`` pictures at once; batch 0: estimated from single
-    calls of the network, since measuring would take too long.
+class Cost:
+    """gradient, refinement: seconds a picture, measured on ``batch`` pictures at once; batch 0: estimated.
 
-    base, growth: bytes held before, and added by each picture of a batch.  Where loading took more than the batch
-    did, growth is None and base is what loading took; None where nothing is known.
-    limit: bytes of the device, or that this process may have.  out_of_memory: the batch that did not fit, or 0.
+    base, growth: bytes held before, and added by each picture of a batch, None where that is not known.
     """
 
     gradient: float
     refinement: float
-    iterations: int
-    batch: int
-    wanted: int
+    batch: int = 0
     base: int | None = None
     growth: int | None = None
-    limit: int | None = None
-    out_of_memory: int = 0
 
-    @property
-    def seconds(self) -> float:
-        """What a picture takes."""
-        return self.iterations * self.gradient + self.refinement
-
-    @property
-    def memory(self) -> int | None:
-        """Bytes that the batch that is wanted takes, networks and all."""
-        if self.growth is None:
-            return self.base if self.batch == self.wanted else None
-        return self.base + self.wanted * self.growth
-
-    @property
-    def fits(self) -> bool:
-        """Whether the batch that is wanted leaves a tenth of the memory free, as far as is known."""
-        return self.memory is None or self.limit is None or self.memory < 0.9 * self.limit
+    def memory(self, batch: int) -> int | None:
+        """Bytes that a batch takes, networks and all."""
+        return None if self.growth is None else self.base + batch * self.growth
 
 
-def measure_cost(trial: Trial, call_seconds: float, pending: int, budget: Budget) -> CostCheck:
-    """Time a gradient and the refinement: on one picture, then, warmed up, on a batch if time and memory allow.
+def check_cost(batch: Batch, config: MainConfig, pending: int, call_seconds: float, budget: Budget) -> Section:
+    """Time an iteration of the attack and the refinement, on one picture, then on a batch if time and memory allow.
 
-    Raises NonFiniteError if a network returns NaN.
+    call_seconds: of the network, on one picture.  Raises NonFiniteError if a network returns NaN.
     """
-    attack, steps = trial.config.attack, trial.filter.steps
-    calls = 0 if not attack.attack_joint else 1 if attack.attack_joint_shortcut else 3 + attack.attack_joint_checkpoint
-    attacked = attack.attack_method != "None"
-    cost = CostCheck(
-        gradient=calls * steps * call_seconds * attacked,
-        refinement=trial.refiner.steps * call_seconds,
-        iterations=attack.attack_iterations * attacked,
-        batch=0,
-        wanted=max(1, min(trial.config.run.batch_size, pending)),
-        limit=memory_limit(trial.networks.device),
-    )
-    batch = 1
-    try:
-        if cost.gradient + cost.refinement > budget.left:
-            return cost
-        cost = measure_batch(trial, cost, 1, budget)
-        batch = cost.wanted
-        if cost.fits and batch * (cost.gradient + cost.refinement) < budget.left:
-            cost = measure_batch(trial, cost, batch, budget)
-    except torch.OutOfMemoryError:
-        return replace(cost, out_of_memory=batch)
-    return cost
+    flags, device = config.attack, batch.image.device
+    cost, wanted = estimate(batch, call_seconds), max(1, min(config.run.batch_size, pending))
+    limit, section = memory_limit(device), Section()
+    saved = not flags.attack_joint or flags.attack_joint_shortcut or flags.attack_joint_checkpoint
+    advice = "give a smaller batch_size" if saved else "give attack_joint_checkpoint True, or a smaller batch_size"
 
+    def too_much() -> bool:
+        memory = cost.memory(wanted)
+        return memory is not None and limit is not None and memory > 0.9 * limit
 
-@torch.no_grad()
-def measure_batch(trial: Trial, cost: CostCheck, batch: int, budget: Budget) -> CostCheck:
-    """One gradient and one refinement of ``batch`` pictures at once."""
-    trial = trial.take([i % len(trial.image) for i in range(batch)])
-    device, attack, sampling = trial.networks.device, trial.config.attack, trial.config.sampling
-    image = changed = trial.image
-    base, before = start_memory(device)
-    known = cost.growth is not None
-    base = cost.base if known else base  # what a first batch freed may still be held by the process
-    started = budget.clock()
-    if attack.attack_method != "None":
-        entry = find_attack(attack.attack_method, targeted=trial.target is not None)
-        grad_fn = make_grad_fn(trial.batch, entry)
-        changed = (image - attack.attack_step / 255 * grad_fn(image, 0).sign()).clamp(0, 1)
-        finish(device)
-    attacked, noise, refiner = budget.clock(), trial.noise(REFINEMENT), trial.refiner
-    refined = inpaint(refiner, image, changed, noise, sampling).counterfactual
-    finish(device)
-    refinement = (budget.clock() - attacked) / batch
-    check_finite(refined, "the refinement", refiner, changed, noise, trial.indices)
-    peak = peak_memory(device)
-    if peak != before:
-        growth = (peak - base) // batch
-    elif known:
-        growth = cost.growth
+    for size in (1, wanted):
+        if size * (cost.gradient + cost.refinement) > budget.left or too_much():
+            break
+        try:
+            cost = measure_batch(batch.take([i % len(batch.indices) for i in range(size)]), budget)
+        except torch.OutOfMemoryError:
+            section.problems.append(f"{size} pictures at once do not fit into memory; {advice}")
+            break
+    memory = cost.memory(wanted)
+    if too_much() and not section.problems:
+        takes = f"about {in_bytes(memory)} of {in_bytes(limit)} of memory"
+        section.problems.append(f"{wanted} pictures at once take {takes}; {advice}")
+    iterations = flags.attack_iterations if ATTACKS[flags.attack_method] else 0
+    each = iterations * cost.gradient + cost.refinement
+    how = f"measured on a batch of {cost.batch}" if cost.batch else "estimated from single calls of the network"
+    section.lines = [
+        f"{in_time(each)} a picture = {iterations} x {in_time(cost.gradient)} for the gradient "
+        f"+ {in_time(cost.refinement)} for the refinement, {how} on {device.type}",
+        f"{in_time(each * pending)} for the {pending} pictures left to explain",
+    ]
+    if memory is None:
+        section.lines.append("memory not measured")
     else:
-        base, growth = peak, None
-    return replace(
-        cost, gradient=(attacked - started) / batch, refinement=refinement, batch=batch, base=base, growth=growth
-    )
+        of = f" of {in_bytes(limit)}" if limit else ""
+        parts = f"{in_bytes(cost.base)} held before + {wanted} at once x {in_bytes(cost.growth)}"
+        section.lines.append(f"memory: about {in_bytes(memory)}{of} = {parts}")
+    return section
+
+
+def estimate(batch: Batch, call_seconds: float) -> Cost:
+    """The cost of a picture by how often each calls the network; a call backward takes two forward."""
+    flags = batch.task.attack
+    calls = 0 if not flags.attack_joint else 1 if flags.attack_joint_shortcut else 3 + flags.attack_joint_checkpoint
+    calls = calls if ATTACKS[flags.attack_method] else 0
+    return Cost(calls * batch.filter.steps * call_seconds, batch.refiner.steps * call_seconds)
+
+
+def measure_batch(batch: Batch, budget: Budget) -> Cost:
+    """Explain a batch with one iteration of the attack."""
+    n, device = len(batch.indices), batch.image.device
+    batch = replace(batch, task=replace(batch.task, attack=replace(batch.task.attack, attack_iterations=1)))
+    base, started = start_memory(device), budget.clock()
+    found = attack(batch)
+    finish(device)
+    attacked = budget.clock()
+    conclude(batch, found)
+    finish(device)
+    refined, peak = budget.clock(), peak_memory(device)
+    growth = None if base is None else (peak - base) // n
+    return Cost((attacked - started) / n, (refined - attacked) / n, n, base, growth)
 
 
 def finish(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
 
 
-def start_memory(device: torch.device) -> tuple[int | None, int | None]:
-    """Bytes held now, and the most held so far, which CUDA counts from here; None where they are not known."""
-    finish(device)
+def start_memory(device: torch.device) -> int | None:
+    """Bytes held now, from which on ``peak_memory`` counts; None where that cannot be known."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device), None
-    statm, peak = Path("/proc/self/statm"), peak_memory(device)
-    if device.type != "cpu" or not statm.exists():
-        return peak, peak
-    return int(statm.read_text().split()[1]) * resource.getpagesize(), peak
+        return torch.cuda.memory_allocated(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the most that this process held
+    except OSError:
+        return None
+    return of_process("VmRSS") if device.type == "cpu" else None
 
 
-def peak_memory(device: torch.device) -> int | None:
-    """The most bytes held: on CUDA since ``start_memory``, on the CPU since the process started."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) if device.type == "cpu" else None
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held since ``start_memory``."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else of_process("VmHWM")
+
+
+def of_process(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def memory_limit(device: torch.device) -> int | None:

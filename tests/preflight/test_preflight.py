@@ -14,9 +14,10 @@ from torch import nn
 from ace_counterfactuals.core import preflight as module
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.preflight import preflight
-from ace_counterfactuals.core.preflight.report import Report, render
+from ace_counterfactuals.core.preflight import Report, preflight, render
+from ace_counterfactuals.core.preflight.data import bytes_each
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.setup import open_images
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from tests.support.paths import GOLDEN
 from tests.support.toys import Workshop, exit_code, tree
@@ -124,27 +125,27 @@ def test_a_refinement_with_steps_of_its_own_is_reported(scene):
 
 
 def test_pictures_are_counted_by_the_reason_that_leaves_them_out(scene):
-    pictures = scene.check(num_samples=10, chunks=2, chunk=1).pictures
-    assert (pictures.total, pictures.other_label, pictures.beyond_num_samples) == (36, 24, 2)
-    assert (pictures.selected, pictures.other_chunk) == (5, 5)  # red pictures have the indices 24 to 35
-    assert (pictures.first, pictures.last) == ("03.png", "27.png")
+    first, second = scene.check(num_samples=10, chunks=2, chunk=1).sections["pictures"].lines
+    assert first.startswith("5 of the 36 of ") and first.endswith("03.png to 27.png")
+    assert [int(word) for word in second.split() if word.isdecimal()][:2] == [24, 2]  # of 12 red ones, indices 24 to 35
+    assert "5 in other chunks" in second
 
 
 def test_an_empty_selection_is_a_problem_and_the_rest_is_still_measured(scene):
     report = scene.check(chunks=1000, chunk=999)
     assert report.problems[0].startswith("chunk 999 of 1000 is empty")
-    assert report.pictures.selected == 0
-    assert report.filter and report.cost and report.disk
+    assert report.sections["pictures"].lines[0].startswith("0 of the 36")
+    assert all(report.sections[title] for title in ("filter", "cost", "disk"))
 
 
 def test_unreadable_pictures_are_counted_and_named(scene):
     (scene.data / "red" / "00.png").write_bytes(b"")
-    assert "1 pictures of the samples are unreadable" in (problem := scene.problem()) and "00.png" in problem
+    assert "1 of the first pictures are unreadable" in (problem := scene.problem()) and "00.png" in problem
 
 
 def test_another_size_than_the_classifier_was_trained_on_is_a_problem(scene):
     scene.classifier.image_size = 16
-    assert scene.problem() == "--image_size 8, but the classifier was trained on pictures of 16 pixels"
+    assert "image_size 8" in (problem := scene.problem()) and "16 pixels" in problem
 
 
 def test_a_classifier_that_guesses_is_near_chance(scene):
@@ -156,28 +157,6 @@ def test_a_classifier_that_guesses_is_near_chance(scene):
     scene.classifier = Guess()
     problems = scene.check().problems
     assert any(line.startswith("accuracy near chance: ") and " of 36 pictures" in line for line in problems)
-
-
-def test_swapped_channels_are_recognised(scene):
-    scene.classifier = Colour(order=(2, 1, 0))
-    assert any("is right on 36 of 36 pictures with red and blue swapped" in line for line in scene.check().problems)
-
-
-def test_a_wrong_normalisation_is_recognised(scene):
-    class Brightness(nn.Module):
-        binary, class_names, num_outputs, image_size = False, ("bright", "dark"), 2, SIDE
-        mean, std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
-
-        def forward(self, image):
-            value = 10 * image.mean((1, 2, 3))  # of an input in [-1, 1] it would be the sign that tells
-            return torch.stack([value, -value], 1)
-
-    scene.data = scene.folder / "brightness"
-    for i in range(40):
-        scene.write(f"{'dark' if i % 2 else 'bright'}/{i:02d}.png", np.full((SIDE, SIDE, 3), 30 if i % 2 else 220))
-    scene.classifier = Brightness()
-    problems = scene.check(label_query="bright", label_target="dark").problems
-    assert "with inputs in [-1, 1], on 20 of 40 without" in problems[0]
 
 
 def test_flags_that_do_not_fit_the_network_are_a_problem_and_the_rest_is_still_measured(tmp_path, capsys):
@@ -196,7 +175,7 @@ def test_a_missing_classifier_is_a_problem_and_the_pictures_are_still_counted(tm
 
 
 def test_the_target_that_is_the_source_is_a_problem(scene):
-    assert "--label_target red is --label_query itself" in scene.problem(label_target="red")
+    assert any("label_query itself" in problem for problem in scene.check(label_target="red").problems)
 
 
 def test_pictures_that_are_predicted_as_their_target_already_are_a_problem(scene):
@@ -206,14 +185,14 @@ def test_pictures_that_are_predicted_as_their_target_already_are_a_problem(scene
 
 def test_a_network_that_does_not_denoise_is_a_problem(scene):
     scene.denoiser = Perfect(limit=0)
-    assert "does not denoise these pictures: noise prediction error 1.00" in scene.problem()
+    assert "does not denoise these pictures" in (problem := scene.problem()) and "model_path" in problem
 
 
 def test_a_warm_start_only_network_is_a_problem_from_pure_noise_alone(scene):
     scene.denoiser = Perfect(limit=100)
     assert scene.check(sampling_time_fraction=0.4).problems == []
     problems = scene.check(sampling_time_fraction=1.0).problems
-    assert "does not denoise at step 199" in problems[0] and "warm start only" in problems[0]
+    assert "at step 199" in problems[0] and "warm start only" in problems[0]
 
 
 def test_a_network_that_predicts_the_picture_is_judged_by_its_noise(scene):
@@ -239,7 +218,7 @@ def test_a_classifier_that_returns_nan_is_a_problem(scene):
 
 def test_an_overflow_of_half_precision_is_a_problem(scene):
     scene.denoiser = lambda x_t, timesteps, y=None: x_t.half() * 60000
-    assert "half precision overflows: give --use_fp16 False" in scene.problem(use_fp16=True)
+    assert "half precision overflows: give use_fp16 False" in scene.problem(use_fp16=True)
 
 
 def test_a_filter_that_changes_predictions_is_a_problem(scene):
@@ -266,7 +245,7 @@ def test_a_batch_that_does_not_fit_is_a_problem(scene):
 
     scene.denoiser = Greedy()
     problem = scene.problem(attack_joint_checkpoint=True)
-    assert problem == "2 pictures at once do not fit into memory; give a smaller --batch_size"
+    assert problem == "2 pictures at once do not fit into memory; give a smaller batch_size"
 
 
 def test_a_full_disk_is_a_problem(scene, monkeypatch):
@@ -278,12 +257,12 @@ def test_a_full_disk_is_a_problem(scene, monkeypatch):
 @pytest.mark.parametrize("save_float", [False, True])
 def test_what_will_be_written_is_about_what_is_written(tmp_path, save_float):
     workshop = Workshop(tmp_path)
-    estimate = preflight(parse(MainConfig, "", workshop.arguments(save_float=save_float))).disk.per_picture
-    before = len(tree(workshop.output)) if workshop.output.exists() else 0
+    config = parse(MainConfig, "", workshop.arguments(save_float=save_float))
+    estimate = bytes_each(open_images(config)[0], config, 4096)
     workshop.run(num_samples=1, save_float=save_float)
     files = [path for path in workshop.output.rglob("*0000000*") if path.is_file()]
     written = sum(math.ceil(path.stat().st_size / 4096) * 4096 for path in files)
-    assert before == 0 and estimate == pytest.approx(written, rel=0.3)
+    assert estimate == pytest.approx(written, rel=0.3)
     assert len(files) == 10 + save_float
 
 
@@ -291,10 +270,11 @@ def test_finished_pictures_and_other_settings_are_recognised(tmp_path):
     workshop = Workshop(tmp_path)
     workshop.run(num_samples=2)
     report = preflight(parse(MainConfig, "", workshop.arguments()))
-    assert (report.pictures.finished, report.pictures.pending) == (2, 4)
+    assert report.sections["pictures"].lines[-1].startswith("2 are finished already")
+    assert "for the 4 pictures left" in render(report)
     assert not any("other settings" in line for line in report.problems)
     report = preflight(parse(MainConfig, "", workshop.arguments(attack_iterations=3)))
-    assert any("was made with other settings: --attack_iterations 3 (there: 2)" in line for line in report.problems)
+    assert any("attack_iterations 3 (there: 2)" in line for line in report.problems)
 
 
 def test_nothing_is_written(scene, tmp_path):
@@ -314,8 +294,8 @@ def test_what_would_take_too_long_is_estimated_instead(scene):
     started = time.monotonic()
     report = scene.check(seconds=1.0)
     assert time.monotonic() - started < 10  # all of it would sleep for more than 20
-    assert report.cost.batch == 0 and report.filter is None
-    assert 3 * 8 * 0.2 <= report.cost.gradient < 2 * 3 * 8 * 0.2
+    seconds = float(report.sections["cost"].lines[0].split(" x ")[1].split(" s ")[0])
+    assert 3 * 8 * 0.19 < seconds < 2 * 3 * 8 * 0.2  # three calls, one of them backward, for each of eight steps
     assert "estimated from single calls" in render(report) and "takes too long here" in render(report)
     assert report.problems == []
 
@@ -327,8 +307,8 @@ def test_a_slow_classifier_is_tried_on_fewer_pictures(scene):
             return super().forward(image)
 
     scene.classifier = Slow()
-    report = scene.check(seconds=0.5)
-    assert 0 < len(report.classifier.predictions) < 36
+    tried = scene.check(seconds=0.5).sections["classifier"].lines[0]
+    assert "n = 36" not in tried and "n = " in tried
 
 
 @pytest.mark.parametrize(
@@ -359,7 +339,7 @@ def test_the_recorded_case_is_checked_through_main(golden_weights, monkeypatch, 
     flags = [str(golden_weights(names[flag])) if flag in names else flag for flag in flags]
     assert main([*flags, "--device", "cpu", "--output_path", str(tmp_path / "out"), "--check", "True"]) == 1
     printed = capsys.readouterr().out
-    assert "4 of the 12 of --dataset CelebA" in printed and "8 beyond --num_samples 4" in printed
+    assert "4 of the 12 of dataset CelebA" in printed and "8 beyond num_samples 4" in printed
     assert "000201.jpg to 000204.jpg" in printed
     assert "the diffusion model does not denoise these pictures" in printed  # its weights are random
     assert not (tmp_path / "out").exists()

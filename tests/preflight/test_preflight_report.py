@@ -1,38 +1,27 @@
 """What is a problem and what is not, and how figures are put, without running anything."""
 
 import pytest
-import torch
 
-from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.preflight.data import Budget, ClassifierCheck
-from ace_counterfactuals.core.preflight.model import CostCheck
-from ace_counterfactuals.core.preflight.report import Report, binomial_tail, in_bytes, in_time
-from ace_counterfactuals.core.runs.config import MainConfig
-
-CONFIG = parse(MainConfig, "", [])
+from ace_counterfactuals.core.preflight.data import binomial_tail, guessing, judge_predictions
+from ace_counterfactuals.core.preflight.model import Cost
+from ace_counterfactuals.core.preflight.section import Budget, in_bytes, in_time
 
 
 def test_a_classifier_that_is_right_on_few_pictures_is_not_called_a_guess():
-    check = ClassifierCheck(classes=2, names=None, labels=(0, 1, 0), predictions=(0, 1, 0))
-    assert not list(Report(CONFIG, torch.device("cpu"), classifier=check).problems)
+    section = judge_predictions([0, 1, 0], [0, 1, 0], 2, ())
+    assert not section.problems and "accuracy 100.0% on n = 3" in section.lines[0]
 
 
-def test_chance_knows_how_often_a_label_occurs():
-    assert ClassifierCheck(2, None, (0, 1, 1, 1), (1, 1, 1, 1)).chance == 0.75
-    assert ClassifierCheck(2, None, (1, 1), (1, 0)).chance is None
-    assert ClassifierCheck(4, None, (1, 1), (1, 0)).chance == 0.25
-    assert ClassifierCheck(4, None, (-1, -1), (1, 0)).chance is None
+def test_guessing_knows_how_often_a_label_occurs():
+    assert guessing([(0, 1), (1, 1), (1, 1), (1, 1)], 2) == 0.75
+    assert guessing([(1, 1), (1, 0)], 2) is None
+    assert guessing([(1, 1), (1, 0)], 4) == 0.25
+    assert guessing([], 4) is None
 
 
-def test_memory_near_the_limit_advises_checkpointing():
-    cost = CostCheck(1.0, 1.0, iterations=2, batch=1, wanted=4, base=2**30, growth=2**30, limit=5 * 2**30)
-    report = Report(CONFIG, torch.device("cpu"), cost=cost)
-    assert report.problems == [
-        "4 pictures at once take about 5.0 GiB of 5.0 GiB of memory; "
-        "give --attack_joint_checkpoint True, or a smaller --batch_size"
-    ]
-    report.cost = CostCheck(1.0, 1.0, iterations=2, batch=1, wanted=1, base=2**30, growth=2**30, limit=5 * 2**30)
-    assert report.problems == []
+def test_the_memory_of_a_batch_grows_by_its_pictures():
+    assert Cost(1.0, 1.0, batch=1, base=3, growth=2).memory(4) == 11
+    assert Cost(1.0, 1.0).memory(4) is None
 
 
 def test_numbers_read_well():
