@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from functools import partial
 
@@ -12,6 +14,7 @@ from PIL import Image
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, resize_crop, to_tensor
 from ace_counterfactuals.core.data.specs import PictureFile
+from tests.support.paths import ROOT
 
 GREY16 = np.array([[0, 255, 256, 32768], [40000, 65000, 65279, 65535]], dtype=np.uint16)
 
@@ -106,6 +109,14 @@ def test_values_are_exactly_x_over_255():
     assert np.array_equal(to_tensor(every)[1].numpy().ravel(), np.arange(256, dtype=np.float32) / 255)
 
 
+def test_importing_changes_no_filter_of_warnings():
+    script = "import warnings, torchvision, yaml; before = list(warnings.filters)\n"
+    script += "import ace_counterfactuals.core.data.regions, ace_counterfactuals.core.data.imageset\n"
+    script += "assert warnings.filters == before"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, of large pictures, is not what refuses them
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
