@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ace_counterfactuals.core.base.settings import UserError, blaming, flag, group
 from ace_counterfactuals.core.cli.parsing import program, run_script
-from ace_counterfactuals.core.data.datasets import celeba_attributes
+from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
 from ace_counterfactuals.core.evaluation.metrics import cd, mnac
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -42,7 +42,7 @@ def main(config: Config) -> int:
     if not 0 <= flags.query_label < attributes:
         raise UserError(f"--query-label {flags.query_label}: wanted the explained attribute, 0 to {attributes - 1}")
     with blaming("oracle_path"):
-        oracle = load_oracle(flags.oracle_path, dataset=flags.dataset).to(reader.device)
+        oracle = load_oracle(flags.oracle_path, of=spec_of(flags.dataset).oracle).to(reader.device)
     value = None
     if pairs:
         decisions = [mnac.decisions(p) for p in pair_features(oracle, reader.pairs(pairs))]

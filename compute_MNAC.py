@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ace_counterfactuals.core.base.settings import blaming, group
 from ace_counterfactuals.core.cli.parsing import program, run_script
+from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.evaluation.metrics import mnac
 from ace_counterfactuals.core.evaluation.metrics.command import (
     ComputeConfig,
@@ -29,7 +30,7 @@ class Config:
 def main(config: Config) -> int:
     reader, pairs = make_reader(config.compute), open_pairs(config.results, FLIPPED)
     with blaming("oracle_path"):
-        oracle = load_oracle(config.oracle.oracle_path, dataset=config.oracle.dataset).to(reader.device)
+        oracle = load_oracle(config.oracle.oracle_path, of=spec_of(config.oracle.dataset).oracle).to(reader.device)
     figures = dict.fromkeys(("mnac", "mnac_std"))
     if pairs:
         changes = mnac.changes(*map(mnac.decisions, pair_features(oracle, reader.pairs(pairs))))

@@ -34,10 +34,10 @@ def _prepare_celebahq(images: Tensor) -> Tensor:
     return _resize(2 * images - 1)
 
 
-def load_oracle(path, *, dataset: str | None = None) -> Oracle:
+def load_oracle(path, *, of: str = "") -> Oracle:
     """The oracle in ``path``, frozen and in eval mode: CelebA's, CelebA-HQ's (STEEX), or a classifier file of ours.
 
-    The file says which it is; ``dataset`` is there to refuse the other one.
+    The file says which it is; ``of``, "CelebA" or "CelebA-HQ", refuses the other one.
     """
     tree, name = load_weights(path), str(path)
     if is_ours(tree):
@@ -50,9 +50,9 @@ def load_oracle(path, *, dataset: str | None = None) -> Oracle:
     if "feat_extract.conv1_7x7_s2.weight" not in state or head is None or head.shape[1:] not in ((128,), (2048,)):
         raise WeightsError(f"{name}: is {describe(state)}, not an attribute oracle")
     is_hq = head.shape[1] == 2048
-    if dataset is not None and (dataset == "CelebAHQ") != is_hq:
-        kind = "CelebA-HQ's" if is_hq else "CelebA's"
-        raise WeightsError(f"{name}: is {kind} oracle, but the data set is {dataset}")
+    own = "CelebA-HQ" if is_hq else "CelebA"
+    if of not in ("", own):
+        raise WeightsError(f"{name}: is {own}'s oracle; wanted {of}'s")
     return Oracle(_load_trunk(state, name, is_hq), _prepare_celebahq if is_hq else _prepare_celeba)
 
 

@@ -234,7 +234,7 @@ def verify(path: Path, entry: Weights) -> str:
         wanted = spec_of(entry.dataset).classifier()
         load_classifier(path, query=next(iter(wanted["heads"]), None), **wanted)
     elif entry.network == "oracle":
-        load_oracle(path, dataset=entry.dataset)
+        load_oracle(path, of=spec_of(entry.dataset).oracle)
     elif entry.network in loaders:
         loaders[entry.network](path)
     else:

@@ -52,7 +52,9 @@ def celeba_attributes(data_dir: str | Path, dataset: str = "CelebA", *, partitio
     return np.array(rows, np.int8)
 
 
-def _faces(faces: Callable[[Path], Faces], explained: int, heads: Mapping[int, int], mini: bool = False) -> DatasetSpec:
+def _faces(
+    oracle: str, faces: Callable[[Path], Faces], explained: int, heads: Mapping[int, int], mini: bool = False
+) -> DatasetSpec:
     """CelebA as read by ``faces``; ``explained``: its partition to explain, of which ``mini`` draws 1,000 pictures."""
 
     def read(folder: Path, query: int | str, train: bool) -> Listing:
@@ -73,7 +75,7 @@ def _faces(faces: Callable[[Path], Faces], explained: int, heads: Mapping[int, i
         notices += _notices({f"{len(without)} annotated pictures are in no partition and left out": without})
         return _binary(annotated.attributes, query, records, notices)
 
-    return DatasetSpec(read, binary=True, faces=faces, heads=heads)
+    return DatasetSpec(read, binary=True, faces=faces, oracle=oracle, heads=heads)
 
 
 def _read_bdd100k(folder: Path, query: int | str, train: bool) -> Listing:
@@ -215,9 +217,9 @@ def _driving(read: Callable[[Path, int | str, bool], Listing]) -> DatasetSpec:
 
 EVERY_ATTRIBUTE = {i: i for i in range(annotations.CELEBA_ATTRIBUTES)}
 DATASETS = {
-    "CelebA": _faces(annotations.celeba, VALIDATION, EVERY_ATTRIBUTE),
-    "CelebAMV": _faces(annotations.celeba, VALIDATION, EVERY_ATTRIBUTE, mini=True),
-    "CelebAHQ": _faces(annotations.celebahq, TEST, {20: 0, 31: 1, 39: 2}),
+    "CelebA": _faces("CelebA", annotations.celeba, VALIDATION, EVERY_ATTRIBUTE),
+    "CelebAMV": _faces("CelebA", annotations.celeba, VALIDATION, EVERY_ATTRIBUTE, mini=True),
+    "CelebAHQ": _faces("CelebA-HQ", annotations.celebahq, TEST, {20: 0, 31: 1, 39: 2}),
     "BDD100k": _driving(_read_bdd100k),
     "BDDOIA": _driving(_read_bdd_oia),
     "ImageNet": DatasetSpec(_read_imagenet, arch="resnet50", num_classes=1000),

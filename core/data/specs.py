@@ -42,7 +42,8 @@ class DatasetSpec:
     binary: its classifier answers yes or no to the attribute ``label_query``, by one logit.
     wide: pictures are (H, 2H), resized whole; others are square, cut from the middle.
     mirrored: whether training may mirror them.  upright: they are turned as their EXIF orientation says.
-    faces: reads CelebA's 40 attributes, which condition its diffusion models and which oracles and CD know.
+    faces: reads CelebA's 40 attributes, which condition its diffusion models and which CD correlates.
+    oracle: whose attribute oracle knows them, "CelebA" or "CelebA-HQ".
     heads: attribute -> output of the published classifier, a DenseNet-121; others have none.
     arch: torchvision's name of the published classifier, of ``num_classes``; fetched where no file is given.
     """
@@ -53,6 +54,7 @@ class DatasetSpec:
     mirrored: bool = True
     upright: bool = False
     faces: Callable[[Path], Faces] | None = None
+    oracle: str = ""
     heads: Mapping[int, int] = field(default_factory=dict)
     arch: str = ""
     num_classes: int | None = None

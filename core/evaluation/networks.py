@@ -180,7 +180,7 @@ def blamed(field: str, load: Callable) -> Callable:
 
 def load_oracle(path: str, dataset: str) -> nn.Module:
     with blaming("oracle_path"):
-        oracle = oracles.load_oracle(path, dataset=dataset if spec_of(dataset).faces else None)
+        oracle = oracles.load_oracle(path, of=spec_of(dataset).oracle)
     if oracle.class_names is None and not spec_of(dataset).faces:
         raise UserError(
             f"--oracle-path {path}: knows faces, but the data set is {dataset or 'not given'}; see --dataset"

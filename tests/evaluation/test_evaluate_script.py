@@ -77,7 +77,7 @@ def test_evaluate_gives_the_recorded_figures_in_one_pass_and_again_from_the_cach
 def test_evaluate_refuses_an_oracle_of_another_data_set_also_when_features_are_cached(faces, golden_weights, capsys):
     words = [str(w) for w in face_words(golden_weights)]
     words[3] = "CelebAHQ"
-    with pytest.raises(ValueError, match="^oracle_path .*CelebA's oracle, but the data set is CelebAHQ"):
+    with pytest.raises(ValueError, match="^oracle_path .*CelebA's oracle; wanted CelebA-HQ's"):
         evaluate("--output_path", faces, *words[:6], *words[10:12])
 
 

@@ -29,7 +29,7 @@ def pairs(*folders, prepare=lambda picture: picture):
 
 @pytest.fixture(scope="module")
 def oracle(golden_weights):
-    return load_oracle(golden_weights("oracle_celeba.pth"), dataset="CelebA")
+    return load_oracle(golden_weights("oracle_celeba.pth"), of="CelebA")
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def test_simsiam_finds_the_recorded_similarity(golden_weights):
 
 @torch.no_grad()
 def test_the_celebahq_oracle_sees_the_image_between_minus_one_and_one_once(golden_weights):
-    oracle = load_oracle(golden_weights("oracle_hq.tar"), dataset="CelebAHQ")
+    oracle = load_oracle(golden_weights("oracle_hq.tar"), of="CelebA-HQ")
     image = torch.rand(1, 3, 224, 224)
     assert torch.allclose(oracle(image), torch.sigmoid(oracle.network(2 * image - 1)), atol=1e-5)
     assert oracle(image).shape == (1, 40)
@@ -88,7 +88,7 @@ def test_an_attribute_classifier_of_ours_is_an_oracle_too(tmp_path):
     network = build_classifier("small-4", 2).eval()
     header = {"class_names": ["hat", "tie"], "mean": [0.5] * 3, "std": [0.5] * 3, "image_size": 32}
     save_classifier(tmp_path / "o.pt", network, arch="small-4", attributes=True, **header)
-    oracle, image = load_oracle(tmp_path / "o.pt", dataset="Folder"), torch.rand(3, 3, 32, 32)
+    oracle, image = load_oracle(tmp_path / "o.pt"), torch.rand(3, 3, 32, 32)
     assert torch.equal(oracle(image), torch.sigmoid(network((image - 0.5) / 0.5)))
     assert oracle.class_names == ("hat", "tie")
 
@@ -101,8 +101,8 @@ def test_exclusive_classes_are_no_attributes(tmp_path):
 
 
 def test_the_other_data_sets_oracle_is_refused(golden_weights):
-    with pytest.raises(WeightsError, match="is CelebA's oracle, but the data set is CelebAHQ"):
-        load_oracle(golden_weights("oracle_celeba.pth"), dataset="CelebAHQ")
+    with pytest.raises(WeightsError, match="is CelebA's oracle; wanted CelebA-HQ's"):
+        load_oracle(golden_weights("oracle_celeba.pth"), of="CelebA-HQ")
 
 
 @pytest.mark.parametrize("load", [load_oracle, load_vggface2, load_simsiam])
