@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -66,6 +65,8 @@ def build_classifier(arch: str, num_classes: int) -> nn.Module:
         if not width.isdecimal() or not 4 <= int(width) <= 512:
             raise ValueError(f"architecture {arch}: the width must be a number from 4 to 512, as in {family}-32")
         return FAMILIES[family](int(width), num_classes)
+    import torchvision  # takes as long as torch itself
+
     names = torchvision.models.list_models(module=torchvision.models)
     if arch not in names:
         near = difflib.get_close_matches(arch, names, 3) or ["small-32", "resnet18", "resnet50"]
@@ -193,6 +194,8 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 def _shapes(arch: str, outputs: int) -> nn.Module:
+    import torchvision  # noqa: F401 (what it makes while it is imported must be real)
+
     with torch.random.fork_rng(devices=[]), _ShapesOnly():
         return build_classifier(arch, outputs)
 

@@ -3,7 +3,6 @@
 from unittest.mock import patch
 
 import torch
-import torchvision
 
 from ace_counterfactuals.models.judge import Judge
 from ace_counterfactuals.models.loading import fetched, load_into, load_state
@@ -25,6 +24,8 @@ def published_inception():
 
 def load_inception(path="") -> Judge:
     """Images -> features (N, 2048); they are resized to 299 inside.  path: '' is the published file."""
+    from torchvision.models import Inception3  # takes as long as torch itself
+
     inception = pytorch_fid_inception()
     path = path or published_inception()
     state = load_state(path)
@@ -32,7 +33,7 @@ def load_inception(path="") -> Judge:
     with (  # pytorch-fid reads no file but its cached one, and does not say what fits ill
         torch.random.fork_rng(devices=[]),
         patch.object(inception, "load_state_dict_from_url", lambda *_, **__: {}),
-        patch.object(torchvision.models.Inception3, "load_state_dict", lambda network, _: empty.append(network)),
+        patch.object(Inception3, "load_state_dict", lambda network, _: empty.append(network)),
     ):
         network = inception.InceptionV3()
     load_into(empty[0], state, path=path, what="pytorch-fid's Inception")

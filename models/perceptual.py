@@ -5,7 +5,6 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
-from torchvision.models.vgg import VGG16_Weights, cfgs, make_layers
 
 from ace_counterfactuals.models.judge import Judge
 from ace_counterfactuals.models.loading import fetched, load_into, load_state
@@ -13,6 +12,8 @@ from ace_counterfactuals.models.loading import fetched, load_into, load_state
 
 def published_vgg16():
     """torchvision's file in torch.hub's cache, fetched on first use."""
+    from torchvision.models.vgg import VGG16_Weights  # takes as long as torch itself
+
     return fetched(VGG16_Weights.IMAGENET1K_V1.url)
 
 
@@ -25,6 +26,8 @@ def load_lpips(path="") -> Judge:
         import lpips
     except ImportError:
         raise ValueError("LPIPS needs lpips, which is not installed: pip install -e .[eval]") from None
+    from torchvision.models.vgg import cfgs, make_layers
+
     path = path or published_vgg16()
     state = load_state(path)
     backbone = nn.Module()

@@ -1,7 +1,6 @@
 """torchvision's ResNet-50 as Caffe had it, and the table of Caffe's names for it."""
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 NAMES = {"conv1": "1x1_reduce", "conv2": "3x3", "conv3": "1x1_increase", "downsample.0": "1x1_proj"}
@@ -10,8 +9,10 @@ NORMS = {name.replace("conv", "bn").replace("sample.0", "sample.1"): f"{caffe}_b
 
 def build_resnet50(head: nn.Module) -> nn.Module:
     """torchvision's ResNet-50 with this head. Its initial weights, to be replaced, touch nobody's random numbers."""
+    from torchvision.models import resnet50  # takes as long as torch itself
+
     with torch.random.fork_rng(devices=[]):
-        network = torchvision.models.resnet50(weights=None)
+        network = resnet50(weights=None)
     network.fc = head
     return network
 

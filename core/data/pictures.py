@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import center_crop, resize
 
 # Named, because Pillow goes by content: a file called .jpg that holds PostScript would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -45,6 +43,8 @@ def decode(path: Path, *, upright: bool = False) -> Image.Image:
 
 def resize_crop(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to ``size``, then the central square."""
+    from torchvision.transforms.functional import center_crop, resize  # takes as long as torch itself
+
     short, long = sorted(image.size)
     _check_size(size, size * long // short)
     return center_crop(resize(image, size), [size, size])
@@ -52,7 +52,7 @@ def resize_crop(image: Image.Image, size: int) -> Image.Image:
 
 def resize_wide(image: Image.Image, size: int) -> Image.Image:
     """To ``size`` rows and twice as many columns, bicubic: the driving scenes of BDD."""
-    return resize(image, [size, 2 * size], InterpolationMode.BICUBIC)
+    return image.resize((2 * size, size), Image.Resampling.BICUBIC)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
