@@ -27,6 +27,7 @@ def read(source: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write(target: Path, pictures: np.ndarray, labels: np.ndarray, per_class: int | None) -> None:
+    """A PNG for each of the pictures, or for the first ``per_class`` of each class, in ``target``/CLASS."""
     for name in CLASSES:
         (target / name).mkdir(parents=True, exist_ok=True)
     for label, name in enumerate(CLASSES):

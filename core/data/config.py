@@ -8,6 +8,8 @@ from ace_counterfactuals.core.data.datasets import DATASETS
 
 @dataclass(frozen=True, kw_only=True)
 class PicturesConfig:
+    """Which pictures a program reads."""
+
     dataset: str = flag("ImageNet", "data set", choices=DATASETS)
     data_dir: str = flag("", "folder of the data set", path=True, result=False)
     image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8)
@@ -15,6 +17,8 @@ class PicturesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(PicturesConfig):
+    """Which of them are explained, and towards what."""
+
     label_query: int | str = flag(
         -1, "attribute that the classifier decides (binary sets), or class to start from", kind=label
     )
@@ -31,6 +35,8 @@ class DataConfig(PicturesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionConfig:
+    """Where they may change."""
+
     region: str = flag(
         "",
         "x0,y0,x1,y1 in pixels, a picture that is white where it may change, or a folder of such by file name; "

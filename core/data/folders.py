@@ -8,6 +8,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 
 def is_picture(name: str) -> bool:
+    """By the ending alone, whatever its case; hidden files are none."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 

@@ -89,7 +89,7 @@ def select(
 ) -> ImageSet:
     """The pictures to explain: by label, then the first ``num_samples``, then this chunk's share of these."""
     if num_samples < 1:
-        raise FlagError("num_samples", f"{num_samples}: choose at least 1")
+        raise FlagError("num_samples", f"{num_samples}: wanted at least 1")
     if not 0 <= chunk < chunks:
         raise FlagError("chunk", f"{chunk}: wanted 0 to {chunks - 1}, since chunks is {chunks}")
     kept = _with_label(images, label_target, label_query)[:num_samples]

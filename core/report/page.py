@@ -108,6 +108,7 @@ def link(experiment: str, **filters) -> str:
 
 
 def class_name(label: int, classes: tuple[str, ...] | None) -> str:
+    """What the page calls a class, -1 being unknown."""
     if label < 0:
         return "unknown"
     return classes[label] if classes and label < len(classes) else f"class {label}"

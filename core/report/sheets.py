@@ -51,10 +51,11 @@ class Sheets:
     suffix: str
 
     def path(self, sheet: int) -> Path:
+        """The file of a sheet, by number."""
         return self.folder / f"{self.kind}-{sheet:05d}.{self.suffix}"
 
     def files(self) -> list[list[Path]]:
-        """Of each sheet."""
+        """The pictures of each sheet."""
         files, step = list(self.tiles), math.prod(self.grid)
         return [files[start : start + step] for start in range(0, len(files), step)]
 

@@ -10,6 +10,8 @@ from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
+    """How a diffusion model is trained."""
+
     output_path: str = flag("training", "folder for checkpoints, samples and the log", path=True)
     batch_size: int = flag(1, "pictures a step", low=1)
     microbatch: int = flag(-1, "pictures a forward pass; -1 takes the whole batch", low=-1)
@@ -41,6 +43,8 @@ class TrainDiffusionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTrainingConfig:
+    """How a classifier is trained."""
+
     output_path: str = flag(
         "classifier.pt", "file to write: architecture, class names, normalisation and weights", path=True
     )
