@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.data.imageset import EmptySelection
+from ace_counterfactuals.core.data.imageset import select
 from ace_counterfactuals.core.data.regions import Region
 from ace_counterfactuals.core.method.explain import Explanation, refine
 from ace_counterfactuals.core.postprocessing.config import PostConfig
@@ -59,12 +59,12 @@ def postprocess(post: PostConfig) -> Refined:
     settings = make_settings(post, run)
     for setting in settings:
         check(setting.config)
-    check_size(run.pictures[0], settings[0].config.data.image_size)
-    everything = StoredSet(run.pictures[: post.data.num_samples])
+    check_size(run.images.records[0], settings[0].config.data.image_size)
+    everything = select(run.images, num_samples=post.data.num_samples)
     folders = [ResultFolder(output, setting.config.output.exp_name) for setting in settings]
     if post.run.merge_chunks:
         for setting, folder in zip(settings, folders, strict=True):
-            merge_tables(setting.config, folder, [entry.index for entry in everything.records], *folder.read())
+            merge_tables(setting.config, folder, [stored.index for stored in everything.records], *folder.read())
     else:
         tell_run(run)
         refine_all(settings, folders, run, everything)
@@ -72,36 +72,31 @@ def postprocess(post: PostConfig) -> Refined:
 
 
 def tell_run(run: AttackedRun) -> None:
+    """What the user may want to know of what is refined."""
+    root, count, selected = run.results.root, len(run.images), selected_pictures(run.results.log)
     if run.settings is None:
-        notice(
-            f"{run.results.root} has no config.yaml: it is read as a folder of the original program, and "
-            "flags that are not given have the defaults of main.py"
-        )
-    selected = selected_pictures(run.results.log)
-    if selected > len(run.pictures):
-        notice(
-            f"{len(run.pictures)} of the {selected} pictures of {run.results.root} have pre-explanations; the "
-            "same command refines the others once main.py has finished them"
-        )
-    if rounded := sum(picture.pre_explanation.suffix != ".npy" for picture in run.pictures):
-        notice(
-            f"{rounded} of {len(run.pictures)} pre-explanations are stored with 8 bits only, so masks may "
-            "differ at their edges from those of main.py; --save_float True keeps more"
-        )
+        said = "it is read as a folder of the original program, and flags that are not given have main.py's defaults"
+        notice(f"{root} has no config.yaml: {said}")
+    if selected > count:
+        later = "the same command refines the others once main.py has finished them"
+        notice(f"{count} of the {selected} pictures of {root} have pre-explanations; {later}")
+    if rounded := sum(stored.pre_explanation.suffix != ".npy" for stored in run.images.records):
+        edges = "so masks may differ at their edges from those of main.py; save_float True keeps more"
+        notice(f"{rounded} of {count} pre-explanations are stored with 8 bits only, {edges}")
 
 
 def refine_all(settings: list[Setting], folders: list[ResultFolder], run: AttackedRun, everything: StoredSet) -> None:
     """Refine this chunk's pictures with each setting."""
     config = settings[0].config
-    selected = choose_chunk(everything, config)
+    selected = select(everything, chunk=config.run.chunk, chunks=config.run.chunks)
     region = load_region(config, selected)
     moved: set[int] = set()
     for setting, folder, networks in zip(settings, folders, load_each(settings), strict=True):
         notice(f"refining into {folder.root}")
         classes = run.settings["classes"] if run.settings else networks.classifier.class_names
         begin(setting.config, folder, describe(setting.config, classes, setting.digests))
-        refine = refining(setting.config, networks, region, moved)
-        complete(Work(setting.config, folder, selected, len(everything), refine, draw_refined))
+        refine_samples = refining(setting.config, networks, region, moved)
+        complete(Work(setting.config, folder, selected, len(everything), refine_samples, draw_refined))
     if moved:
         notice(
             f"the classifier decides otherwise about {len(moved)} of {len(selected)} originals than when their "
@@ -112,8 +107,10 @@ def refine_all(settings: list[Setting], folders: list[ResultFolder], run: Attack
 def load_each(settings: list[Setting]) -> Iterator[Networks]:
     """The networks of each setting, loaded once: settings of one diffusion model lie together."""
     config = settings[0].config
-    device = prepare_device(config)
-    classifier, denoiser, loaded = load_explained(config, query_of(config), device), None, None
+    device, query = prepare_device(config), config.data.label_query
+    if spec_of(config.data.dataset).binary and not isinstance(query, int):
+        raise FlagError("label_query", f"{query}: give the attribute's index, since the data set is not opened here")
+    classifier, denoiser, loaded = load_explained(config, query if isinstance(query, int) else -1, device), None, None
     for config in (setting.config for setting in settings):
         if config.weights.model_path != loaded:
             denoiser = None  # the last one makes room first
@@ -121,31 +118,10 @@ def load_each(settings: list[Setting]) -> Iterator[Networks]:
         yield Networks(classifier, denoiser, diffusion_of(config), device)
 
 
-def choose_chunk(everything: StoredSet, config: MainConfig) -> StoredSet:
-    chunk, chunks = config.run.chunk, config.run.chunks
-    share = [entry for entry in everything.records if entry.index % chunks == chunk]
-    if not share:
-        raise EmptySelection(
-            "chunk",
-            f"{chunk} of {chunks} is empty: none of the {len(everything)} pictures has an index that gives {chunk} "
-            f"modulo {chunks}; choose fewer chunks",
-        )
-    return StoredSet(share)
-
-
-def query_of(config: MainConfig) -> int:
-    """The attribute that a binary classifier decides; main.py has stored its index."""
-    query = config.data.label_query
-    if spec_of(config.data.dataset).binary and not isinstance(query, int):
-        raise UserError(f"--label_query {query}: give the attribute's index, since the data set is not opened here")
-    return query if isinstance(query, int) else -1
-
-
 def refining(
     config: MainConfig, networks: Networks, region: Region | None, moved: set[int]
 ) -> Callable[[list[StoredSample]], Explanation]:
     """``refine`` as the flags say.  moved: collects pictures that the classifier now decides otherwise."""
-
     task = task_of(config, networks)
 
     def refine_samples(samples: list[StoredSample]) -> Explanation:

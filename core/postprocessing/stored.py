@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.core.data.imageset import Sample
+from ace_counterfactuals.core.data.imageset import ImageSet, Sample
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
-from ace_counterfactuals.core.data.specs import UNKNOWN
+from ace_counterfactuals.core.data.specs import UNKNOWN, PictureFile
 from ace_counterfactuals.core.runs.experiment import Pair, picture_size, read_pairs
 from ace_counterfactuals.core.runs.files import CONFIG, read_config
 from ace_counterfactuals.core.runs.floats import read_stored
@@ -21,38 +21,29 @@ KIND = "pre-explanation"
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPicture:
-    """The files of one picture. path: of the picture in the data set, which a region may go by.
+class StoredPicture(PictureFile):
+    """A picture of the data set with what is stored of it. prediction, target: -1 where free."""
 
-    label, prediction, target: -1 where unknown or free.
-    """
-
-    index: int
-    path: Path
-    label: int
     prediction: int
     target: int
     original: Path
     pre_explanation: Path
 
+    def exists(self) -> bool:
+        return self.original.exists() and self.pre_explanation.exists()
+
 
 @dataclass(frozen=True, eq=False)
 class StoredSample(Sample):
-    """``image`` is the original, ``pre_explanation`` of the same shape."""
+    """``image`` is the original, ``pre_explanation`` of the same shape and range."""
 
     pre_explanation: Tensor
     prediction: int
     target: int
 
 
-@dataclass(frozen=True, eq=False)
-class StoredSet:
-    """The pictures of an experiment, decoded when asked for."""
-
-    records: Sequence[StoredPicture]
-
-    def __len__(self) -> int:
-        return len(self.records)
+class StoredSet(ImageSet):
+    """The pictures of a run, each decoded to a StoredSample when asked for."""
 
     def __getitem__(self, position: int) -> StoredSample:
         """Raises UnreadableImage for files that do not decode or are not of one size."""
@@ -74,78 +65,64 @@ class StoredSet:
 class AttackedRun:
     """A run whose pre-explanations are refined again.
 
-    settings: what its config.yaml holds; None for a folder of the original program.
+    images: its finished pictures, by index.  settings: what its config.yaml holds; None for the original program's.
     """
 
     results: ResultFolder
-    pictures: list[StoredPicture]
+    images: StoredSet
     settings: dict | None
 
 
 def open_run(output: Path, exp_name: str, data_dir: str | None) -> AttackedRun:
-    """A run with its finished pictures, by index.  Raises ValueError if there is nothing to refine.
+    """A run with its finished pictures.  Raises ValueError if there is nothing to refine.
 
-    data_dir: where the pictures came from, which names them; None is the run's own.
+    data_dir: where the pictures came from, which a region may go by; None is the run's own.
     """
     results = ResultFolder(output, exp_name)
     if not results.root.is_dir():
         raise no_such_experiment(output, exp_name)
-    ours = (results.root / CONFIG).exists() or results.records_folder.exists()
-    settings = read_config(results.root) if ours else None
-    data = Path(data_dir or (settings["flags"].get("data_dir", "") if settings else "")).expanduser()
-    if settings:
+    if (results.root / CONFIG).exists() or results.records_folder.exists():
+        settings = read_config(results.root)
+        data = Path(data_dir or settings["flags"].get("data_dir", "")).expanduser()
         pictures = [picture_of_record(results, record, data) for record in results.read()[0].values()]
     else:
+        settings, data = None, Path(data_dir or "").expanduser()
         pictures = [picture_of_pair(results, pair, data) for pair in read_pairs(output, f"{exp_name}/{KIND}")]
     if not pictures:
         raise ValueError(f"{results.root} has no finished picture; run main.py with this exp_name first")
-    missing = [picture for picture in pictures if not (picture.pre_explanation.exists() and picture.original.exists())]
+    missing = [f"{picture.index:07d}" for picture in pictures if not picture.exists()]
     if missing:
-        names = ", ".join(f"{picture.index:07d}" for picture in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise ValueError(
             f"{results.root}: {len(missing)} of {len(pictures)} finished pictures have no stored original or "
             f"pre-explanation: {names}; main.py keeps them with save_images True"
         )
-    return AttackedRun(results, pictures, settings)
+    return AttackedRun(results, StoredSet(name=exp_name, records=pictures, transform=lambda image: image), settings)
 
 
 def picture_of_record(results: ResultFolder, record: Record, data_dir: Path) -> StoredPicture:
     png = results.path(KIND, record.folder(KIND), "CF", record.index)
     npy = results.floats(record.folder(KIND), record.index)
     originals = results.originals(record.index, record.correct)
-    return StoredPicture(
-        index=record.index,
-        path=data_dir / record.file,
-        label=record.label,
-        prediction=record.prediction,
-        target=record.target,
-        original=next(filter(Path.exists, originals), originals[0]),
-        pre_explanation=npy if npy.exists() else png,
-    )
+    original = next(filter(Path.exists, originals), originals[0])
+    decided = (record.label, record.prediction, record.target)
+    return StoredPicture(record.index, data_dir / record.file, *decided, original, npy if npy.exists() else png)
 
 
 def picture_of_pair(results: ResultFolder, pair: Pair, data_dir: Path) -> StoredPicture:
     """Of the original program, which keeps no records; a picture's file is taken to be where its original lies."""
-    info = pair.read_info()
     if not pair.original.stem.isdecimal():
         raise ValueError(f"{pair.original}: wanted a picture named by its index, such as 0000012.png")
-    return StoredPicture(
-        index=int(pair.original.stem),
-        path=data_dir / pair.original.relative_to(results.output),
-        label=int(info["label"]),
-        prediction=int(info["pred"]),
-        target=int(info["target"]),
-        original=pair.original,
-        pre_explanation=pair.counterfactual,
-    )
+    info, path = pair.read_info(), data_dir / pair.original.relative_to(results.output)
+    decided = (int(info[name]) for name in ("label", "pred", "target"))
+    return StoredPicture(int(pair.original.stem), path, *decided, pair.original, pair.counterfactual)
 
 
 def check_size(picture: StoredPicture, image_size: int) -> None:
-    """Refuse an image_size that is not the stored pictures'."""
+    """Raises FlagError for an image_size that is not the stored pictures'."""
     width, height = picture_size(picture.original)
     if height != image_size or width not in (image_size, 2 * image_size):
-        reason = f"{image_size}: {picture.original} is {width} x {height} pixels; give {height}"
-        raise FlagError("image_size", reason)
+        raise FlagError("image_size", f"{image_size}: {picture.original} is {width} x {height} pixels; give {height}")
 
 
 def stack_targets(samples: Sequence[StoredSample]) -> Tensor | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
-from ace_counterfactuals.core.base.settings import FlagError, UserError, blaming
+from ace_counterfactuals.core.base.settings import FlagError, blaming
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, resolve_label, select
 from ace_counterfactuals.core.data.labels import resolve_name
@@ -24,32 +24,31 @@ RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an
 
 
 def check(config: MainConfig) -> None:
-    """Refuse flags that contradict each other, before anything is loaded.  Raises UserError naming them."""
-    run, attack, sampling, data = config.run, config.attack, config.sampling, config.data
-    if run.chunk >= run.chunks:
-        raise UserError(f"--chunk {run.chunk}: wanted 0 to {run.chunks - 1}, since --chunks is {run.chunks}")
-    if run.overwrite and run.merge_chunks:
-        raise UserError("--overwrite True forgets what --merge_chunks True gathers; give one of them")
-    if sampling.sampling_dilation % 2 == 0:
-        raise UserError(f"--sampling_dilation {sampling.sampling_dilation} is even; choose an odd size")
-    for name in ("attack_joint_shortcut", "attack_joint_checkpoint"):
-        if getattr(attack, name) and not attack.attack_joint:
-            raise UserError(f"--{name} True goes through the diffusion model, which --attack_joint False leaves out")
-    if config.output.save_float and not config.output.save_images:
-        raise UserError("--save_float True keeps numbers beside the pictures, which --save_images False leaves out")
-    untargeted = data.label_target == -1 and not spec_of(data.dataset).binary
+    """Refuse flags that contradict each other, before anything is loaded.  Raises FlagError."""
+    run, attack, data, dilation = config.run, config.attack, config.data, config.sampling.sampling_dilation
+    name, untargeted = config.output.exp_name, data.label_target == -1 and not spec_of(data.dataset).binary
+    parts = Path(name).parts
+    plain = name.strip("/.") and ".." not in parts and not Path(name).is_absolute()
+    outputs, aside = config.output, "True goes through the diffusion model, which attack_joint False leaves out"
+    refusals = [
+        (run.chunk >= run.chunks, "chunk", f"{run.chunk}: wanted 0 to {run.chunks - 1}, since chunks is {run.chunks}"),
+        (run.overwrite and run.merge_chunks, "overwrite", "True forgets what merge_chunks gathers; give one of them"),
+        (dilation % 2 == 0, "sampling_dilation", f"{dilation} is even; choose an odd size"),
+        (attack.attack_joint_shortcut and not attack.attack_joint, "attack_joint_shortcut", aside),
+        (attack.attack_joint_checkpoint and not attack.attack_joint, "attack_joint_checkpoint", aside),
+        (outputs.save_float and not outputs.save_images, "save_float", "True keeps pictures that save_images does not"),
+        (untargeted and config.model.class_cond, "class_cond", "True denoises towards a target; give a label_target"),
+        (not plain, "exp_name", f"'{name}': wanted the name of a folder in OUTPUT_PATH/Results"),
+        (RESERVED & {*parts}, "exp_name", f"{name}: has the name of a folder within experiments; choose another"),
+    ]
+    for refused, field, reason in refusals:
+        if refused:
+            raise FlagError(field, reason)
     find_attack(attack.attack_method, targeted=not untargeted)
-    if untargeted and config.model.class_cond:
-        raise UserError("--class_cond True denoises towards a target; give a --label_target")
     for refining in (False, True):
-        chain_of(sampling, diffusion_of(config), refining=refining)
+        chain_of(config.sampling, diffusion_of(config), refining=refining)
     if not run.merge_chunks:  # which opens no region
         open_region(config.region.region, invert=config.region.region_invert)
-    name = Path(config.output.exp_name)
-    if not config.output.exp_name.strip("/.") or ".." in name.parts or name.is_absolute():
-        raise UserError(f"--exp_name '{config.output.exp_name}': wanted the name of a folder in OUTPUT_PATH/Results")
-    if taken := set(name.parts) & RESERVED:
-        raise UserError(f"--exp_name {name}: '{taken.pop()}' is a folder of an experiment's own; choose another name")
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
     """The diffusion model of the flags.  Raises ValueError with the flags to set where they do not fit the file."""
     path = config.weights.model_path
     if not path:
-        raise UserError("--model_path is empty: give the weights of the diffusion model")
+        raise FlagError("model_path", "'': give the weights of the diffusion model")
     flags = {**asdict(config.model), **asdict(config.diffusion), "image_size": config.data.image_size}
     with blaming("model_path"):
         return denoisers.load_denoiser(path, **flags).to(device)
@@ -128,50 +127,41 @@ def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:
 def select_images(images: ImageSet, config: MainConfig, *, all_chunks: bool = False) -> ImageSet:
     """The pictures that the flags choose, of this chunk or of all."""
     part = {} if all_chunks else {"chunk": config.run.chunk, "chunks": config.run.chunks}
-    data = config.data
-    return select(
-        images,
-        label_target=data.label_target,
-        label_query=data.label_query,
-        num_samples=data.num_samples,
-        **part,
-    )
+    which = {name: getattr(config.data, name) for name in ("label_target", "label_query", "num_samples")}
+    return select(images, **which, **part)
 
 
 def align_classes(config: MainConfig, images: ImageSet, names: tuple[str, ...] | None) -> tuple[MainConfig, ImageSet]:
-    """Number labels, query and target as the classifier numbers its outputs: by name where it has ``names``."""
-    data = config.data
-    if images.binary or names is None or names == images.class_names:  # names may repeat: two of ImageNet's do
+    """Number labels, query and target as the classifier numbers its outputs: by name where it has ``names``.
+
+    Raises FlagError for a name that it does not have.
+    """
+    data, known = config.data, images.class_names
+    owner = f"the classifier {config.weights.classifier_path}"
+    if images.binary or names is None or names == known:  # names may repeat: two of ImageNet's do
         query = images.query if images.binary else resolve_label(images, data.label_query, "label_query")
         target = resolve_label(images, data.label_target, "label_target")
-        return replace(config, data=replace(data, label_query=query, label_target=target)), images
-    owner = f"the classifier {config.weights.classifier_path}"
-    query = resolve_name(names, data.label_query, "label_query", owner)
-    target = resolve_name(names, data.label_target, "label_target", owner)
-    if images.class_names is not None:
-        missing = sorted(set(images.class_names) - set(names))
-        if missing:
-            raise UserError(
-                f"--data_dir {data.data_dir} has classes that {owner} does not know: {', '.join(missing[:5])}; "
-                f"it knows {', '.join(names[:20])}"
-            )
-        place = [names.index(name) for name in images.class_names] + [-1]  # the last: a label of -1 is unknown
-        records = [replace(record, label=place[record.label]) for record in images.records]
-        images = replace(images, records=records, class_names=names)
+    else:
+        query = resolve_name(names, data.label_query, "label_query", owner)
+        target = resolve_name(names, data.label_target, "label_target", owner)
+        if missing := sorted({*(known or ())} - {*names}):
+            reason = f"has classes that {owner} does not know: {', '.join(missing[:5])}"
+            raise FlagError("data_dir", f"{data.data_dir} {reason}; it knows {', '.join(names[:20])}")
+        if known:
+            place = [names.index(name) for name in known] + [-1]  # the last: a label of -1 is unknown
+            records = [replace(record, label=place[record.label]) for record in images.records]
+            images = replace(images, records=records, class_names=names)
     return replace(config, data=replace(data, label_query=query, label_target=target)), images
 
 
 def check_labels(config: MainConfig, images: ImageSet, outputs: int) -> None:
-    """Refuse labels that the classifier has no output for, and a target that is the query."""
-    data = config.data
+    """Refuse labels that the classifier has no output for, and a target that is the query.  Raises FlagError."""
     if images.binary:
         return
-    largest = max(record.label for record in images.records)
+    target, largest = config.data.label_target, max(record.label for record in images.records)
     if largest >= outputs:
-        raise UserError(
-            f"--data_dir {data.data_dir} has labels up to {largest}, but --classifier_path "
-            f"{config.weights.classifier_path} has {outputs} outputs"
-        )
-    if data.label_target != -1 and data.label_query == data.label_target:
-        name = images.class_names[data.label_target] if images.class_names else data.label_target
-        raise UserError(f"--label_target {name} is --label_query itself; choose another class")
+        there = f"{outputs} outputs, but data_dir {config.data.data_dir} has labels up to {largest}"
+        raise FlagError("classifier_path", f"{config.weights.classifier_path} has {there}")
+    if target != -1 and config.data.label_query == target:
+        name = images.class_names[target] if images.class_names else target
+        raise FlagError("label_target", f"{name} is label_query itself; choose another class")

@@ -53,10 +53,10 @@ def refused_untouched(shop, **changes):
 
 
 CONTRADICTIONS = [
-    ({"chunk": 3, "chunks": 3}, "--chunk 3: wanted 0 to 2, since --chunks is 3"),
+    ({"chunk": 3, "chunks": 3}, "--chunk 3: wanted 0 to 2, since chunks is 3"),
     ({"sampling_dilation": 4}, "--sampling_dilation 4 is even"),
-    ({"attack_joint": False, "attack_joint_shortcut": True}, "--attack_joint False"),
-    ({"attack_joint": False, "attack_joint_checkpoint": True}, "--attack_joint False"),
+    ({"attack_joint": False, "attack_joint_shortcut": True}, "attack_joint False"),
+    ({"attack_joint": False, "attack_joint_checkpoint": True}, "attack_joint False"),
     ({"attack_method": "C&W"}, "--attack_method C&W is targeted"),
     ({"class_cond": True}, "--class_cond True"),
     ({"timestep_respacing": "200"}, "--timestep_respacing"),
@@ -175,7 +175,7 @@ def test_a_class_that_does_not_exist_is_answered_with_those_that_do(shop, flag, 
 
 
 def test_a_target_that_is_the_query_is_refused(shop):
-    assert "--label_target coat is --label_query itself" in refused_untouched(shop, label_query="coat", label_target=1)
+    assert "--label_target coat is label_query itself" in refused_untouched(shop, label_query="coat", label_target=1)
 
 
 def test_an_empty_selection_says_how_many_there_were_and_which_rule_removed_them(workshop):

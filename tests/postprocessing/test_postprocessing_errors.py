@@ -71,11 +71,11 @@ def test_an_experiment_that_is_not_there_names_those_that_are(refinery, capsys):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"attack_step": 4}, "--attack_step 4.0 (there: 60.0)"),
-        ({"region": "0,0,4,4"}, "--region 0,0,4,4 (there: '')"),
-        ({"image_size": 16}, "--image_size 16 (there: 8)"),
-        ({"label_target": "coat"}, "--label_target coat (there: -1)"),
-        ({"dataset": "ImageNet"}, "--dataset ImageNet (there: 'Folder')"),
+        ({"attack_step": 4}, "attack_step 4.0 (there: 60.0)"),
+        ({"region": "0,0,4,4"}, "region 0,0,4,4 (there: '')"),
+        ({"image_size": 16}, "image_size 16 (there: 8)"),
+        ({"label_target": "coat"}, "label_target coat (there: -1)"),
+        ({"dataset": "ImageNet"}, "dataset ImageNet (there: 'Folder')"),
         ({"sampling_inpaint": 1.5}, "--sampling_inpaint 1.5: out of range"),
         ({"sampling_dilation": 4}, "--sampling_dilation 4 is even"),
         ({"sampling_time_fraction": 0.01}, "--sampling_time_fraction 0.01 of 10 respaced steps"),

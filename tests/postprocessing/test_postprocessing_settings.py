@@ -49,7 +49,7 @@ def test_the_refinements_own_steps_can_be_given_as_main_py_takes_them(refinery, 
     refinery.refine("--refine_timestep_respacing", 20, 25, timestep_respacing=10, sampling_time_fraction=0.4)
     names = sorted(path.name for path in refinery.results().glob("all_filtered_*"))
     assert names == [f"all_filtered_r-{respacing}_i-0.5_d-1_f-0.4" for respacing in (20, 25)]
-    assert "--timestep_respacing is the attack's here" in capsys.readouterr().err
+    assert "timestep_respacing is taken to be the attack's" in capsys.readouterr().err
 
 
 def test_without_stored_numbers_a_notice_says_what_to_expect(refinery, capsys):

@@ -251,7 +251,7 @@ def test_a_folder_of_another_program_is_not_overwritten(copy):
 
 
 def test_overwriting_and_merging_contradict_each_other(copy):
-    with pytest.raises(ValueError, match="--overwrite True forgets what --merge_chunks True gathers"):
+    with pytest.raises(ValueError, match="overwrite True forgets what merge_chunks gathers"):
         copy.run(overwrite=True, merge_chunks=True)
 
 
@@ -279,7 +279,7 @@ def test_a_folder_of_the_original_program_that_holds_pictures_alone_is_refused(c
 
 @pytest.mark.parametrize(
     "name, reason",
-    [("exp/inner", "lies in the experiment"), ("exp/explanation", "'explanation' is a folder of an experiment's own")],
+    [("exp/inner", "lies in the experiment"), ("exp/explanation", "a folder within experiments")],
 )
 def test_an_experiment_does_not_lie_in_another(copy, name, reason):
     with pytest.raises(ValueError, match=reason):
