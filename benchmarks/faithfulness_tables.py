@@ -1,16 +1,11 @@
 """The rows of faithfulness.csv as a Markdown table and a figure."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
 from ace_counterfactuals.core.base import atomic
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from benchmarks.trial import markdown
 
 Row = dict[str, str]
@@ -70,7 +65,8 @@ def span(rows: Sequence[Row], name: str) -> str:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Flips and transfer against l1, a curve a method, a point a number of iterations, with 95 % intervals."""
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.4), sharex=True)
+    figure = Figure(figsize=(11, 4.4), layout="tight")
+    panels = figure.subplots(1, 2, sharex=True)
     for panel, name, title in zip(panels, ("flip", "transfer pooled"), ("flips", "transfer of the flips"), strict=True):
         for method, own in by_method(first_seed(rows)).items():
             own = [row for row in own if row[name]]
@@ -83,8 +79,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panel.set(xlabel="l1: mean change of a value", ylabel=title, ylim=(-0.03, 1.03))
         panel.spines[["top", "right"]].set_visible(False)
     panels[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    atomic.write_bytes(path, buffer.getvalue())
+    atomic.write_figure(path, figure)

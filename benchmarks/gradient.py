@@ -8,7 +8,6 @@ seconds are those of all threads; peak memory is what the gradient adds to the l
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import time
 from functools import partial
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 import torch.nn.functional as F
 
+from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.gradients import (
     chain_gradient,
@@ -28,6 +28,8 @@ from ace_counterfactuals.core.method.gradients import (
     shortcut_gradient,
 )
 from ace_counterfactuals.core.method.noise import image_noise
+from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
+from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from ace_counterfactuals.models.classifiers import build_classifier
@@ -37,16 +39,9 @@ UNET = {
     "channel_mult": "1,2,3,4",
     "attention_resolutions": "32,16,8",
     "learn_sigma": True,
-    "class_cond": False,
-    "dropout": 0.0,
-    "use_checkpoint": False,
-    "num_heads": 4,
-    "num_head_channels": -1,
-    "num_heads_upsample": -1,
-    "use_scale_shift_norm": True,
     "resblock_updown": True,
-    "use_new_attention_order": False,
 }
+"""The settings of the U-Net that are not main.py's defaults."""
 
 
 def measure(way: str, steps: int, args: argparse.Namespace, queue) -> None:
@@ -54,8 +49,9 @@ def measure(way: str, steps: int, args: argparse.Namespace, queue) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
-    unet = build_unet({**UNET, "image_size": args.size, "num_channels": args.channels}).eval().requires_grad_(False)
-    unet = unet.to(device).torso_to(getattr(torch, args.precision))
+    flags = {**to_dict(MainConfig()), **UNET, "image_size": args.size, "num_channels": args.channels}
+    unet = build_unet(flags).eval().requires_grad_(False).to(device)
+    unet = unet.torso_to(getattr(torch, args.precision))
     classifier = build_classifier("densenet121", 40).eval().requires_grad_(False).to(device)
     calls = 0
 
@@ -78,20 +74,13 @@ def measure(way: str, steps: int, args: argparse.Namespace, queue) -> None:
         "shortcut": lambda: shortcut_gradient(objective, filter_, image, noise),
         "whole chain": lambda: chain_gradient(objective, filter_, image, noise),
     }.get(way) or partial(checkpointed_gradient, objective, filter_, image, noise, segment=int(way.split()[-1]))
-    before, cpu, wall = peak_memory(device), [], []
+    before, cpu, wall = start_memory(device), [], []
     for _ in range(args.runs + 1):
         calls, started, started_cpu = 0, time.perf_counter(), time.process_time()
         gradient().sum().item()
         cpu.append(time.process_time() - started_cpu)
         wall.append(time.perf_counter() - started)
-    queue.put((cpu[1:], wall[1:], calls, peak_memory(device) - before))
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB, of the device, or of this process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    queue.put((cpu[1:], wall[1:], calls, (peak_memory(device) - before) / 2**20))
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
@@ -37,7 +37,7 @@ from benchmarks.trial import ROOT, demo_config, make_parser, markdown, read_argu
 NETWORKS = ROOT / "demo/shortcut"
 CLASSIFIERS = ("tainted", "control")
 BATCH = 16
-SHOWN, SCALE = 3, 3  # pictures of each kind in the figure, and their enlargement
+SHOWN = 3  # pictures of each kind in the figure
 
 
 @dataclass(frozen=True)
@@ -140,30 +140,24 @@ def table(rows: list[dict], ratios: list[dict]) -> str:
 
 def draw(found: dict, path: Path) -> None:
     """The first pictures of each cell beside both classifiers' counterfactuals; at the right, the mean |x - ce|."""
-    rows, count = [], min(SHOWN, *(len(cell.indices) for cell, _ in found.values()))
-    for marked in (True, False):
-        cell = found[marked, CLASSIFIERS[0]][0]
-        shown = [cell.image[:count]] + [found[marked, name][1][:count] for name in CLASSIFIERS]
-        changes = [(cell.image - found[marked, name][1]).abs().mean((0, 1)) for name in CLASSIFIERS]
+    count = min(SHOWN, *(len(cell.indices) for cell, _ in found.values()))
+    figure = Figure(figsize=(1.1 * (3 * count + 2), 2.6), layout="constrained")
+    panels = figure.subplots(2, 3 * count + 2)
+    for line, marked in zip(panels, (True, False), strict=True):
+        cells = [found[marked, name] for name in CLASSIFIERS]
+        shown = [
+            to_pil(picture) for group in (cells[0][0].image, *(ce for _, ce in cells)) for picture in group[:count]
+        ]
+        changes = [(cell.image - ce).abs().mean((0, 1)) for cell, ce in cells]
         brightest = max(change.max().item() for change in changes)
-        maps = [(change / brightest).expand(3, -1, -1) for change in changes]
-        rows.append([picture for group in shown for picture in group] + maps)
-    side, gap, head = SCALE * rows[0][0].shape[-1], 6, 22
-    groups = [("original", count), *((f"{name}: counterfactual", count) for name in CLASSIFIERS)]
-    groups += [(f"{name}: |x - ce|", 1) for name in CLASSIFIERS]
-    sheet = Image.new(
-        "RGB", (len(rows[0]) * (side + gap) + len(groups) * gap, head + len(rows) * (side + gap)), "white"
-    )
-    pen, font, left, place = ImageDraw.Draw(sheet), ImageFont.load_default(13), gap, 0
-    for title, width in groups:
-        pen.text((left, 3), title, "#1a1a1a", font)
-        for column in range(place, place + width):
-            for line, pictures in enumerate(rows):
-                tile = to_pil(pictures[column]).resize((side, side), Image.Resampling.NEAREST)
-                sheet.paste(tile, (left, head + line * (side + gap)))
-            left += side + gap
-        left, place = left + gap, place + width
-    atomic.write_png(path, sheet)
+        for panel, picture in zip(line, [*shown, *changes], strict=True):
+            panel.imshow(picture, cmap="gray", vmin=0, vmax=brightest, interpolation="nearest")
+            panel.axis("off")
+    titles = ["original", *(f"{name}: counterfactual" for name in CLASSIFIERS)]
+    places = [i * count for i in range(3)] + [-2, -1]
+    for place, title in zip(places, titles + [f"{name}: |x - ce|" for name in CLASSIFIERS], strict=True):
+        panels[0, place].set_title(title, fontsize=7, loc="left")
+    atomic.write_figure(path, figure)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -71,14 +71,6 @@ class Attack:
     decode: Callable[[Tensor], Tensor] = unchanged
 
 
-def sign_step(picture: Tensor, gradient: Tensor, size: float) -> Tensor:
-    return picture - size * gradient.sign()
-
-
-def gradient_step(picture: Tensor, gradient: Tensor, size: float) -> Tensor:
-    return picture - size * gradient
-
-
 def cw_encode(image: Tensor) -> Tensor:
     """w of picture = (tanh(w) + 1) / 2, up to a margin that keeps black and white finite."""
     return (2 * image / (1 + CW_MARGIN) - 1).atanh()
@@ -94,16 +86,16 @@ def cw_step(w: Tensor, gradient: Tensor, size: float) -> Tensor:
     return w - size * gradient * (0.5 + CW_MARGIN) * (1 - w.tanh() ** 2)
 
 
-def cw_project(w: Tensor, image: Tensor, epsilon: float) -> Tensor:
-    """There is no radius: w stays where its gradient does not vanish."""
-    return w.clamp(-3, 3)
-
-
 ATTACKS: dict[str, Attack | None] = {
-    "PGD": Attack(step=sign_step),  # Madry et al. 2018
-    "GD": Attack(step=gradient_step),
-    "C&W": Attack(  # Carlini and Wagner 2017, section V
-        step=cw_step, project=cw_project, loss=margin, targeted=True, encode=cw_encode, decode=cw_decode
+    "PGD": Attack(step=lambda picture, gradient, size: picture - size * gradient.sign()),  # Madry et al. 2018
+    "GD": Attack(step=lambda picture, gradient, size: picture - size * gradient),
+    "C&W": Attack(  # Carlini and Wagner 2017, section V: no radius, but w stays where its gradient does not vanish
+        step=cw_step,
+        project=lambda w, image, epsilon: w.clamp(-3, 3),
+        loss=margin,
+        targeted=True,
+        encode=cw_encode,
+        decode=cw_decode,
     ),
     "None": None,
 }

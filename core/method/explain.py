@@ -10,7 +10,6 @@ from ace_counterfactuals.core.method.attacks import Attack, GradFn, Iterate, fin
 from ace_counterfactuals.core.method.checks import check_finite, check_logits, check_pictures
 from ace_counterfactuals.core.method.filtering import inpaint
 from ace_counterfactuals.core.method.gradients import (
-    Objective,
     chain_gradient,
     checkpointed_gradient,
     plain_gradient,
@@ -18,7 +17,7 @@ from ace_counterfactuals.core.method.gradients import (
 )
 from ace_counterfactuals.core.method.noise import REFINEMENT, NoiseFn
 from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
-from ace_counterfactuals.core.method.task import Batch, Task, judge, prepare
+from ace_counterfactuals.core.method.task import Batch, Task, judge
 
 OnIteration = Callable[[Iterate], None]
 """Called after each iteration of an attack with where it stands."""
@@ -63,7 +62,7 @@ def explain(
     region: (N or 1, 1, H, W) bool, where a picture may change; outside it both results equal it to the bit.
     Raises ValueError for a target outside the classifier's outputs and NonFiniteError if a network returns NaN.
     """
-    batch = prepare(image, task, label=label, indices=indices, region=region)
+    batch = judge(image, task, indices, region).aimed(label)
     return conclude(batch, attack(batch, on_iteration))
 
 
@@ -114,10 +113,7 @@ def conclude(batch: Batch, pre_explanation: Tensor) -> Explanation:
     return Explanation(
         image=batch.image,
         pre_explanation=pre_explanation,
-        counterfactual=refined.counterfactual,
-        noised=refined.noised,
-        mask=refined.mask,
-        keep=refined.keep,
+        **vars(refined),
         prediction=batch.prediction,
         target=batch.target,
         logits=batch.logits,
@@ -126,17 +122,13 @@ def conclude(batch: Batch, pre_explanation: Tensor) -> Explanation:
     )
 
 
-def make_objective(batch: Batch, entry: Attack) -> Objective:
-    """pictures -> the summed loss of the classification that the attack descends."""
-    classifier, target, prediction = batch.task.classifier, batch.target, batch.prediction
-    if target is None:
-        return lambda image: -entry.loss(classifier(image), prediction)
-    return lambda image: entry.loss(classifier(image), target)
-
-
 def make_grad_fn(batch: Batch, entry: Attack) -> GradFn:
     """The gradient that the settings describe: of the classification and the distance, new noise each iteration."""
-    config, filter_, objective = batch.task.attack, batch.filter, make_objective(batch, entry)
+    config, filter_ = batch.task.attack, batch.filter
+
+    def objective(picture: Tensor) -> Tensor:
+        logits = batch.task.classifier(picture)
+        return -entry.loss(logits, batch.prediction) if batch.target is None else entry.loss(logits, batch.target)
 
     def classification_gradient(adversary: Tensor, noise: NoiseFn) -> Tensor:
         if not config.attack_joint or filter_.steps == 0:

@@ -41,40 +41,30 @@ class Task:
         for refining in (False, True):  # now, and not after a long attack
             chain_of(self.sampling, self.diffusion, refining=refining)
 
-    def filter(self, classes: Tensor | None = None, *, refining: bool = False) -> Filter:
-        """The attack's filter, or the refinement's.  classes: (N,), which a class-conditional model denoises to."""
-        diffusion, steps = chain_of(self.sampling, self.diffusion, refining=refining)
-        return Filter(diffusion, self.denoiser, steps, classes)
-
 
 def chain_of(
-    sampling: SamplingConfig, diffusion: GaussianDiffusion, *, refining: bool
+    sampling: SamplingConfig, diffusion: GaussianDiffusion, *, refining: bool = False
 ) -> tuple[GaussianDiffusion, int]:
-    """The respaced chain of the attack's filter, or of the refinement's, and how many of its steps that takes.
+    """The respaced chain of the attack's filter, or of the refinement's, and T: how many of its steps that takes.
 
-    diffusion: that of the attack.  Raises FlagError for a respacing that is none and for less than one step.
+    diffusion: the chain of the attack's filter.  T is the share of the steps rounded down, 0 only if the share is.
+    Raises FlagError for a respacing that is none and for a share of less than one step.
     """
     own = sampling.of_refinement if refining else sampling
     other_chain = own.timestep_respacing != sampling.timestep_respacing
     if other_chain:
         with blaming("refine_timestep_respacing"):
             diffusion = diffusion.respaced(own.timestep_respacing)
-    other_share = own.sampling_time_fraction != sampling.sampling_time_fraction
-    field = "refine_time_fraction" if other_chain or other_share else "sampling_time_fraction"
-    return diffusion, filter_steps(own, diffusion, field)
-
-
-def filter_steps(sampling: SamplingConfig, diffusion: GaussianDiffusion, field: str = "sampling_time_fraction") -> int:
-    """T: the share ``sampling_time_fraction`` of the respaced steps, rounded down; 0 only if the share is.
-
-    field: the setting that the share was taken from.  Raises FlagError for a share of less than one step.
-    """
-    fraction, respaced = sampling.sampling_time_fraction, diffusion.num_timesteps
-    steps = int(fraction * respaced)
-    if steps == 0 and fraction > 0:
-        reason = f"of {respaced} respaced steps is less than one step; choose at least {1 / respaced:.3g}"
-        raise FlagError(field, f"{fraction} {reason}, or a chain of more steps")
-    return steps
+    share, respaced = own.sampling_time_fraction, diffusion.num_timesteps
+    steps = int(share * respaced)
+    if steps == 0 and share > 0:
+        inherited = share == sampling.sampling_time_fraction and not other_chain
+        least = f"choose at least {1 / respaced:.3g}, or a chain of more steps"
+        raise FlagError(
+            "sampling_time_fraction" if inherited else "refine_time_fraction",
+            f"{share} of {respaced} respaced steps is less than one step; {least}",
+        )
+    return diffusion, steps
 
 
 @dataclass(frozen=True)
@@ -100,12 +90,17 @@ class Batch:
 
     @cached_property
     def filter(self) -> Filter:
-        return self.task.filter(self.target if self.task.class_cond else None)
+        """The attack's."""
+        return self._filter(refining=False)
 
     @cached_property
     def refiner(self) -> Filter:
-        """The filter of the refinement."""
-        return self.task.filter(self.target if self.task.class_cond else None, refining=True)
+        """The refinement's filter."""
+        return self._filter(refining=True)
+
+    def _filter(self, *, refining: bool) -> Filter:
+        diffusion, steps = chain_of(self.task.sampling, self.task.diffusion, refining=refining)
+        return Filter(diffusion, self.task.denoiser, steps, self.target if self.task.class_cond else None)
 
     def noise(self, iteration: int) -> NoiseFn:
         """The noise of one pass of the filter: of an iteration of the attack, from 0 on, or of REFINEMENT."""
@@ -131,6 +126,12 @@ class Batch:
         check_target(target, self.logits)
         return replace(self, target=target)
 
+    def aimed(self, label: Tensor | None = None) -> "Batch":
+        """The batch with the targets that its task gives it.  label: (N,), -1 where unknown, which is the default."""
+        label = torch.full_like(self.prediction, -1) if label is None else label
+        binary = self.logits.ndim == 1
+        return self.aimed_at(choose_targets(self.prediction, label, self.task.label_target, binary=binary))
+
 
 @torch.no_grad()
 def judge(image: Tensor, task: Task, indices: list[int] | None = None, region: Tensor | None = None) -> Batch:
@@ -145,17 +146,3 @@ def judge(image: Tensor, task: Task, indices: list[int] | None = None, region: T
     logits = task.classifier(image)
     check_logits(logits, "the original", indices)
     return Batch(task, image, indices, logits, region)
-
-
-def prepare(
-    image: Tensor,
-    task: Task,
-    *,
-    label: Tensor | None = None,
-    indices: list[int] | None = None,
-    region: Tensor | None = None,
-) -> Batch:
-    """Pictures with the targets that the task gives them.  label: (N,), -1 where unknown, which is the default."""
-    batch = judge(image, task, indices, region)
-    label = torch.full_like(batch.prediction, -1) if label is None else label
-    return batch.aimed_at(choose_targets(batch.prediction, label, task.label_target, binary=batch.logits.ndim == 1))

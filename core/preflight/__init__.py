@@ -7,7 +7,7 @@ import torch
 
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.imageset import Sample
-from ace_counterfactuals.core.method.task import prepare
+from ace_counterfactuals.core.method.task import judge
 from ace_counterfactuals.core.preflight.data import check_classifier, check_disk, check_pictures, first_pictures
 from ace_counterfactuals.core.preflight.model import check_cost, check_filter
 from ace_counterfactuals.core.preflight.section import Budget, Section
@@ -100,12 +100,9 @@ def try_networks(
 ) -> None:
     """Try on a few pictures what the run would do with all.  count: of these."""
     data, device = config.data, networks.device
-    batch = prepare(
-        torch.stack([sample.image for sample in samples]).to(device),
-        task_of(config, networks),
-        label=torch.tensor([sample.label for sample in samples], device=device),
-        indices=[sample.index for sample in samples],
-    )
+    image = torch.stack([sample.image for sample in samples]).to(device)
+    label = torch.tensor([sample.label for sample in samples], device=device)
+    batch = judge(image, task_of(config, networks), [sample.index for sample in samples]).aimed(label)
     if batch.target is not None and bool((batch.target == batch.prediction).all()):
         said = f"all of the {len(samples)} pictures tried are predicted as their target already"
         report.sections["pictures"].problems.append(f"label_target {data.label_target}: {said}")

@@ -27,7 +27,7 @@ from ace_counterfactuals.core.method.explain import make_grad_fn
 from ace_counterfactuals.core.method.filtering import inpaint
 from ace_counterfactuals.core.method.noise import no_noise
 from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
-from ace_counterfactuals.core.method.task import Task, prepare
+from ace_counterfactuals.core.method.task import Task, judge
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import diffusion_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
@@ -89,7 +89,7 @@ class Case:
             sampling=replace(self.config.sampling, sampling_stochastic=False),
             label_target=self.config.data.label_target,
         )
-        batch = prepare(self.recorded("x", place).to(dtype), task, label=self.label(place), indices=[place])
+        batch = judge(self.recorded("x", place).to(dtype), task, [place]).aimed(self.label(place))
         assert batch.target.item() == self.info["targets"][place]
         entry = ATTACKS[task.attack.attack_method]
         return batch, entry and make_grad_fn(batch, entry)

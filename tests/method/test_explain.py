@@ -10,7 +10,7 @@ from ace_counterfactuals.core.method.attacks import ATTACKS, cw_decode
 from ace_counterfactuals.core.method.checks import NonFiniteError
 from ace_counterfactuals.core.method.explain import explain, refine
 from ace_counterfactuals.core.method.objectives import predict
-from ace_counterfactuals.core.method.task import filter_steps
+from ace_counterfactuals.core.method.task import chain_of
 from tests.support.toys import ToyClassifier, pictures, sampling_config, toy_diffusion, toy_task, toy_unet
 
 DIFFUSION = toy_diffusion()
@@ -250,12 +250,12 @@ def test_an_untargeted_carlini_wagner_attack_is_refused():
 
 @pytest.mark.parametrize(("fraction", "steps"), [(0.0, 0), (0.1, 1), (0.25, 2), (0.3, 3), (1.0, 10)])
 def test_the_filters_steps_are_a_share_of_the_respaced_chain_rounded_down(fraction, steps):
-    assert filter_steps(sampling_config(sampling_time_fraction=fraction), DIFFUSION) == steps
+    assert chain_of(sampling_config(sampling_time_fraction=fraction), DIFFUSION) == (DIFFUSION, steps)
 
 
 def test_a_share_of_less_than_one_step_is_refused_with_the_least_that_would_do():
     with pytest.raises(FlagError, match="0.05 of 10 .* choose at least 0.1") as caught:
-        filter_steps(sampling_config(sampling_time_fraction=0.05), DIFFUSION)
+        chain_of(sampling_config(sampling_time_fraction=0.05), DIFFUSION)
     assert caught.value.field == "sampling_time_fraction"
 
 

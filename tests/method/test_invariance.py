@@ -5,7 +5,7 @@ import torch
 
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import explain, make_grad_fn
-from ace_counterfactuals.core.method.task import prepare
+from ace_counterfactuals.core.method.task import judge
 from tests.support.toys import Workshop, pictures, relative_distance, toy_task, tree
 
 INDICES = [10, 11, 12, 13]
@@ -16,7 +16,7 @@ def explained(image, indices, dtype=torch.float64, **changes):
 
 
 def first_gradient(image, indices, dtype):
-    batch = prepare(image, toy_task(dtype, dist_l1=0.01, label_target=1), indices=indices)
+    batch = judge(image, toy_task(dtype, dist_l1=0.01, label_target=1), indices).aimed()
     return make_grad_fn(batch, ATTACKS["PGD"])(image, 0)
 
 
@@ -89,7 +89,7 @@ def test_with_deterministic_kernels_the_first_batch_size_of_an_experiment_is_kep
     workshop.run(exp_name="whole", batch_size=2, cudnn_deterministic=True)
     workshop.run(exp_name="parts", batch_size=2, cudnn_deterministic=True, num_samples=3)
     workshop.run(exp_name="parts", batch_size=3, cudnn_deterministic=True)
-    assert "note: --batch_size 3 is taken as 2, with which" in capsys.readouterr().err
+    assert "batch_size 3 is taken as 2" in capsys.readouterr().err
     assert pictures_and_records(workshop, "parts") == pictures_and_records(workshop, "whole")
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.method.task import filter_steps
+from ace_counterfactuals.core.method.task import chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, diffusion_of
 from tests.support.paths import ROOT
@@ -46,7 +46,7 @@ def test_a_page_names_weights_of_the_table(page):
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "| U-Net, forward |" in text])
 def test_the_calls_on_a_page_are_those_of_its_preset(page):
     config = config_of(page)
-    steps, iterations = filter_steps(config.sampling, diffusion_of(config)), config.attack.attack_iterations
+    steps, iterations = chain_of(config.sampling, diffusion_of(config))[1], config.attack.attack_iterations
     calls = dict(re.findall(r"^\| (U-Net, .+?|classifier, .+?) \| (\d+) \|", PAGES[page], re.MULTILINE))
     assert list(map(int, calls.values())) == [
         iterations * steps + steps, iterations * steps, iterations * (steps - 1), iterations,

@@ -9,7 +9,7 @@ import yaml
 from ace_counterfactuals.core.base.presets import PRESETS
 from ace_counterfactuals.core.base.settings import flag_items, to_dict
 from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.method.task import filter_steps
+from ace_counterfactuals.core.method.task import chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, diffusion_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
@@ -61,7 +61,7 @@ def test_a_preset_has_the_settings_of_the_paper(preset):
 def test_a_preset_denoises_five_steps(preset):
     config = parse(MainConfig, "", ["--preset", preset])
     check(config)
-    assert filter_steps(config.sampling, diffusion_of(config)) == 5
+    assert chain_of(config.sampling, diffusion_of(config))[1] == 5
 
 
 @presets
