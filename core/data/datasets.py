@@ -12,17 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.core.data import annotations
+from ace_counterfactuals.core.data import annotations, folders
 from ace_counterfactuals.core.data.annotations import Faces
-from ace_counterfactuals.core.data.folders import (
-    class_folders,
-    existing,
-    first,
-    found,
-    is_picture,
-    picture_names,
-    require,
-)
+from ace_counterfactuals.core.data.folders import first, found, require
 from ace_counterfactuals.core.data.labels import did_you_mean, listed, resolve_name
 from ace_counterfactuals.core.data.specs import UNKNOWN, DatasetSpec, Listing, PictureFile
 
@@ -45,7 +37,7 @@ def celeba_attributes(data_dir: str | Path, dataset: str = "CelebA", *, partitio
 
     ``PictureFile.index`` of the pictures of that partition, as ``open_dataset`` reads it, is the row.
     """
-    faces = spec_of(dataset).faces(existing(data_dir))
+    faces = spec_of(dataset).faces(folders.existing(data_dir))
     rows = [[value == "1" for value in values] for name, values in faces.rows if faces.partition.get(name) == partition]
     if not rows:
         raise ValueError(f"{data_dir}: no picture of dataset {dataset} is in partition {partition}")
@@ -88,12 +80,12 @@ def _read_bdd100k(folder: Path, query: int | str, train: bool) -> Listing:
         names = sorted(
             os.path.relpath(os.path.join(parent, file), where)
             for parent, _, files in os.walk(where)
-            for file in filter(is_picture, files)
+            for file in filter(folders.is_picture, files)
         )
     else:
         where = folder / "images/100k/val"
         require(folder, "images/100k/val/")
-        names = [name for name in picture_names(where) if name.lower().endswith(".jpg")]
+        names = [name for name in folders.picture_names(where) if name.lower().endswith(".jpg")]
     return _binary(BDD_ACTIONS, query, *_present(where, [(name, 1) for name in names], "the set"))
 
 
@@ -111,7 +103,7 @@ def _read_bdd_oia(folder: Path, query: int | str, train: bool) -> Listing:
 
 def _read_imagenet(folder: Path, query: int | str, train: bool) -> Listing:
     ids, names = imagenet_classes()
-    classes = class_folders(folder)
+    classes = folders.class_folders(folder)
     if not classes:
         raise ValueError(f"{folder}: wanted a folder of pictures a class; {found(folder)}")
     known = {name: ids[name] for name in classes if name in ids}
@@ -136,7 +128,7 @@ def imagenet_classes() -> tuple[Mapping[str, int], tuple[str, ...]]:
 
 
 def _read_folder(folder: Path, query: int | str, train: bool) -> Listing:
-    classes, loose = class_folders(folder), picture_names(folder)
+    classes, loose = folders.class_folders(folder), folders.picture_names(folder)
     if not classes and not loose:
         raise ValueError(f"{folder}: wanted pictures, or a folder of pictures a class; {found(folder)}")
     if not classes:
