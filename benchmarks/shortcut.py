@@ -148,7 +148,7 @@ def draw(found: dict, path: Path) -> None:
         shown = [
             to_pil(picture) for group in (cells[0][0].image, *(ce for _, ce in cells)) for picture in group[:count]
         ]
-        changes = [(cell.image - ce).abs().mean((0, 1)) for cell, ce in cells]
+        changes = [(cell.image - ce).abs().mean((0, 1)).numpy() for cell, ce in cells]
         brightest = max(change.max().item() for change in changes)
         for panel, picture in zip(line, [*shown, *changes], strict=True):
             panel.imshow(picture, cmap="gray", vmin=0, vmax=brightest, interpolation="nearest")
