@@ -25,17 +25,19 @@ MODEL = """--class_cond False --learn_sigma True --noise_schedule linear --num_c
 ATTACK = """--attack_method PGD --attack_iterations 1 --attack_joint True --dist_l1 0.001 --attack_step 1.0
     --attack_epsilon 255 --sampling_dilation 15 --sampling_stochastic True --seed 4 --gpu 0 --num_samples 2"""
 COMMANDS = {
-    "celeba": f"""{MODEL} --diffusion_steps 500 --num_heads 4 --attention_resolutions 32,16,8 --image_size 64
+    "celeba": f"""{MODEL} --diffusion_steps 500 --num_heads 4 --channel_mult 1,2,3,4
+        --attention_resolutions 16,8,4 --image_size 32
         {ATTACK} --batch_size 3 --timestep_respacing 50 --sampling_time_fraction 0.1 --sampling_inpaint 0.15
         --attack_joint_checkpoint True --attack_checkpoint_backward_steps 1
         --dataset CelebA --data_dir DATA/celeba --model_path unet_celeba.pt --classifier_path dive.pth
         --label_query 31 --label_target -1 --save_images True""",
-    "celebamv": f"""{MODEL} --diffusion_steps 500 --num_heads 4 --attention_resolutions 32,16,8 --image_size 64
+    "celebamv": f"""{MODEL} --diffusion_steps 500 --num_heads 4 --channel_mult 1,2,3,4
+        --attention_resolutions 16,8,4 --image_size 32
         {ATTACK} --batch_size 3 --timestep_respacing 50 --sampling_time_fraction 0.1 --sampling_inpaint 0.15
         --dataset CelebAMV --data_dir DATA/celeba --model_path unet_celeba.pt --classifier_path dive.pth
         --label_query 39 --label_target 1""",
-    "celebahq": f"""{MODEL} --diffusion_steps 500 --num_head_channels 32 --attention_resolutions 32,16,8
-        {ATTACK} --image_size 64 --batch_size 1 --timestep_respacing 25 --sampling_time_fraction 0.2
+    "celebahq": f"""{MODEL} --diffusion_steps 500 --num_head_channels 32 --channel_mult 1,2,3,4
+        {ATTACK} --attention_resolutions 16,8,4 --image_size 32 --batch_size 1 --timestep_respacing 25 --sampling_time_fraction 0.2
         --sampling_inpaint 0.15 --attack_joint_checkpoint True --attack_checkpoint_backward_steps 1
         --dataset CelebAHQ --data_dir DATA/celebahq --model_path unet_celebahq.pt --classifier_path steex_hq.tar
         --label_query 31 --label_target -1""",
@@ -50,13 +52,16 @@ COMMANDS = {
         --dataset BDDOIA --data_dir DATA/bddoia --model_path unet_bdd.pt --classifier_path steex_bdd.tar
         --label_query 0 --label_target 0""",
     "imagenet": f"""{MODEL} --diffusion_steps 1000 --num_head_channels 32 --channel_mult 1,1,2,2,4,4
-        {ATTACK} --attention_resolutions 8,4,2 --image_size 64 --batch_size 1 --timestep_respacing 25
+        {ATTACK} --attention_resolutions 4,2,1 --image_size 32 --batch_size 1 --timestep_respacing 25
         --sampling_time_fraction 0.2 --sampling_inpaint 0.15
         --dataset ImageNet --data_dir DATA/imagenet --model_path unet_imagenet.pt --classifier_path resnet50.pth
         --label_query 1 --label_target 2""",
 }
 PLAIN = f"{COMMANDS['celeba']} --use_fp16 no --attack_joint_checkpoint no --num_samples 1"
 WIDE = COMMANDS["bdd100k"].replace("--attention_resolutions 2,1 --image_size 32", "--attention_resolutions 16,8")
+LEVELS = 5
+"""That a stored pre-explanation, rounded to float16, may move a picture: --use_fp16 may be bfloat16, whose 2^-8 of the
+range of [0, 1] is a level of 255, in each of the five steps of the refinement. Another noise moves pictures by tens."""
 KINDS = ("pre-explanation", "explanation")
 
 
@@ -110,7 +115,7 @@ def test_postprocessing_takes_the_command_of_a_data_set_unchanged(dataset, type_
     (setting,) = results.glob("all_filtered_r-*")
     refined, run = levels(setting), levels(results / "explanation")
     assert len(refined) == len(run) == 2
-    assert max(np.abs(refined[name] - run[name]).max() for name in run) <= 1
+    assert max(np.abs(refined[name] - run[name]).max() for name in run) <= LEVELS
 
 
 @pytest.mark.slow
@@ -144,10 +149,10 @@ def test_without_images_the_tables_are_written(type_command):
 
 
 def test_two_chunks_are_merged_to_the_summary_of_the_unsplit_run(type_command):
-    command = f"{PLAIN} --num_samples 4 --cudnn_deterministic True --batch_size 1"
+    command = f"{PLAIN} --num_samples 2 --cudnn_deterministic True --batch_size 1"
     for chunk in (1, 0):
         results = type_command(command, f"--chunks 2 --chunk {chunk}", "split")
-        assert summary(results, f"c-{chunk}_2-summary.yaml")["n"] == 2
+        assert summary(results, f"c-{chunk}_2-summary.yaml")["n"] == 1
     merged = summary(type_command(command, "--chunks 2 --merge_chunks True", "split"))
     whole = summary(type_command(command, exp_name="whole"))
     assert merged == whole

@@ -129,7 +129,18 @@ def test_scratch_on_several_nodes_is_refused(node):
     assert node.errors == "error: ACE_SCRATCH is for jobs of one node\n"
 
 
-SLOW_TO_STOP = RECORD + 'trap "echo stopped >> $CALLS; exit 143" TERM\nfor i in {1..300}; do sleep 0.1; done\n'
+STOP = 'trap "echo stopped >> $CALLS; exit 143" TERM\n'
+SLOW_TO_STOP = RECORD.replace("\n", f"\n{STOP}", 1) + "for i in {1..300}; do sleep 0.1; done\n"
+
+
+def start_program(node, text: str) -> subprocess.Popen:
+    """A job whose program listens to signals and has said so."""
+    node.stand_in("python", text)
+    process = node.start("slurm-array.sh")
+    while not (node.calls.exists() and "python main.py --chunk auto\n" in node.calls.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
 
 
 @pytest.mark.parametrize(
@@ -138,11 +149,7 @@ SLOW_TO_STOP = RECORD + 'trap "echo stopped >> $CALLS; exit 143" TERM\nfor i in 
     ids=["ahead of the limit", "told to end"],
 )
 def test_a_signal_stops_the_program_and_the_limit_alone_queues_it_again(node, number, after):
-    node.stand_in("python", SLOW_TO_STOP)
-    process = node.start("slurm-array.sh")
-    while not (node.calls.exists() and "python" in node.calls.read_text()):
-        assert process.poll() is None
-        time.sleep(0.05)
+    process = start_program(node, SLOW_TO_STOP)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 143
@@ -150,11 +157,7 @@ def test_a_signal_stops_the_program_and_the_limit_alone_queues_it_again(node, nu
 
 
 def test_a_program_that_ends_well_after_the_signal_is_not_queued_again(node):
-    node.stand_in("python", SLOW_TO_STOP.replace("exit 143", "exit 0"))
-    process = node.start("slurm-array.sh")
-    while not (node.calls.exists() and "python" in node.calls.read_text()):
-        assert process.poll() is None
-        time.sleep(0.05)
+    process = start_program(node, SLOW_TO_STOP.replace("exit 143", "exit 0"))
     process.send_signal(signal.SIGUSR1)
     process.communicate(timeout=30)
     assert process.returncode == 0

@@ -10,13 +10,15 @@ import argparse
 import difflib
 import functools
 import json
+import multiprocessing
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,6 +30,11 @@ GOLDEN = ROOT / "tests/golden"
 SHARED = ROOT.parent / "shared/golden"  # the ImageNet head is too large for this repository
 NETWORKS = ["unet_celeba.pt", "unet_celebahq.pt", "unet_imagenet.pt", "dive.pth", "steex_hq.tar", "oracle_celeba.pth"]
 NETWORKS += ["resnet50_ft_weight.pkl", "simsiam.pth.tar"]
+PAIRS = ["ankle_boot-sneaker", "pullover-coat", "t-shirt-dress"]
+Chain = list[tuple[str, str, list]]
+"""Name, program and arguments, each of which may read what the one before it wrote."""
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch", "torchvision", "matplotlib.pyplot", "scipy.linalg", "safetensors.torch", "yaml"])
 TIMES = re.compile(r"\b\d+(\.\d+)?(?= ?(s|seconds|minutes|pictures/s|MiB|GiB)\b)")
 """Durations and memory in what is printed."""
 
@@ -37,9 +44,11 @@ def main() -> int:
     parser.add_argument("old", help="a commit")
     parser.add_argument("new", help="another")
     parser.add_argument("--folder", type=Path, help="where to work; trees that are there already are not made again")
-    parser.add_argument("--only", default="", help="run the chains whose name begins so (all)")
+    parser.add_argument("--only", default="", help="run the chain whose first name begins so (all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="programs at once, of one thread each")
     given = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # of the programs
+    sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,132 +78,142 @@ def make_tree(commit: str, folder: Path, only: str, jobs: int) -> Path:
     tree = folder / f"tree-{commit}-{only}"
     if tree.exists():
         return tree
-    clone, output = folder / "clone", folder / "inputs/out"
-    shutil.rmtree(output, ignore_errors=True)
+    clone, inputs = folder / "clone", folder / "inputs"
+    for rest in (clone, inputs / "out"):  # of a comparison that was stopped
+        shutil.rmtree(rest, ignore_errors=True)
     subprocess.run([*git, "worktree", "add", "--quiet", "--force", "--detach", clone, commit], check=True)
     try:
         with ThreadPoolExecutor(jobs) as pool:
-            run = functools.partial(run_chain, clone=clone, inputs=folder / "inputs")
-            wanted = [chain for name, chain in chains(clone, folder / "inputs") if name.startswith(only)]
-            list(pool.map(run, wanted))
+            wanted = [chain for chain in chains(clone, inputs) if chain[0][0].startswith(only)]
+            list(pool.map(functools.partial(run_chain, clone=clone, inputs=inputs), wanted))
     finally:
         subprocess.run([*git, "worktree", "remove", "--force", clone], check=True)
-    output.rename(tree)
+    (inputs / "out").rename(tree)
     return tree
 
 
-def run_chain(chain: list[tuple[str, list]], clone: Path, inputs: Path) -> None:
-    """Run (name, program and arguments), one after the other; what each prints becomes a file of the tree."""
+def run_chain(chain: Chain, clone: Path, inputs: Path) -> None:
+    """Run the programs one after the other; what each prints becomes a file of the tree."""
     printed = inputs / "out/printed"
     printed.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(clone), "PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"}
-    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    for name, (program, *arguments) in chain:
-        words = ["bash" if program.endswith(".sh") else sys.executable, clone / program, *map(str, arguments)]
-        done = subprocess.run(words, cwd=inputs, env=environment, capture_output=True, text=True)
-        text = done.stdout if done.returncode == 0 else f"{done.stdout}\n{done.stderr}\nexit {done.returncode}\n"
-        (printed / f"{name}.txt").write_text(TIMES.sub("#", text))
-        if done.returncode:
-            print(f"{name} exits with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+    for name, program, arguments in chain:
+        began = time.monotonic()
+        files = [printed / f"{name}.{kind}.txt" for kind in ("out", "log")]
+        words = [str(word) for word in arguments]
+        process = FORKS.Process(target=run_program, args=(clone, program, words, inputs, *files))
+        process.start()
+        process.join()
+        said = [file.read_text() for file in files]
+        files[0].write_text(TIMES.sub("#", said[0]))
+        if process.exitcode:
+            files[0].write_text(f"{said[0]}\n{said[1]}\nexit {process.exitcode}\n")
+            print(f"{name} exits with {process.exitcode}: {said[1].strip().splitlines()[-1:]}", flush=True)
+        files[1].unlink()
+        print(f"{time.monotonic() - began:6.1f} s {name}", flush=True)
 
 
-def chains(clone: Path, inputs: Path) -> Iterator[tuple[str, list[tuple[str, list]]]]:
-    """(name, steps) of what is independent of each other."""
-    yield "demo", demo(clone)
-    yield "parts", parts()
-    for case, words in json.loads((GOLDEN / "cases.json").read_text()).items():
-        steps = golden(case, words, inputs)
-        if steps:
-            yield f"golden_{case}", steps
-    yield "faces", faces(inputs / "out")
-    yield "training", training(clone)
+def run_program(clone: Path, program: str, words: list[str], folder: Path, *printed: Path) -> None:
+    """As ``python clone/program words`` in ``folder`` would, with standard output and error in two files."""
+    for descriptor, file in enumerate(printed, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.chdir(folder)
+    sys.path.insert(0, str(clone))
+    sys.argv = [str(clone / program), *words]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def chains(clone: Path, inputs: Path) -> list[Chain]:
+    """What is independent of each other."""
+    cases = json.loads((GOLDEN / "cases.json").read_text())
+    recorded = [step for case, words in cases.items() for step in golden(case, words, inputs)]
+    return [demo(clone), parts(), faces(inputs / "out"), training(clone), recorded[::2], recorded[1::2]]
 
 
 def flags(**values) -> list:
     return [part for name, value in values.items() for part in (f"--{name}", value)]
 
 
-def explain(pair: str, output: str, exp_name: str, **changes) -> list:
-    query, target = pair.rsplit("-", 1)
+def explain(name: str, output: str, exp_name: str, **changes) -> tuple[str, str, list]:
+    """main.py on the demo's pair; ``changes`` are flags."""
+    query, target = changes.pop("pair", PAIRS[0]).rsplit("-", 1)
     typed = {"label_query": query, "label_target": target, "output_path": output, "exp_name": exp_name}
-    typed |= {"num_samples": 2, "attack_iterations": 3, "device": "cpu", **changes}
-    return ["main.py", "--preset", "fashion", *flags(**typed)]
+    typed |= {"num_samples": 2, "attack_iterations": 3, "batch_size": 2, "device": "cpu", **changes}
+    return name, "main.py", ["--preset", "fashion", *flags(**typed)]
 
 
-def demo(clone: Path) -> list[tuple[str, list]]:
-    pairs = ["ankle_boot-sneaker", "pullover-coat", "t-shirt-dress"]
-    runs = [(f"demo_{pair}", explain(pair, "out/demo", pair)) for pair in pairs]
+def demo(clone: Path) -> Chain:
+    runs = [explain(f"demo_{pair}", "out/demo", pair, pair=pair) for pair in PAIRS]
     judges = [clone / f"demo/{name}.pt" for name in ("unseen_a", "unseen_b")]
-    words = ["evaluate.py", "--output_path", "out/demo", "--device", "cpu", "--exp_name", *pairs]
-    transfer = ["compute_transfer.py", "--output-path", "out/demo", "--exp-name", pairs[0], "--device", "cpu"]
+    words = ["--output-path", "out/demo", "--device", "cpu", "--exp-name"]
     return [
         *runs,
-        ("demo_evaluate", [*words, "--unseen", *judges, "--features", clone / "demo/tuning.pt"]),
-        ("demo_transfer", [*transfer, "--classifier", *judges]),
-        ("demo_verify", ["scripts/verify-results.py", "out/demo", pairs[0]]),
+        ("demo_evaluate", "evaluate.py", [*words, *PAIRS, "--unseen", *judges, "--features", clone / "demo/tuning.pt"]),
+        ("demo_transfer", "compute_transfer.py", [*words, PAIRS[0], "--classifier", *judges]),
+        ("demo_verify", "scripts/verify-results.py", ["out/demo", PAIRS[0]]),
     ]
 
 
-def parts() -> list[tuple[str, list]]:
+def parts() -> Chain:
     """Chunks of one pair, merged; a sweep over the merged run, with floats kept; other attacks; regions."""
-    pair, output = "ankle_boot-sneaker", "out/parts"
-    chunk = functools.partial(explain, pair, output, "chunked", num_samples=5, chunks=2, save_float=True, seed=1)
+    output = "out/parts"
+    split = {"num_samples": 5, "chunks": 2, "save_float": True, "seed": 1}
     place = flags(output_path=output, exp_name="chunked", device="cpu")
     sweep = ["--sampling_inpaint", 0.1, 0.4, "--sampling_dilation", 3, 5, "--seed", 1, 2]
-    other = functools.partial(explain, pair, output)
+    gd = {"attack_method": "GD", "attack_step": 60, "use_fp16": True, "cudnn_deterministic": True}
+    cw = {"attack_method": "C&W", "attack_step": 100, "sampling_stochastic": False}
+    region = {"region": "4,4,28,20", "batch_size": 1}
     return [
-        ("parts_chunk_1", chunk(chunk=1)),
-        ("parts_chunk_0", chunk(chunk=0, batch_size=2)),
-        ("parts_merged", chunk(merge_chunks=True)),
-        ("parts_status", chunk(status=True)),
-        ("parts_sweep", ["postprocessing.py", *place, *sweep]),
-        ("parts_sweep_status", ["postprocessing.py", *place, "--status", "True"]),
-        ("parts_evaluate", ["evaluate.py", *place]),
-        ("parts_pe_evaluate", ["evaluate.py", *place[:2], *flags(exp_name="chunked/pre-explanation", device="cpu")]),
-        ("parts_verify", ["scripts/verify-results.py", output, "chunked"]),
-        ("parts_region", other("region", region="4,4,28,20", dist_l2=0.1, dist_schedule="linear", batch_size=1)),
-        ("parts_inverted", other("inverted", region="4,4,28,20", region_invert=True, attack_joint_shortcut=True)),
-        ("parts_cw", other("cw", attack_method="C&W", attack_step=100, sampling_stochastic=False)),
-        ("parts_gd", other("gd", attack_method="GD", attack_step=60, use_fp16=True, cudnn_deterministic=True)),
-        ("parts_again", other("gd", attack_method="GD", attack_step=60, use_fp16=True, cudnn_deterministic=True)),
-        ("parts_untargeted", other("untargeted", label_query=-1, label_target=-1, save_images=False)),
-        ("parts_refused", other("refused", attack_iterations=0)),
+        explain("parts_chunk_1", output, "chunked", chunk=1, **split),
+        explain("parts_chunk_0", output, "chunked", chunk=0, **split),
+        explain("parts_merged", output, "chunked", merge_chunks=True, **split),
+        explain("parts_status", output, "chunked", status=True, **split),
+        ("parts_sweep", "postprocessing.py", [*place, *sweep]),
+        ("parts_sweep_status", "postprocessing.py", [*place, "--status", "True"]),
+        ("parts_evaluate", "evaluate.py", place),
+        ("parts_evaluate_attack", "evaluate.py", flags(output_path=output, exp_name="chunked/pre-explanation")),
+        ("parts_verify", "scripts/verify-results.py", [output, "chunked"]),
+        explain("parts_region", output, "region", dist_l2=0.1, dist_schedule="linear", **region),
+        explain("parts_inverted", output, "inverted", region_invert=True, attack_joint_shortcut=True, **region),
+        explain("parts_cw", output, "cw", **cw),
+        explain("parts_gd", output, "gd", **gd),
+        explain("parts_gd_again", output, "gd", **gd),
+        explain("parts_untargeted", output, "untargeted", label_query=-1, label_target=-1, save_images=False),
+        explain("parts_refused", output, "refused", attack_iterations=0),
     ]
 
 
-def golden(case: str, words: list[str], inputs: Path) -> list[tuple[str, list]]:
-    """A recorded case, of two pictures; ImageNet's, of 256 pixels, of one and after one iteration."""
-    more = flags(device="cpu", num_samples=2, output_path="out/golden", exp_name=case)
+def golden(case: str, words: list[str], inputs: Path) -> Chain:
+    """A recorded case, of its first picture; ImageNet's, of 256 pixels, after one iteration."""
+    more = flags(device="cpu", num_samples=1, output_path=f"out/{case}", exp_name="exp")
     if case.startswith("imagenet"):
         if not (inputs / "weights/resnet50.pth").exists():
             print(f"left out: {case}, whose classifier is not here")
             return []
-        more += flags(classifier_path="weights/resnet50.pth", num_samples=1, attack_iterations=1)
-    more[more.index("out/golden")] = f"out/golden_{case}"  # a folder of results is of one data set
-    return [(f"golden_{case}", ["main.py", *words, *more])]
+        more += flags(classifier_path="weights/resnet50.pth", attack_iterations=1)
+    return [(f"golden_{case}", "main.py", [*words, *more])]
 
 
-def faces(output: Path) -> list[tuple[str, list]]:
+def faces(output: Path) -> Chain:
     """Figures of the recorded counterfactuals, which the original program wrote."""
     shutil.copytree(GOLDEN / "eval/celeba", output / "faces", dirs_exist_ok=True)
-    words = ["--exp_name", "exp/swap", "--output_path", "out/faces", "--device", "cpu", "--dataset", "CelebA"]
-    words += flags(query_label=31, target_label=1, classifier_path="weights/dive.pth", celeba_path="data/celeba")
+    words = flags(exp_name="exp/swap", output_path="out/faces", device="cpu", dataset="CelebA", query_label=31)
+    words += flags(target_label=1, classifier_path="weights/dive.pth", celeba_path="data/celeba")
     words += flags(oracle_path="weights/oracle_celeba.pth", simsiam_weights="weights/simsiam.pth.tar")
     words += flags(vggface2_weights="weights/resnet50_ft_weight.pkl", features="weights/dive.pth")
-    steps = [("faces_evaluate", ["evaluate.py", *words])]
+    steps = [("faces_evaluate", "evaluate.py", words)]
     for recorded in json.loads((GOLDEN / "eval/expected.json").read_text()):
         program, *arguments = [word.replace("eval/celeba", "out/faces") for word in recorded["command"]]
-        steps.append((f"faces_{Path(program).stem}", [program, *arguments, "--device", "cpu"]))
+        steps.append((f"faces_{Path(program).stem}", program, [*arguments, "--device", "cpu"]))
     return steps
 
 
-def training(clone: Path) -> list[tuple[str, list]]:
+def training(clone: Path) -> Chain:
     where = flags(data_dir=clone / "demo/pictures", device="cpu", batch_size=8)
-    diffusion = flags(output_path="out/training/ddpm", lr_anneal_steps=3, save_interval=2, num_channels=32)
+    diffusion = flags(output_path="out/training/ddpm", lr_anneal_steps=3, save_interval=2, diffusion_steps=20)
     classifier = flags(output_path="out/training/classifier.pt", arch="small-4", epochs=1, batch_size=256)
     return [
-        ("train_diffusion", ["train_diffusion.py", "--preset", "fashion-ddpm", *where, *diffusion]),
-        ("train_classifier", ["train_classifier.py", "--preset", "fashion-classifier", *where, *classifier]),
+        ("train_diffusion", "train_diffusion.py", ["--preset", "fashion-ddpm", *where, *diffusion]),
+        ("train_classifier", "train_classifier.py", ["--preset", "fashion-classifier", *where, *classifier]),
     ]
 
 

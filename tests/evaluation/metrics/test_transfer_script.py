@@ -76,11 +76,12 @@ def test_transfer_is_printed_for_each_unseen_classifier_and_pooled_and_classes_g
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_transfer_does_not_depend_on_the_batch(workshop, tmp_path, size):
+    """A logit is a sum of terms of up to 300 together, which float32 rounds to 300 * 2^-23 = 4e-5 a term."""
     found = []
     for batch in (size, 15):
         main([*words(workshop, "near.pt"), "--json", str(tmp_path / "out.json"), "--batch-size", str(batch)])
         found.append(json.loads((tmp_path / "out.json").read_text())["pooled"])
-    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert found[0] == pytest.approx(found[1], abs=2e-4)
 
 
 def test_transfer_of_an_experiment_without_flips_is_not_available(workshop, tmp_path, capsys):
