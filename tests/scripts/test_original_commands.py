@@ -37,8 +37,9 @@ COMMANDS = {
         --dataset CelebAMV --data_dir DATA/celeba --model_path unet_celeba.pt --classifier_path dive.pth
         --label_query 39 --label_target 1""",
     "celebahq": f"""{MODEL} --diffusion_steps 500 --num_head_channels 32 --channel_mult 1,2,3,4
-        {ATTACK} --attention_resolutions 16,8,4 --image_size 32 --batch_size 1 --timestep_respacing 25 --sampling_time_fraction 0.2
-        --sampling_inpaint 0.15 --attack_joint_checkpoint True --attack_checkpoint_backward_steps 1
+        {ATTACK} --attention_resolutions 16,8,4 --image_size 32 --batch_size 1 --timestep_respacing 25
+        --sampling_time_fraction 0.2 --sampling_inpaint 0.15
+        --attack_joint_checkpoint True --attack_checkpoint_backward_steps 1
         --dataset CelebAHQ --data_dir DATA/celebahq --model_path unet_celebahq.pt --classifier_path steex_hq.tar
         --label_query 31 --label_target -1""",
     "bdd100k": f"""{MODEL} --diffusion_steps 1000 --num_head_channels 32 --channel_mult 1,2,3,4
