@@ -71,8 +71,13 @@ def read_info(path: Path) -> dict[str, float]:
 
 
 def read_lock(content: bytes) -> dict:
-    """Who holds a chunk, as a lock file tells."""
-    return dict(json.loads(content))
+    """Who holds a chunk; a lock file that names nobody counts as of another computer, and as for all chunks."""
+    nobody = {"host": "an unknown host", "pid": 0, "born": None, "since": "an unknown time"}
+    nobody |= {"chunk": 0, "chunks": 1, "flock": False}
+    with suppress(ValueError, TypeError, KeyError):
+        values = json.loads(content)
+        return {name: values[name] for name in nobody}
+    return nobody
 
 
 def read_logs(folder: Path) -> Iterator[tuple[Path, dict]]:

@@ -1,8 +1,11 @@
-"""One process a chunk: a lock that dies with its owner, and how others tell whether it is alive.
+"""One process a chunk: a lock that ends with the process that holds it.
 
-The owner holds its file by flock, which its own computer releases when it dies. Where that says nothing, because the
-owner is on another host or the file system has no flock, the owner's heart tells: it rewrites a counter in the file
-every few seconds. Who waits measures its own monotonic time, so that nobody's clock matters.
+The holder keeps its lock file by flock, which its computer gives back when the process dies. Another computer does not
+see that, nor does anybody on a file system without flock; so the holder rewrites a counter in the file every BEAT
+seconds, and a newcomer watches it for PATIENCE seconds of its own, which needs no common clock.
+
+The library filelock would not do: a process that is killed between creating and filling a SoftFileLease leaves an empty
+file, which keeps everybody out for good (the test of a lock file that says nothing decides).
 """
 
 import fcntl
@@ -15,22 +18,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import host_name, is_running, notice, now, owner
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.runs.files import read_lock
 
-BEAT = 2.0  # seconds between two beats
-PATIENCE = 20.0  # seconds without a beat after which another host's process counts as dead
+BEAT = 2.0  # seconds between two changes of the counter
+PATIENCE = 20.0  # seconds without a change after which another computer's process counts as dead
 
 
-class Locked(UserError):
+class Locked(ValueError):
     """Another process works on an overlapping chunk."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A lock file as it was read. born: when its process started, in the kernel's ticks, where that is known."""
+    """A lock file as it was read. born: when its process started, in the kernel's ticks, where that is known.
+
+    flock: whether the process holds the file by flock, too.
+    """
 
     path: Path
     content: bytes
@@ -42,73 +49,44 @@ class Holder:
     chunks: int
     flock: bool
 
-    def overlaps(self, chunk: int, chunks: int) -> bool:
-        return (self.chunk - chunk) % math.gcd(self.chunks, chunks) == 0
-
     def alive(self) -> bool | None:
-        """None where only its heart can tell."""
+        """Whether the process lives; None where only its counter tells."""
         if self.host != host_name():
             return None  # a file server keeps the flock of a computer that has crashed for a while
-        if is_held(self.path):
-            return True
+        with suppress(OSError), open(self.path, "rb") as file:
+            if flock(file, fcntl.LOCK_SH) is False:
+                return True
         return not self.flock and (self.pid == os.getpid() or is_running(self.pid)) and birth(self.pid) == self.born
 
     def beats(self) -> bool:
-        """Whether the file has changed since it was read."""
-        try:
+        """Whether the counter has changed since the file was read."""
+        with suppress(FileNotFoundError):
             return self.path.read_bytes() != self.content
-        except FileNotFoundError:
-            return False
-
-    def process(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since}"
+        return False
 
     def __str__(self) -> str:
-        return f"{self.process()} (chunk {self.chunk} of {self.chunks})"
+        return f"process {self.pid} on {self.host} since {self.since}"
 
 
 def holders(folder: Path) -> list[Holder]:
-    """Every lock in a folder, also those of the dead."""
+    """Every lock in a folder, also those of dead processes."""
     found = []
     for path in sorted(folder.glob("chunk-*.lock")):
         with suppress(FileNotFoundError):
-            found.append(read_holder(path))
+            content = path.read_bytes()
+            found.append(Holder(path, content, **read_lock(content)))
     return found
 
 
-def read_holder(path: Path) -> Holder:
-    """What a lock file says; one that says nothing is taken to be a stranger's, for all chunks."""
-    content = path.read_bytes()
-    with suppress(ValueError, TypeError, KeyError):
-        values = json.loads(content)
-        del values["beat"]
-        return Holder(path, content, **values)
-    return Holder(path, content, "an unknown host", 0, None, "an unknown time", 0, 1, False)
-
-
-def is_held(path: Path) -> bool:
-    """Whether somebody holds the file by flock; False says nothing of file systems without it."""
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
 def birth(pid: int) -> int | None:
-    """When a process started: two of one number in turn differ in it."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[19])
+    """When a process started, which tells it from an earlier one of the same number."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return None
 
 
 def listen(watched: list[Holder], seconds: float) -> Iterator[Holder]:
-    """Those whose hearts beat within so many seconds, as soon as they do."""
+    """Those whose counters change within so many seconds, each as soon as it does."""
     deadline, silent = time.monotonic() + seconds, list(watched)
     while silent and time.monotonic() < deadline:
         time.sleep(BEAT / 8)
@@ -119,7 +97,10 @@ def listen(watched: list[Holder], seconds: float) -> Iterator[Holder]:
 
 @contextmanager
 def hold(folder: Path, chunk: int = 0, chunks: int = 1) -> Iterator["Lock"]:
-    """Have a chunk of a folder to oneself.  Raises Locked, saying who works on an overlapping one."""
+    """Have a chunk of an experiment to oneself; ``folder`` is its log.
+
+    Raises Locked, saying who works on a chunk that has pictures in common with this one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder / f"chunk-{chunk}-of-{chunks}.lock", chunk, chunks)
     lock.acquire()
@@ -130,14 +111,19 @@ def hold(folder: Path, chunk: int = 0, chunks: int = 1) -> Iterator["Lock"]:
 
 
 class Lock:
-    """``hold`` makes one."""
+    """A chunk's lock file, made by ``hold``. file: opened and held, from ``acquire`` on."""
 
     def __init__(self, path: Path, chunk: int, chunks: int):
         self.path, self.chunk, self.chunks = path, chunk, chunks
-        self.stopped = threading.Event()
+        self.released = threading.Event()
 
     def acquire(self) -> None:
-        silent = self._wait_for_hearts()
+        unsure = [holder for holder in self._others() if holder.alive() is None]
+        for holder in unsure:
+            notice(f"listening for up to {PATIENCE:g} s whether it is alive: {holder}")
+        for holder in listen(unsure, PATIENCE):
+            self._refuse(holder)
+        silent = {holder.content for holder in unsure}
         with gate(self.path.parent):
             for holder in self._others():
                 alive = holder.alive()
@@ -146,40 +132,27 @@ class Lock:
                 notice(f"taking over from {holder}, which is gone")
                 holder.path.unlink(missing_ok=True)
             self._place()
-            for holder in self._others():  # without flock the gate is open: better none than two
+            for holder in self._others():  # two came in at once, since there is no flock: both go
                 self.release()
                 self._refuse(holder)
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def _others(self) -> list[Holder]:
-        """Holders of overlapping chunks."""
-        every = [holder for holder in holders(self.path.parent) if holder.overlaps(self.chunk, self.chunks)]
-        return [holder for holder in every if not self.holds(holder.path)]
-
-    def _wait_for_hearts(self) -> set[bytes]:
-        """The contents of lock files whose owners are neither known to live nor heard."""
-        unsure = [holder for holder in self._others() if holder.alive() is None]
-        for holder in unsure:
-            notice(f"listening for up to {PATIENCE:g} s whether it is alive: {holder}")
-        for holder in listen(unsure, PATIENCE):
-            self._refuse(holder)
-        return {holder.content for holder in unsure}
+        """Holders of chunks that have pictures in common with this one."""
+        found = [holder for holder in holders(self.path.parent) if not self.holds(holder.path)]
+        return [h for h in found if (h.chunk - self.chunk) % math.gcd(h.chunks, self.chunks) == 0]
 
     def _refuse(self, holder: Holder) -> None:
-        folder = holder.path.parent.parent
-        if self.chunks == holder.chunks == 1:
-            raise Locked(f"{folder}: {holder.process()} is working on it; wait for it or stop it")
-        raise Locked(
-            f"{folder}: chunk {self.chunk} of {self.chunks} overlaps with what {holder} is working on; "
-            "wait for it, stop it, or choose another chunk"
-        )
+        its, mine = f"chunk {holder.chunk} of {holder.chunks}", f"chunk {self.chunk} of {self.chunks}"
+        where = "" if self.chunks == holder.chunks == 1 else f" ({its}, which overlaps with {mine})"
+        raise Locked(f"{holder.path.parent.parent}: {holder} is working on it{where}; wait for it or stop it")
 
     def _place(self) -> None:
         """Put the file there, whole and held."""
         temporary = self.path.with_name(f".{self.path.name}.{owner()}.tmp")
         try:
             self.file = open(temporary, "w+b", buffering=0)  # noqa: SIM115 (closed on release)
-            held = _flock(self.file.fileno())
+            held = bool(flock(self.file, fcntl.LOCK_EX))
             self.values = {"host": host_name(), "pid": os.getpid(), "born": birth(os.getpid()), "since": now()}
             self.values |= {"chunk": self.chunk, "chunks": self.chunks, "flock": held}
             self._write(0)
@@ -196,7 +169,7 @@ class Lock:
 
     def _beat(self) -> None:
         beat = 0
-        while not self.stopped.wait(BEAT):
+        while not self.released.wait(BEAT):
             beat += 1
             with suppress(OSError, ValueError):  # a server that is away for a moment; a file closed meanwhile
                 self._write(beat)
@@ -208,12 +181,12 @@ class Lock:
         return False
 
     def check(self) -> None:
-        """Raises Locked if somebody has taken over, since this process was asleep for too long."""
+        """Raises Locked if somebody has taken over, since this process did not run for too long."""
         if not self.holds():
             raise Locked(f"{self.path}: another process has taken over, while this one did not run; stopping")
 
     def release(self) -> None:
-        self.stopped.set()
+        self.released.set()
         try:
             if self.holds():
                 self.path.unlink(missing_ok=True)
@@ -224,21 +197,19 @@ class Lock:
 @contextmanager
 def gate(folder: Path) -> Iterator[None]:
     """Newcomers look and place their locks one after the other, where the file system knows flock."""
+    deadline = time.monotonic() + PATIENCE
     with open(folder / "gate", "ab") as file:
-        _flock(file.fileno(), PATIENCE)
+        while flock(file, fcntl.LOCK_EX) is False and time.monotonic() < deadline:
+            time.sleep(0.01)
         yield
 
 
-def _flock(descriptor: int, seconds: float = 1.0) -> bool:
-    """Hold a file by flock, within some seconds; False where that cannot be."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
-        except OSError:
-            return False
+def flock(file: IO, kind: int) -> bool | None:
+    """Hold a file by flock; False where another process does, None on a file system that does not know flock."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None

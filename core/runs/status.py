@@ -28,7 +28,7 @@ class Worker:
     def __str__(self) -> str:
         life = {True: "alive", False: "gone", None: f"silent for {listening():g} s"}[self.alive]
         speed = f", {self.per_minute:.1f} images/min" if self.per_minute else ""
-        return f"chunk {self.holder.chunk} of {self.holder.chunks}: {self.holder.process()}: {life}{speed}"
+        return f"chunk {self.holder.chunk} of {self.holder.chunks}: {self.holder}: {life}{speed}"
 
 
 def status(results: ResultFolder) -> str:

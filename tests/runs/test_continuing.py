@@ -257,7 +257,7 @@ def test_overwriting_and_merging_contradict_each_other(copy):
 
 def test_a_second_process_on_an_overlapping_chunk_is_refused(copy):
     results = ResultFolder(copy.output, "exp")
-    with hold(results.log, 1, 2), pytest.raises(ValueError, match="overlaps with what process .* is working on"):
+    with hold(results.log, 1, 2), pytest.raises(ValueError, match="process .* is working on it .chunk 1 of 2"):
         copy.run(chunk=3, chunks=4)
 
 

@@ -181,7 +181,7 @@ def test_of_many_newcomers_at_once_exactly_one_gets_the_chunk(tmp_path, notes):
 
 
 def test_without_flock_never_two_newcomers_get_the_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "_flock", lambda *_: False)
+    monkeypatch.setattr(locks, "flock", lambda *_: None)
     with hold(tmp_path):
         with pytest.raises(Locked), hold(tmp_path):
             pass
