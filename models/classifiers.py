@@ -48,6 +48,7 @@ class Classifier(nn.Module):
         self.binary = view != "all"
         self.num_outputs = 1 if self.binary else num_outputs
         self.class_names, self.image_size = class_names, image_size
+        self.made_of: dict[str, Any] = {}  # the settings of ``load_classifier`` that main.py has, by its names
         for name, values in zip(("mean", "std"), normalisation, strict=True):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -174,7 +175,9 @@ def load_classifier(
     tree = load_weights(path)
     for recognises, build in FORMATS:
         if recognises(tree, wanted):
-            return build(tree, wanted).eval().requires_grad_(False)
+            classifier = build(tree, wanted).eval().requires_grad_(False)
+            classifier.made_of = {"classifier_path": str(path), "classifier_arch": arch}
+            return classifier
     found = describe(state_dict(tree, name=str(path)))
     advice = "wanted a file of train_classifier.py, or the name of the architecture: classifier_arch resnet50"
     raise wanted.refuse(f"is {found}; {advice}")

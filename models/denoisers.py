@@ -1,21 +1,18 @@
 """Sources of diffusion models: each is a function that returns a denoiser and the process that it was trained on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ace_counterfactuals.core.base.presets import read_preset
+from ace_counterfactuals.core.base.presets import read_settings
 from ace_counterfactuals.core.base.runtime import half_precision
 from ace_counterfactuals.core.base.settings import (
     FlagError,
     blaming,
-    convert,
     flag,
-    flag_items,
     from_dict,
     group,
     to_dict,
@@ -50,6 +47,7 @@ class DiffusionModel:
 
     network: x_t (N, 3, H, W) in [-1, 1], steps (N,) of the whole chain, classes (N,) or None -> (N, 3, H, W), or
     (N, 6, H, W) where the process has ``learn_sigma``.
+    made_of: ``load_denoiser``'s source, as model_path, and its settings, by name.
     half: whether ``to`` puts the torso in half precision, where the device computes that fast.
     """
 
@@ -57,6 +55,7 @@ class DiffusionModel:
     process: GaussianDiffusion
     class_cond: bool = False
     half: bool = False
+    made_of: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None) -> Tensor:
         return self.network(x_t, steps, classes)
@@ -90,16 +89,9 @@ def load_denoiser(source, preset: str | None = None, **flags) -> DiffusionModel:
     Raises FlagError for a setting that is none or does not fit the file, saying what the file wants, and ValueError
     for a file that holds no such model.
     """
-    known = flag_items(DenoiserConfig)
-    values = read_preset(DenoiserConfig, preset, whole=False) if preset else {}
-    for name, value in flags.items():
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise FlagError(name, f"is no setting of a diffusion model{hint}")
-        values[name] = convert(name, known[name].metadata, str(value))
-    config = from_dict(DenoiserConfig, values)
-    return next(one for one in SOURCES if one.takes(source)).load(source, config)
+    config = from_dict(DenoiserConfig, read_settings(DenoiserConfig, flags, preset))
+    model = next(one for one in SOURCES if one.takes(source)).load(source, config)
+    return replace(model, made_of={"model_path": str(source), **to_dict(config)})
 
 
 def make_process(

@@ -1,13 +1,13 @@
 """Presets: YAML files of settings, by name or by path."""
 
 import difflib
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ace_counterfactuals.core.base.settings import FlagError, convert, flag_items
+from ace_counterfactuals.core.base.settings import FlagError, convert, convert_all, flag_items
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -45,6 +45,24 @@ def read_preset(config: type, preset: str, *, whole: bool = True, given: Contain
             raise ValueError(f"{file}: {name}: wanted one value, found {len(read)}")
         values[name] = tuple(read) if metadata["many"] else read[0]
     return values
+
+
+def read_settings(
+    config: type, settings: Mapping[str, Any], preset: str | None = None, *, names: Container[str] | None = None
+) -> dict[str, Any]:
+    """Settings given as keywords, before those of a preset, checked as if they were typed.
+
+    names: of those of ``config`` that can be given; all, if None.  What else the preset sets is not taken.
+    Raises FlagError for a setting that there is not, and for a value that cannot be used.
+    """
+    known = {name: item for name, item in flag_items(config).items() if names is None or name in names}
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            raise FlagError(name, "is no setting here" + (f"; did you mean {close[0]}?" if close else ""))
+    others = {*settings, *(flag_items(config).keys() - known.keys())}
+    values = read_preset(config, preset, whole=False, given=others) if preset else {}
+    return values | {name: convert_all(name, known[name].metadata, value) for name, value in settings.items()}
 
 
 def preset_value(name: str, metadata: dict, value: Any, file: Path) -> Any:

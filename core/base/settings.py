@@ -149,6 +149,14 @@ def convert(name: str, metadata: dict, text: str) -> Any:
     return value
 
 
+def convert_all(name: str, metadata: dict, values: Any) -> Any:
+    """The same of the values of a setting that takes ``many``, as a tuple, and of the one of another."""
+    if not metadata["many"]:
+        return convert(name, metadata, str(values))
+    several = values if isinstance(values, list | tuple) else [values]
+    return tuple(convert(name, metadata, str(value)) for value in several)
+
+
 def shown_default(default: Any) -> Any:
     if isinstance(default, tuple):
         default = " ".join(map(str, default))

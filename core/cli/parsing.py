@@ -17,7 +17,7 @@ from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import (
     Config,
     FlagError,
-    convert,
+    convert_all,
     describe_range,
     flag_items,
     from_dict,
@@ -78,10 +78,7 @@ def parse(
     typed = {name: text for name, text in given.items() if text is not None}
     preset = typed.pop("preset", None)
     values = read_preset(config, preset, given=typed) if preset else {}
-    for name, text in typed.items():
-        metadata = flag_items(config)[name].metadata
-        read = [convert(name, metadata, word) for word in (text if metadata["many"] else [text])]
-        values[name] = tuple(read) if metadata["many"] else read[0]
+    values |= {name: convert_all(name, flag_items(config)[name].metadata, text) for name, text in typed.items()}
     return from_dict(config, values)
 
 

@@ -1,0 +1,137 @@
+"""Explanations of pictures that a program holds, by networks that it holds."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+
+import torch
+from torch import Tensor
+
+from ace_counterfactuals.core.api.explanation import Explanation, Origin
+from ace_counterfactuals.core.base.presets import read_settings
+from ace_counterfactuals.core.base.settings import from_dict
+from ace_counterfactuals.core.data.config import RegionConfig
+from ace_counterfactuals.core.data.labels import resolve_name
+from ace_counterfactuals.core.data.regions import open_region
+from ace_counterfactuals.core.method import explain as method
+from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
+from ace_counterfactuals.core.method.task import Classifier
+from ace_counterfactuals.core.runs.begin import describe, weight_digests
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.setup import Networks, check, task_of
+from ace_counterfactuals.models.denoisers import DiffusionModel
+
+SETTINGS = {item.name for group in (AttackConfig, SamplingConfig, RegionConfig) for item in fields(group)}
+SETTINGS |= {"seed", "batch_size", "dataset", "label_query"}
+
+
+class ACE:
+    """Adversarial counterfactual explanations of one classifier, with one diffusion model.
+
+    classifier: any callable from pictures (N, 3, H, W) in [0, 1] to logits, (N,) if binary and (N, K) for K classes,
+    on the denoiser's device and differentiable.  denoiser: of ``load_denoiser``.
+    preset: a name or a YAML file, of which the settings below are taken.
+    class_names: of the classifier's outputs; if not given, ``classifier.class_names``, if it has them.
+    settings: fields of ``AttackConfig`` and ``SamplingConfig``, and batch_size, seed, region, region_invert, dataset
+    ('Folder' if not given) and label_query, as main.py's flags of these names; they go before the preset.
+    Raises FlagError for a setting that is none or cannot be used.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        denoiser: DiffusionModel,
+        preset: str | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        **settings,
+    ):
+        names = class_names or getattr(classifier, "class_names", None)
+        self.classifier, self.denoiser = classifier, denoiser
+        self.class_names: tuple[str, ...] | None = tuple(names) if names else None
+        process = {name: value for name, value in asdict(denoiser.process.config).items() if name != "clip_denoised"}
+        known = {**getattr(classifier, "made_of", {}), **denoiser.made_of, **process, "dataset": "Folder"}
+        self.config = from_dict(MainConfig, known | read_settings(MainConfig, settings, preset, names=SETTINGS))
+        self.digests = weight_digests(self.config)
+
+    def explain(
+        self,
+        images: Tensor,
+        target: int | str | None = None,
+        *,
+        labels: Sequence[int] | None = None,
+        indices: Sequence[int] | None = None,
+        files: Sequence[str] | None = None,
+    ) -> Explanation:
+        """What would have to change in each picture for the classifier to decide ``target``.
+
+        images: (N, 3, H, W) in [0, 1].  target: a class by number or name; None is the other answer of a binary
+        classifier, and any other class of several.  labels: the true classes, -1 where unknown, which is the default.
+        indices: numbers of the pictures, which their noise depends on and their files are named by; default 0 to N - 1.
+        files: the pictures' names, by which a folder of regions has theirs.
+        Raises ValueError for pictures, a target or a region that cannot be, NonFiniteError if a network returns NaN.
+        """
+        number = -1 if target is None else resolve_name(self.class_names, target, "target", "the classifier")
+        indices = range(len(images)) if indices is None else indices
+        files = [f"{index:07d}.png" for index in indices] if files is None else files
+        labels = [-1] * len(images) if labels is None else labels
+        if not len(images) == len(indices) == len(files) == len(labels):
+            raise ValueError(
+                f"{len(images)} pictures, {len(indices)} indices, {len(files)} files, {len(labels)} labels"
+            )
+        data = replace(self.config.data, label_target=number, image_size=images.shape[-2])
+        origin = self._origin(replace(self.config, data=data), indices, files, labels)
+        return self._found(images, origin)
+
+    def refine(self, found: Explanation) -> Explanation:
+        """The same pre-explanations with this object's steps, mask, seed and diffusion model, its attack aside."""
+        before = found.origin
+        config = replace(self.config, data=before.config.data, attack=before.config.attack)
+        return self._found(found.image, self._origin(config, before.indices, before.files, before.labels), found)
+
+    def _origin(self, config: MainConfig, *pictures: Sequence) -> Origin:
+        check(config)
+        return Origin(config, describe(config, self.class_names, self.digests), *map(tuple, pictures))
+
+    def _found(self, images: Tensor, origin: Origin, before: Explanation | None = None) -> Explanation:
+        """In batches: on the results their size has no influence."""
+        config, sampling = origin.config, origin.config.sampling
+        parameter = next(self.denoiser.network.parameters(), images)
+        chain = self.denoiser.respaced(sampling.timestep_respacing, clip_denoised=sampling.clip_denoised)
+        task = task_of(config, Networks(self.classifier, chain, chain.process, parameter.device))
+        region = open_region(config.region.region, invert=config.region.region_invert)
+        if region:
+            region.check(origin.files, *images.shape[2:])
+        parts = []
+        for places in torch.arange(len(images)).split(config.run.batch_size):
+            image = images[places].to(parameter.device, parameter.dtype)
+            where = {"indices": [origin.indices[i] for i in places]}
+            if region:
+                where["region"] = region.masks([origin.files[i] for i in places], image)
+            if before is None:
+                label = torch.tensor([origin.labels[i] for i in places], device=image.device)
+                parts.append(method.explain(image, task, label=label, **where))
+            else:
+                target = None if before.target is None else before.target[places].to(image.device)
+                pre_explanation = before.pre_explanation[places].to(image)
+                parts.append(method.refine(image, pre_explanation, task, target=target, **where))
+        return Explanation.of(parts, origin)
+
+
+def explain(
+    images: Tensor,
+    classifier: Classifier,
+    denoiser: DiffusionModel,
+    target: int | str | None = None,
+    *,
+    preset: str | None = None,
+    **settings,
+) -> Explanation:
+    """``ACE(classifier, denoiser, preset, **settings).explain(images, target)``."""
+    return ACE(classifier, denoiser, preset, **settings).explain(images, target)
+
+
+def refine(
+    found: Explanation, classifier: Classifier, denoiser: DiffusionModel, *, preset: str | None = None, **settings
+) -> Explanation:
+    """``ACE(classifier, denoiser, preset, **settings).refine(found)``."""
+    return ACE(classifier, denoiser, preset, **settings).refine(found)

@@ -1,0 +1,24 @@
+"""What evaluate.py computes, for a program."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ace_counterfactuals.core.base.presets import read_settings
+from ace_counterfactuals.core.base.settings import from_dict
+
+if TYPE_CHECKING:
+    from ace_counterfactuals.core.evaluation.model import Evaluation
+
+
+def evaluate(output_path: str, exp_name: str | Sequence[str] = "exp", **settings) -> "Evaluation":
+    """Every figure that the given weights allow, of one experiment or of several beside each other.
+
+    output_path: folder that holds Original and Results.  settings: evaluate.py's flags, with underscores.
+    The tables are written, too, to the place that evaluate.py writes them to.
+    Raises ValueError for an incomplete experiment, weights that do not fit, and a picture that cannot be read.
+    """
+    from ace_counterfactuals.core.evaluation import run  # the metrics take as long to import as torch
+    from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+
+    given = {"output_path": output_path, "exp_name": exp_name, **settings}
+    return run.evaluate(from_dict(EvaluateConfig, read_settings(EvaluateConfig, given)))[0]
