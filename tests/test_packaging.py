@@ -113,5 +113,7 @@ def test_a_wheel_explains_a_picture_from_another_folder(installed, tmp_path):
     words = [word for name, path in paths.items() for word in (f"--{name}", path)]
     few = ["--num_samples", 2, "--attack_iterations", 2, "--output_path", "out", "--device", "cpu"]
     said = typed(installed, tmp_path, ace, "explain", "--preset", "fashion", *words, *few)
+    names = "import ace_counterfactuals as a; print(a.ACE, a.explain, a.load_denoiser)"
+    assert "core.api.ace.ACE" in typed(installed, tmp_path, installed, "-c", names)
     assert "flip rate" in said and (tmp_path / "out/Results/exp/summary.yaml").exists()
     assert "clone of the repository" in typed(installed, tmp_path, ace, "explain", "--preset", "fashion", code=2)
