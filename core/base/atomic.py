@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +19,7 @@ from PIL import Image
 from ace_counterfactuals.core.base.notices import host_name, is_running, owner
 
 STRAY = re.compile(r"\..+\.(?P<host>[^-]+)-(?P<pid>\d+)\.tmp")
-ABANDONED = 3600.0
+ABANDONED = 3600.0  # seconds, so long that the clocks of two computers do not matter
 AT_ONCE = 12  # files that are encoded or flushed side by side: a picture's
 
 
@@ -41,8 +41,9 @@ def prepared(files: Mapping[Path, bytes]) -> Iterator[Callable[[Collection[Path]
 
         def name(paths: Collection[Path]) -> None:
             for path in paths:
-                _naming(path, os.replace, temporary[path], path)
-            _side_by_side(lambda folder: _naming(folder, sync_folder, folder), {path.parent for path in paths})
+                with _naming(path):
+                    os.replace(temporary[path], path)
+            _side_by_side(sync_folder, {path.parent for path in paths})
 
         yield name
 
@@ -74,7 +75,8 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
     """A file beside ``path`` that holds ``data``, and is gone afterwards unless it was renamed."""
     temporary = path.with_name(f".{path.name}.{owner()}.tmp")
     try:
-        _naming(path, temporary.write_bytes, data)
+        with _naming(path):
+            temporary.write_bytes(data)
         yield temporary
     finally:
         with suppress(OSError):
@@ -84,22 +86,21 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
 def _sync(names: tuple[Path, Path]) -> None:
     """Flush a file that has a temporary name."""
     path, temporary = names
-    with open(temporary, "rb+") as file:
-        _naming(path, os.fsync, file.fileno())
+    with open(temporary, "rb+") as file, _naming(path):
+        os.fsync(file.fileno())
 
 
-def _naming(path: Path, call: Callable, *inputs) -> None:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
     """A full disk does not say which file is too much."""
     try:
-        call(*inputs)
+        yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _side_by_side(work: Callable, items: Collection) -> list:
-    if len(items) == 1:
-        return [work(*items)]
-    return list(_pool(os.getpid()).map(work, items))
+    return [work(*items)] if len(items) == 1 else list(_pool(os.getpid()).map(work, items))
 
 
 @cache
@@ -115,29 +116,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no such thing
-            raise
+            raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         os.close(descriptor)
 
 
 def remove_strays(folders: Iterable[Path]) -> None:
     """Remove the temporary files of killed processes; another host's may be live, and are left for an hour."""
-    here = host_name()
     for folder in folders:
-        with os.scandir(folder) as entries:
-            strays = [STRAY.fullmatch(entry.name) for entry in entries if entry.name.startswith(".")]
+        strays = [STRAY.fullmatch(name) for name in os.listdir(folder) if name.startswith(".")]
         for stray in filter(None, strays):
-            path = folder / stray[0]
             with suppress(FileNotFoundError):
-                own = stray["host"] == here
-                if (not is_running(int(stray["pid"]))) if own else age(path) > ABANDONED:
+                path, own = folder / stray[0], stray["host"] == host_name()
+                if not is_running(int(stray["pid"])) if own else time.time() - path.stat().st_mtime > ABANDONED:
                     path.unlink()
-
-
-def age(path: Path) -> float:
-    """Seconds by the clock of the file system, which may not be this computer's."""
-    with tempfile.TemporaryFile(dir=path.parent) as now:
-        return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime
 
 
 def write_text(path: Path, text: str) -> None:
@@ -168,6 +160,13 @@ def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:
     write_text(path, buffer.getvalue())
 
 
+def write_figure(path: Path, figure) -> None:
+    """A matplotlib figure as PNG, without the version that drew it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
 def write_png(path: Path, image: Image.Image) -> None:
     write_bytes(path, png(image))
 
@@ -176,13 +175,6 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "png", compress_level=4)  # as small as 6 on photographs, in two thirds of its time
     return buffer.getvalue()
-
-
-def write_figure(path: Path, figure) -> None:
-    """A matplotlib figure as PNG, without the version that drew it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
 
 
 def pngs(pictures: Mapping[Path, Image.Image]) -> dict[Path, bytes]:

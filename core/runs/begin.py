@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from ace_counterfactuals.core.base import atomic
@@ -46,8 +47,8 @@ def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) 
 
     Changes nothing.
     """
-    outer = [results.output / "Results" / name for name in results.outer_names]
-    if around := next((path for path in outer if (path / CONFIG).exists()), None):
+    outer = [results.output / "Results" / name for name in Path(results.exp_name).parents]
+    if not results.refined and (around := next((path for path in outer if (path / CONFIG).exists()), None)):
         raise FlagError("exp_name", f"{results.exp_name}: lies in the experiment {around}; choose a name beside it")
     if (results.root / CLEARING).exists():
         return  # somebody began anew, and did not come to the end of what was there

@@ -5,9 +5,8 @@ A picture is finished when ``records/NNNNNNN.json`` exists, which is written las
 
 import difflib
 import hashlib
-import os
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -63,14 +62,8 @@ class ResultFolder:
 
     @property
     def refined(self) -> bool:
-        """Whether this is ``EXP/all_filtered_...``, postprocessing's, which holds explanations without a folder of that
-        name."""
+        """Whether this is postprocessing's ``EXP/all_filtered_...``, where CC and IC lie without a folder of a kind."""
         return "/" in self.exp_name and Path(self.exp_name).name.startswith(REFINED)
-
-    @property
-    def outer_names(self) -> list[str]:
-        """Of the folders around this one, none of which may be an experiment; a refinement lies in its run."""
-        return [] if self.refined else [str(name) for name in Path(self.exp_name).parents]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -107,8 +100,7 @@ class ResultFolder:
     def own_files(self) -> Iterator[Path]:
         """Records first, then what belongs to them: Info files and pictures, also those that no record knows."""
         for folder in (self.records_folder, *self.leaves()):
-            with suppress(FileNotFoundError):
-                yield from (folder / name for name in sorted(os.listdir(folder)) if OWN.fullmatch(name))
+            yield from (path for path in sorted(folder.glob("*")) if OWN.fullmatch(path.name))
 
     def foreign_folders(self) -> Iterator[Path]:
         """Folders of other experiments in this one's, and those of the original program that hold pictures."""
@@ -116,32 +108,32 @@ class ResultFolder:
             yield from (path for path in self.root.glob("*/[CI]C") if path.parent.name not in KINDS)
             yield from self.root.glob("[CI]C")
 
-    def tables(self) -> Iterator[Path]:
+    def tables(self) -> list[Path]:
         """Those of the whole and of the chunks."""
-        for name in ("summary.yaml", "results.csv", "sheet.png"):
-            yield from (path for path in self.root.glob(f"*{name}") if TABLE.fullmatch(path.name))
+        return [path for path in sorted(self.root.glob("*")) if TABLE.fullmatch(path.name)]
 
     def path(self, kind: str, folder: str, content: str, index: int) -> Path:
+        """Of an Info file or a picture.  folder: such as CC/CCF."""
         place = self.root if self.refined else self.root / kind
-        return place / folder / content / self.path_name(content, index)
-
-    @staticmethod
-    def path_name(content: str, index: int) -> str:
-        return f"{index:07d}.{'txt' if content == 'Info' else 'png'}"
+        return place / folder / content / f"{index:07d}.{'txt' if content == 'Info' else 'png'}"
 
     def floats(self, folder: str, index: int) -> Path:
         """Where ``--save_float`` keeps a pre-explanation."""
         return self.path("pre-explanation", folder, "CF", index).with_suffix(".npy")
 
-    def pictures(self, record: Record) -> dict[tuple[str, str], Path]:
-        """(kind, content) -> path of the pictures of a record, the original apart."""
-        keys = [(kind, content) for kind in self.kinds for content in CONTENTS if content != "Info"]
+    def files(self, record: Record) -> dict[tuple[str, str], Path]:
+        """(kind, content) -> path of the record's Info files and, if they were saved, pictures, the original apart."""
+        keys = product(self.kinds, CONTENTS if record.saved else ("Info",))
         return {(kind, content): self.path(kind, record.folder(kind), content, record.index) for kind, content in keys}
 
     def places(self, index: int) -> list[Path]:
         """Every path that a picture's files may have."""
         paths = [self.path(kind, folder, name, index) for kind in self.kinds for folder in FOLDERS for name in CONTENTS]
         return paths if self.refined else [*paths, *(self.floats(folder, index) for folder in FOLDERS)]
+
+    def record_paths(self) -> list[Path]:
+        """Those of finished and skipped pictures, in order."""
+        return [path for path in sorted(self.records_folder.glob("*.json")) if RECORD.fullmatch(path.name)]
 
     def record(self, index: int) -> Path:
         return self.records_folder / f"{index:07d}.json"
@@ -158,21 +150,23 @@ class ResultFolder:
 
         What an earlier attempt left is removed, its record first: at every instant a record has its own files.
         """
-        infos = {self.path(kind, record.folder(kind), "Info", record.index): record.info(kind) for kind in self.kinds}
-        files = {path: text.encode() for path, text in infos.items()}
-        if pictures:
-            drawn = {path: pictures.contents[kind][content] for (kind, content), path in self.pictures(record).items()}
-            files |= atomic.pngs(drawn)
+        record = replace(record, saved=pictures is not None)
+        files, drawn = {}, {}
+        for (kind, content), path in self.files(record).items():
+            if content == "Info":
+                files[path] = record.info(kind).encode()
+            else:
+                drawn[path] = pictures.contents[kind][content]
+        files |= atomic.pngs(drawn)
         if pictures and pictures.pre_explanation:
             files[self.floats(record.folder("pre-explanation"), record.index)] = pictures.pre_explanation
-        original = pictures.original if pictures else None
-        if original:
-            files |= self.new_original(record, original)
-        commit, saved = self.record(record.index), replace(record, saved=pictures is not None)
+        if pictures and pictures.original:
+            files |= self.new_original(record, pictures.original)
+        commit = self.record(record.index)
         self.forget(record.index, but=files)
-        with atomic.prepared({**files, commit: atomic.to_json(saved.to_dict()).encode()}) as name:
+        with atomic.prepared({**files, commit: atomic.to_json(record.to_dict()).encode()}) as name:
             name(files)
-            if original:
+            if pictures and pictures.original:
                 self.original(record.index, not record.correct).unlink(missing_ok=True)
             name([commit])
 
@@ -224,32 +218,14 @@ class ResultFolder:
         return finished, skipped
 
     def read_whole(self) -> tuple[dict[int, Record], dict[int, dict]]:
-        """The same without the finished pictures of which a file is gone, with a notice."""
+        """The same without the finished pictures of which an Info file or a picture is gone, with a notice."""
+        there = {path for folder in self.leaves() if folder.is_dir() for path in folder.iterdir()}
         finished, skipped = self.read()
-        if lacking := self.lacking(finished.values()):
-            notice(f"{self.root}: files of {len(lacking)} finished pictures are gone; these count as unfinished")
-        return {index: record for index, record in finished.items() if index not in lacking}, skipped
-
-    def lacking(self, records: Iterable[Record]) -> set[int]:
-        """Those of which an Info file or a picture is gone, the original apart."""
-        there = {}
-        for kind, folder, content in product(self.kinds, FOLDERS, CONTENTS):
-            with suppress(FileNotFoundError):
-                there[kind, folder, content] = set(os.listdir(self.path(kind, folder, content, 0).parent))
-        return {
-            record.index
-            for record in records
-            for kind, content in product(self.kinds, CONTENTS if record.saved else ("Info",))
-            if self.path_name(content, record.index) not in there.get((kind, record.folder(kind), content), ())
-        }
-
-    def record_paths(self) -> list[Path]:
-        """Those of finished and skipped pictures, in order."""
-        try:
-            names = sorted(name for name in os.listdir(self.records_folder) if RECORD.fullmatch(name))
-        except FileNotFoundError:
-            names = []
-        return [self.records_folder / name for name in names]
+        whole = {index: record for index, record in finished.items() if there.issuperset(self.files(record).values())}
+        if len(whole) < len(finished):
+            gone = f"files of {len(finished) - len(whole)} finished pictures are gone"
+            notice(f"{self.root}: {gone}; these count as unfinished")
+        return whole, skipped
 
     def pictures_of(self, record: Record) -> dict[str, Path] | None:
         """The pictures to show of a finished one; None where they were not saved."""

@@ -26,33 +26,25 @@ def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence
     shown = choose([record for record in records if paths[record.index]])
     if not shown:
         return
+    width, height = tile_size(paths[shown[0].index]["original"])
+    block, row_height = len(COLUMNS) * (width + GAP), height + CAPTION + GAP
     rows = -(-len(shown) // PER_ROW)
-    tile = tile_size(paths[shown[0].index]["original"])
-    block = len(COLUMNS) * (tile[0] + GAP)
-    row_height = tile[1] + CAPTION + GAP
-    size = (PER_ROW * block + (PER_ROW + 1) * GAP, HEADER + rows * row_height + GAP)
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)
+    sheet = Image.new("RGB", (PER_ROW * block + (PER_ROW + 1) * GAP, HEADER + rows * row_height + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     flipped = sum(record.outcomes["explanation"].success for record in records)
-    draw.text(
-        (GAP, 8),
-        f"{results.exp_name}: {flipped} of {len(records)} counterfactuals flip",
-        INK,
-        ImageFont.load_default(16),
-    )
+    title = f"{results.exp_name}: {flipped} of {len(records)} counterfactuals flip"
+    draw.text((GAP, 8), title, INK, ImageFont.load_default(16))
     for place in range(min(PER_ROW, len(shown))):
         for column, title in enumerate(REFINED_TITLES if results.refined else TITLES):
-            draw.text((GAP + place * (block + GAP) + column * (tile[0] + GAP), HEADER - 20), title, FAINT, font)
+            draw.text((GAP + place * (block + GAP) + column * (width + GAP), HEADER - 20), title, FAINT, font)
     for place, record in enumerate(shown):
-        left = GAP + place % PER_ROW * (block + GAP)
-        top = HEADER + place // PER_ROW * row_height
+        left, top = GAP + place % PER_ROW * (block + GAP), HEADER + place // PER_ROW * row_height
         for column, name in enumerate(COLUMNS):
-            corner = (left + column * (tile[0] + GAP), top)
+            x = left + column * (width + GAP)
             with Image.open(paths[record.index][name]) as picture:
-                sheet.paste(picture.convert("RGB").resize(tile, Image.Resampling.NEAREST), corner)
+                sheet.paste(picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST), (x, top))
             text, ink = caption(record, name, names)
-            draw.text((corner[0], top + tile[1] + 2), fit(draw, text, tile[0], font), ink, font)
+            draw.text((x, top + height + 2), fit(draw, text, width, font), ink, font)
     atomic.write_png(path, sheet)
 
 

@@ -77,11 +77,7 @@ def check_record(results: ResultFolder, path: Path) -> Record | Finding | None:
         record = read_record(path)
         if not isinstance(record, Record):
             return None
-        check_infos(results, record)
-        allowed = {results.path(kind, record.folder(kind), "Info", index) for kind in results.kinds}
-        if record.saved:
-            check_pictures(results, record)
-            allowed |= {*results.pictures(record).values(), results.floats(record.folder("pre-explanation"), index)}
+        allowed = check_files(results, record)
     except ValueError as error:
         return Finding(str(error), (path, *there, *undecodable(results, index)), index)
     if stale := [place for place in there if place not in allowed]:
@@ -89,36 +85,36 @@ def check_record(results: ResultFolder, path: Path) -> Record | Finding | None:
     return record
 
 
-def check_infos(results: ResultFolder, record: Record) -> None:
-    for kind in results.kinds:
-        path = results.path(kind, record.folder(kind), "Info", record.index)
-        if not path.exists():
-            raise ValueError(f"{path}: is missing")
-        if path.read_bytes() != record.info(kind).encode():
-            raise ValueError(f"{path}: is not what its record says")
+def check_files(results: ResultFolder, record: Record) -> set[Path]:
+    """The files of a finished picture.
 
-
-def check_pictures(results: ResultFolder, record: Record) -> None:
-    """Raises ValueError for a picture that is missing, cut short, of another size, or not as far from the original as
-    the record says."""
-    original = decoded(results.originals(record.index))
-    if record.pixels and fingerprint(original) != record.pixels:
+    Raises ValueError for one that is missing, cut short, of another size, or not as the record says.
+    """
+    files, floats = results.files(record), results.floats(record.folder("pre-explanation"), record.index)
+    original = decoded(results.originals(record.index)) if record.saved else None
+    if original and record.pixels not in ("", fingerprint(original)):
         raise ValueError(f"{results.original(record.index, record.correct)}: is another picture than was explained")
-    clean = np.asarray(original) / 255
-    for (kind, content), path in results.pictures(record).items():
+    for (kind, content), path in files.items():
+        if content == "Info":
+            if not path.exists():
+                raise ValueError(f"{path}: is missing")
+            if path.read_bytes() != record.info(kind).encode():
+                raise ValueError(f"{path}: is not what its record says")
+            continue
         picture = decoded([path])
         if picture.size != original.size:
             raise ValueError(f"{path}: is of size {picture.size}, and its original of {original.size}")
         if content == "CF":
-            change = np.abs(np.asarray(picture) / 255 - clean).mean()
+            change = np.abs(np.asarray(picture) / 255 - np.asarray(original) / 255).mean()
             if abs(change - record.outcomes[kind].l1) > ROUNDING:
                 raise ValueError(f"{path}: differs from its original by {change:.4f}, not as its record says")
-    floats = results.floats(record.folder("pre-explanation"), record.index)
-    if floats.exists():
-        try:
-            np.load(floats, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{floats}: cannot be read ({error})") from None
+    if not (record.saved and floats.exists()):
+        return {*files.values()}
+    try:
+        np.load(floats, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{floats}: cannot be read ({error})") from None
+    return {*files.values(), floats}
 
 
 def decoded(paths: Sequence[Path]) -> Image.Image:
