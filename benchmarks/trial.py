@@ -13,9 +13,10 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict
 from ace_counterfactuals.core.data.imageset import ImageSet
+from ace_counterfactuals.core.evaluation.gaussians import Gaussian, fit, frechet_distance
+from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.evaluation.metrics import distances
-from ace_counterfactuals.core.evaluation.metrics.fid import Gaussian, fit, frechet_distance
-from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
+from ace_counterfactuals.core.evaluation.metrics.mask_area import mask_area
 from ace_counterfactuals.core.evaluation.metrics.transfer import judge as verdict
 from ace_counterfactuals.core.evaluation.metrics.transfer import transfer
 from ace_counterfactuals.core.method.explain import attack, refine
@@ -136,7 +137,7 @@ class Bench:
         sampling = batch.task.sampling
         sizes = {"inpaint": sampling.sampling_inpaint, "dilation": sampling.sampling_dilation}
         row["l1"] = distances.l1(batch.image, changed).mean().item()
-        row["mask area"] = distances.mask_area(batch.image, changed, **sizes).mean().item()
+        row["mask area"] = mask_area(batch.image, changed, **sizes).mean().item()
         seen = features(list(self.unseen.values())[-1], changed).numpy()
         row["frechet"] = frechet_distance(self.reference, fit(seen)) if n > 1 else None
         return row

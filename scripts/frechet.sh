@@ -9,4 +9,4 @@ output=$1 exp=$2
 shift 2
 if (($#)) && [[ $1 != -* ]]; then shift; fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec "${PYTHON:-python}" -m ace_counterfactuals.core.evaluation.metrics.compute_fid --output-path "$output" --exp-name "$exp" --splits "$splits" "$@"
+exec "${PYTHON:-python}" -m ace_counterfactuals.core.cli.compute FID --output-path "$output" --exp-name "$exp" --splits "$splits" "$@"

@@ -6,7 +6,6 @@ from unittest.mock import patch
 
 import pytest
 
-from ace_counterfactuals.core.cli.ace import COMMANDS
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from scripts.update_docs import PROGRAMS, pages
@@ -45,11 +44,6 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
             linked = PAGES[page].parent / path if path else PAGES[page]
             assert linked.exists(), target
             assert not heading or heading in anchors(linked.read_text()), target
-
-
-@each_page
-def test_every_console_command_is_there(page):
-    assert set(re.findall(r"`ace ([a-z-]+)", PAGES[page].read_text())) <= set(COMMANDS)
 
 
 def test_every_file_on_the_map_of_contributing_is_there():

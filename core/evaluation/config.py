@@ -1,10 +1,13 @@
-"""The flags of evaluate.py."""
+"""The flags of evaluate.py: its own, and those that judges and metrics declare."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from typing import Any
 
 from ace_counterfactuals.core.base.config import DeviceConfig
 from ace_counterfactuals.core.base.settings import flag, group
 from ace_counterfactuals.core.data.datasets import DATASETS
+from ace_counterfactuals.core.evaluation.judges import JUDGES
+from ace_counterfactuals.core.evaluation.metric import all_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,26 +19,6 @@ class ResultsConfig:
     allow_partial: bool = flag(False, "evaluate what is there of an incomplete experiment, and mark every figure")
     evaluation_path: str = flag("", "folder to write to; if not given, OUTPUT_PATH/Results/EXP/evaluation", path=True)
     cache_path: str = flag("", "folder of the cached features; if not given, OUTPUT_PATH/.cache", path=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworksConfig:
-    inception_weights: str = flag(
-        "", "FID, sFID: pytorch-fid's weights, or 'hub': its file in torch.hub's cache or from the web", path=True
-    )
-    vggface2_weights: str = flag("", "FVA, FS: weights of VGGFace2's ResNet-50", path=True)
-    simsiam_weights: str = flag("", "S3: weights of SimSiam", path=True)
-    oracle_path: str = flag("", "MNAC, CD: weights of the attribute oracle", path=True)
-    celeba_path: str = flag("", "CD: folder of CelebA or CelebA-HQ; if not given, the run's --data_dir", path=True)
-    lpips_backbone: str = flag(
-        "", "LPIPS diversity of several experiments: weights of VGG-16, or 'hub': torchvision's", path=True
-    )
-    features: tuple = flag(
-        (), "Frechet distance in the features of these classifiers, FILE ...", kind=str, many=True, path=True
-    )
-    features_arch: str = flag("", "torchvision's name of the networks of --features, where their files do not tell")
-    unseen: tuple = flag((), "transfer: classifiers that were never attacked, FILE ...", kind=str, many=True, path=True)
-    unseen_arch: str = flag("", "torchvision's name of the networks of --unseen, where their files do not tell")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +36,22 @@ class ComputeConfig(DeviceConfig):
     seed: int = flag(4, "seed of splits and resamples", low=0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """All flags of evaluate.py."""
+def evaluate_config() -> Any:
+    """The dataclass of all flags, those of metrics that were registered until now among them."""
+    metrics = all_metrics()
+    judges = dict.fromkeys([*JUDGES, *(metric.judge for metric in metrics if metric.judge)])
+    declared = {name: item for owner in (*judges, *metrics) for name, item in owner.flags.items()}
+    options = {"frozen": True, "kw_only": True}
+    networks = make_dataclass("NetworksConfig", [(name, Any, item) for name, item in declared.items()], **options)
+    titles = {
+        "results": (ResultsConfig, "results"),
+        "networks": (networks, "networks: each gives its figures; none is needed"),
+        "classifier": (ClassifierConfig, "the classifier that was explained"),
+        "compute": (ComputeConfig, "where"),
+    }
+    groups = [(name, config, group(config, title)) for name, (config, title) in titles.items()]
+    return make_dataclass("EvaluateConfig", groups, **options)
 
-    results: ResultsConfig = group(ResultsConfig, "results")
-    networks: NetworksConfig = group(NetworksConfig, "networks: each gives its figures; none is needed")
-    classifier: ClassifierConfig = group(ClassifierConfig, "the classifier that was explained")
-    compute: ComputeConfig = group(ComputeConfig, "where")
+
+EvaluateConfig = evaluate_config()
+"""The flags of the project's own metrics."""

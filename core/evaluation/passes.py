@@ -2,21 +2,19 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from ace_counterfactuals.core.data.imageset import prefetch
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
 from ace_counterfactuals.core.evaluation.cache import Store, joined
-from ace_counterfactuals.core.evaluation.metrics import fva
-
-VIEWS = {"whole": to_tensor, "face": lambda image: to_tensor(fva.prepare(image))}
 
 
 @dataclass(eq=False)
@@ -24,14 +22,16 @@ class Task:
     """A question to pictures, or to pairs of them, whose answers are rows of numbers.
 
     load: gives the network, called when the first answer is missing.  ask: (network, a batch (N, 3, H, W) of each
-    picture of the pair) -> (N, W).  view: how the pictures are handed over.
+    picture of the pair) -> (N, W).  view: how a decoded picture becomes (3, H, W).
+    numbered: the answer depends on the number in the picture's file name, too; ``ask`` takes all N as ``indices``.
     """
 
     store: Store
-    load: Callable[[], nn.Module | Callable | None]
+    load: Callable
     ask: Callable[..., Tensor]
     device: torch.device
-    view: str = "whole"
+    view: Callable[[Image.Image], Tensor] = to_tensor
+    numbered: bool = False
     waiting: dict[tuple, list] = field(default_factory=dict)
     asked: set[bytes] = field(default_factory=set)
 
@@ -39,21 +39,29 @@ class Task:
     def network(self):
         return self.load()
 
+    def key(self, paths: Sequence[Path], digests: Mapping[Path, bytes]) -> bytes:
+        """What the answer about the pictures is kept by."""
+        number = [paths[0].stem.encode()] if self.numbered else []
+        return joined([*(digests[path] for path in paths), *number])
+
     def lacks(self, key: bytes) -> bool:
         return key not in self.store and key not in self.asked
 
-    def take(self, key: bytes, images: Sequence[Tensor], batch_size: int) -> None:
+    def take(self, key: bytes, paths: Sequence[Path], images: Sequence[Tensor], batch_size: int) -> None:
         """Ask as soon as a batch of one size is together."""
         self.asked.add(key)
         batch = self.waiting.setdefault(images[0].shape, [])
-        batch.append((key, images))
+        batch.append((key, paths, images))
         if len(batch) == batch_size:
             self.answer(batch)
 
     def answer(self, batch: list) -> None:
+        """Ask about all of a batch, and empty it."""
+        keys, paths, images = zip(*batch, strict=True)
+        sides = [torch.stack(side).to(self.device) for side in zip(*images, strict=True)]
+        more = {"indices": [int(first.stem) for first, *_ in paths]} if self.numbered else {}
         with torch.no_grad():
-            sides = [torch.stack(side).to(self.device) for side in zip(*(images for _, images in batch), strict=True)]
-            self.store.add([key for key, _ in batch], self.ask(self.network, *sides).cpu().numpy())
+            self.store.add(keys, self.ask(self.network, *sides, **more).cpu().numpy())
         batch.clear()
 
     def finish(self) -> None:
@@ -68,10 +76,10 @@ Job = tuple[Task, tuple[Path, ...]]
 
 @dataclass(frozen=True)
 class Read:
-    """What a worker hands over of one group of jobs: digests of the files, and what is to be asked with which views."""
+    """What a worker hands over of one group of jobs: the files' digests, what is to be asked, what does not decode."""
 
     digests: dict[Path, bytes]
-    asked: list[tuple[Task, bytes, list[Tensor]]]
+    asked: list[tuple[Task, bytes, tuple[Path, ...], list[Tensor]]]
     errors: dict[Path, str]
 
 
@@ -88,18 +96,18 @@ class Groups:
             digests[path] = hashlib.sha256(path.read_bytes()).digest()
         asked = []
         for task, paths in jobs:
-            key = joined([digests[path] for path in paths])
+            key = task.key(paths, digests)
             if not task.lacks(key):
                 continue
             for path in paths:
                 if (path, task.view) not in views and path not in errors:
                     try:
                         images[path] = images.get(path) or decode(path)
-                        views[path, task.view] = VIEWS[task.view](images[path])
+                        views[path, task.view] = task.view(images[path])
                     except UnreadableImage as error:
                         errors[path] = error.reason
             if not errors.keys() & set(paths):
-                asked.append((task, key, [views[path, task.view] for path in paths]))
+                asked.append((task, key, paths, [views[path, task.view] for path in paths]))
         return Read(digests, asked, errors)
 
 
@@ -115,9 +123,9 @@ def run_pass(
     for read in with_progress(prefetch(Groups(groups), range(len(groups)), workers), len(groups)):
         digests |= read.digests
         errors |= read.errors
-        for task, key, images in read.asked:
+        for task, key, paths, images in read.asked:
             if task.lacks(key):
-                task.take(key, images, batch_size)
+                task.take(key, paths, images, batch_size)
     for task in tasks:
         task.finish()
     return digests, errors

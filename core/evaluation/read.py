@@ -6,8 +6,17 @@ from pathlib import Path
 
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.folders import picture_names
-from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment, open_experiment, picture_size
-from ace_counterfactuals.core.runs.layout import FOLDERS, REFINED
+from ace_counterfactuals.core.evaluation.pictures import Population
+from ace_counterfactuals.core.runs.experiment import (
+    Pair,
+    StoredExperiment,
+    find_experiment,
+    open_experiment,
+    picture_size,
+    read_pairs,
+    read_settings,
+)
+from ace_counterfactuals.core.runs.layout import FOLDERS, REFINED, ResultFolder
 
 LISTED = 5
 MEND = "scripts/verify-results.py and then the run's command mend it"
@@ -26,6 +35,20 @@ def open_whole(output: Path, exp_name: str, *, allow_partial: bool) -> StoredExp
         raise FlagError("exp_name", f"{what}; {MEND}; or evaluate what is there with allow_partial True")
     whole = tuple(pair for pair in experiment.pairs if pair.name not in odd)
     return replace(experiment, pairs=whole, problems=problems)
+
+
+def open_plain(output: Path, exp_name: str, population: Population, *, settings: bool) -> StoredExperiment:
+    """The pairs of a population alone: what the original's scripts read of a folder.
+
+    settings: with config.yaml, if there is one.  Raises ValueError for pictures of different sizes.
+    """
+    root = find_experiment(output, exp_name)
+    name = root.relative_to(output / "Results").as_posix()
+    pairs = tuple(read_pairs(output, name, population.folders))
+    for problem in odd_sizes(pairs).values():
+        raise ValueError(problem)
+    known = read_settings(root) if settings else {}
+    return StoredExperiment(ResultFolder(output, name), root, name, root.name, pairs, settings=known)
 
 
 def evaluation_folder(experiment: StoredExperiment) -> Path:

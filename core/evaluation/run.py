@@ -3,19 +3,20 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
-from ace_counterfactuals.core.base.runtime import choose_device, notice
-from ace_counterfactuals.core.base.settings import UserError
+from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.base.runtime import choose_device
+from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.evaluation import compare, figures, sets
-from ace_counterfactuals.core.evaluation.config import EvaluateConfig
-from ace_counterfactuals.core.evaluation.figures import Answers
-from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure, Picture
-from ace_counterfactuals.core.evaluation.networks import Networks
-from ace_counterfactuals.core.evaluation.passes import Job, Task, run_pass
-from ace_counterfactuals.core.evaluation.plan import Plan, make_plan
+from ace_counterfactuals.core.evaluation.judges import JUDGES, Session, Unavailable
+from ace_counterfactuals.core.evaluation.metric import Metric, all_metrics
+from ace_counterfactuals.core.evaluation.model import Difference, Evaluation, Experiment, Figure, Picture
+from ace_counterfactuals.core.evaluation.passes import Job, run_pass
 from ace_counterfactuals.core.evaluation.read import MEND, companions, evaluation_folder, open_whole, shortened
+from ace_counterfactuals.core.evaluation.subject import Subject
 from ace_counterfactuals.core.evaluation.tables import write_tables
 from ace_counterfactuals.core.runs.begin import package_version
 from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
@@ -24,43 +25,74 @@ PACKAGES = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow", "p
 LONGEST = 120
 
 
-def evaluate(config: EvaluateConfig) -> tuple[Evaluation, Path]:
+def evaluate(config: Any, only: Sequence[str] = ()) -> tuple[Evaluation, Path]:
     """The evaluation, and the folder that its tables were written to.
 
+    config: of ``evaluate_config()``.  only: names of metrics, which then must be possible; all that are if not given.
     Raises ValueError for what the user can mend: an incomplete experiment, weights that do not fit, a corrupt picture.
     """
     output = Path(config.results.output_path)
-    device = choose_device(config.compute.device, config.compute.gpu)
-    sources = open_sources(config, output)
-    place = writable(place_of(config, output, sources))
-    networks = Networks(config, cache_folder(config, output, place), device)
-    plans = [make_plan(source, networks) for source in sources]
-    lpips = networks.lpips() if len(plans) > 1 else None
-    names = sorted({pair.name for plan in plans for pair in plan.source.pairs})
-    groups = [lambda name=name: list(jobs_of(name, plans, lpips)) for name in names]
-    tasks, compute = list(networks.tasks.values()), config.compute
-    digests, errors = run_pass(groups, tasks, batch_size=compute.batch_size, workers=compute.num_workers)
-    every = [answers_of(plan, digests, errors, config) for plan in plans]
-    evaluation = gather(config, networks, every, lpips)
+    experiments = open_all(config, output)
+    place = writable(place_of(config, output, experiments))
+    session = Session(
+        config, cache_folder(config, output, place), choose_device(config.compute.device, config.compute.gpu)
+    )
+    metrics = chosen(only)
+    evaluation = gather(session, ask(session, experiments, metrics, strict=bool(only)), metrics)
     write_tables(evaluation, place)
     return evaluation, place
 
 
-def open_sources(config: EvaluateConfig, output: Path) -> list[StoredExperiment]:
+def chosen(names: Sequence[str]) -> list[Metric]:
+    """In the order of the tables; all for no names.  Raises ValueError for a name that no metric has."""
+    metrics = all_metrics()
+    if unknown := set(names) - {metric.name for metric in metrics}:
+        known = ", ".join(sorted(metric.name for metric in metrics))
+        raise ValueError(f"no metric is called {', '.join(sorted(unknown))}; there are {known}")
+    return [metric for metric in metrics if not names or metric.name in names]
+
+
+def ask(
+    session: Session,
+    experiments: Sequence[StoredExperiment],
+    metrics: Sequence[Metric],
+    *,
+    strict: bool,
+    further: tuple[Path, ...] = (),
+) -> list[Subject]:
+    """The experiments with what the judges of the metrics answered.
+
+    strict: raise ValueError where a metric is not possible.  further: see ``Subject``.
+    """
+    subjects = [subject_of(experiment, session) for experiment in experiments]
+    for subject in subjects:
+        subject.further = further
+        open_judges(session, subject, metrics, several=len(subjects) > 1, strict=strict)
+    names = sorted({name for subject in subjects for name in subject.originals})
+    groups = [lambda name=name: list(jobs_of(name, subjects, metrics)) for name in names]
+    tasks, compute = list(session.tasks.values()), session.config.compute
+    digests, errors = run_pass(groups, tasks, batch_size=compute.batch_size, workers=compute.num_workers)
+    for subject in subjects:
+        subject.digests = digests
+        leave_out(subject, errors)
+    return subjects
+
+
+def open_all(config: Any, output: Path) -> list[StoredExperiment]:
     partial = config.results.allow_partial
-    sources = [open_whole(output, name, allow_partial=partial) for name in config.results.exp_name]
-    if len({source.root for source in sources}) < len(sources):
-        raise UserError(f"--exp-name {' '.join(config.results.exp_name)}: the same experiment twice")
-    return sources
+    experiments = [open_whole(output, name, allow_partial=partial) for name in config.results.exp_name]
+    if len({stored.root for stored in experiments}) < len(experiments):
+        raise FlagError("exp_name", f"{' '.join(config.results.exp_name)}: the same experiment twice")
+    return experiments
 
 
-def place_of(config: EvaluateConfig, output: Path, sources: Sequence[StoredExperiment]) -> Path:
+def place_of(config: Any, output: Path, experiments: Sequence[StoredExperiment]) -> Path:
     """A folder that names the experiments."""
     if config.results.evaluation_path:
         return Path(config.results.evaluation_path)
-    if len(sources) == 1:
-        return evaluation_folder(sources[0])
-    name = "+".join(source.name.removesuffix("/explanation").replace("/", ".") for source in sources)
+    if len(experiments) == 1:
+        return evaluation_folder(experiments[0])
+    name = "+".join(stored.name.removesuffix("/explanation").replace("/", ".") for stored in experiments)
     if len(name) > LONGEST:
         name = name[: LONGEST - 9] + "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
     return output / "Results" / "evaluation" / name
@@ -73,111 +105,139 @@ def writable(place: Path) -> Path:
         (trial := place / ".trial").touch()
         trial.unlink()
     except OSError as error:
-        raise UserError(
-            f"{place}: cannot be written to ({error.strerror}); name another folder by --evaluation-path"
-        ) from None
+        reason = f"{place}: cannot be written to ({error.strerror}); name another folder"
+        raise FlagError("evaluation_path", reason) from None
     return place
 
 
-def cache_folder(config: EvaluateConfig, output: Path, place: Path) -> Path:
+def cache_folder(config: Any, output: Path, place: Path) -> Path:
     """OUTPUT_PATH/.cache, or, where that cannot be written, one in the evaluation's own folder."""
     if config.results.cache_path:
         return writable(Path(config.results.cache_path))
     try:
         return writable(output / ".cache")
-    except UserError:
+    except FlagError:
         notice(f"{output} cannot be written to; features are cached in {place / '.cache'}, see --cache-path")
         return writable(place / ".cache")
 
 
-def jobs_of(name: str, plans: Sequence[Plan], lpips: Task | None) -> Iterator[Job]:
-    """All that is asked of the pictures of a name, so that each of them is read once."""
-    there = [(plan, pair) for plan in plans if (pair := plan.source.by_name.get(name))]
-    for plan, pair in there:
-        yield from plan.jobs(pair)
-    if lpips and len(there) == len(plans) and len({pair.folder for _, pair in there}) == 1:
-        yield from compare.diversity_jobs(lpips, [pair for _, pair in there])
+def subject_of(stored: StoredExperiment, session: Session) -> Subject:
+    """With what the run recorded of its question, or else the flags tell."""
+    flags, dataset = session.config.classifier, stored.flags.get("dataset", "")
+    if dataset and flags.dataset and dataset != flags.dataset:
+        raise FlagError("dataset", f"{flags.dataset}: {stored.name} explains pictures of {dataset}")
+    labels = {}
+    for name in ("query", "target"):
+        recorded = stored.flags.get(f"label_{name}")
+        known = isinstance(recorded, int) and recorded >= 0
+        labels[name] = recorded if known else getattr(flags, f"{name}_label")
+    return Subject(stored, session.config, session.cache, dataset or flags.dataset, **labels)
 
 
-def answers_of(plan: Plan, digests: dict[Path, bytes], errors: dict[Path, str], config: EvaluateConfig) -> Answers:
-    """Without the pictures that do not decode, where that is allowed."""
-    bad = {path: pair for pair in plan.source.pairs for path in (pair.original, pair.counterfactual) if path in errors}
+def open_judges(session: Session, subject: Subject, metrics: Sequence[Metric], *, several: bool, strict: bool) -> None:
+    """Give the subject the tasks of each metric that is possible.  strict: raise ValueError where one is not."""
+    opened = {}
+    wanted = [metric for metric in metrics if metric.judge and (several or metric.asked != "runs")]
+    order = {judge: place for place, judge in enumerate(JUDGES)}
+    for metric in sorted(wanted, key=lambda metric: order.get(metric.judge, len(order))):
+        try:
+            if metric.judge not in opened:
+                opened[metric.judge] = metric.judge.open(session, subject)
+            networks = opened[metric.judge]
+            tasks = {name: metric.task(session, subject, network) for name, network in networks.items()}
+        except Unavailable as error:
+            if strict:
+                raise FlagError(error.field, f"{to_dict(session.config)[error.field]}: {error}") from None
+            notice(f"{subject.stored.name}: no {metric.quantities[0].name}, because {error}")
+            continue
+        if tasks:
+            subject.tasks[metric.name] = tasks
+        elif strict:
+            raise FlagError(next(iter(metric.judge.flags)), "'': no file given")
+
+
+def jobs_of(name: str, subjects: Sequence[Subject], metrics: Sequence[Metric]) -> Iterator[Job]:
+    """Every question about the pictures called ``name``, in all experiments, so that each is read once."""
+    pairs = [subject.stored.by_name.get(name) for subject in subjects]
+    for subject, pair in zip(subjects, pairs, strict=True):
+        for metric in metrics:
+            for task in subject.tasks.get(metric.name, {}).values():
+                yield from ((task, paths) for paths in (metric.pictures(pair) if pair else ()))
+                if metric.asked == "sets" and subject.stored.pairs and name in subject.originals:
+                    yield task, (subject.originals[name],)
+    alike = all(pairs) and len({pair.folder for pair in pairs}) == 1
+    for metric in metrics if alike else ():
+        if metric.asked == "runs":
+            for task in subjects[0].tasks.get(metric.name, {}).values():
+                yield from ((task, both) for both in combinations([pair.counterfactual for pair in pairs], 2))
+
+
+def leave_out(subject: Subject, errors: dict[Path, str]) -> None:
+    """Drop the pairs of pictures that do not decode, where that is allowed, and tell all that is missing."""
+    stored = subject.stored
+    bad = {path: pair.name for pair in stored.pairs for path in (pair.original, pair.counterfactual) if path in errors}
     problems = tuple(f"{path}: unreadable picture: {errors[path]}" for path in bad)
-    if problems and not config.results.allow_partial:
-        raise UserError(f"{shortened(problems)}; {MEND}; or leave it out with allow_partial True")
-    out = {pair.name for pair in bad.values()}
-    pairs = tuple(pair for pair in plan.source.pairs if pair.name not in out)
-    source = replace(plan.source, pairs=pairs, problems=plan.source.problems + problems)
-    for problem in source.problems:
+    if problems and not subject.config.results.allow_partial:
+        raise ValueError(f"{shortened(problems)}; {MEND}; or leave it out with allow_partial True")
+    subject.leave_out(bad.values(), problems)
+    for problem in subject.stored.problems:
         notice(problem)
-    return Answers(replace(plan, source=source), pairs, digests, config.compute.seed)
 
 
-def gather(config: EvaluateConfig, networks: Networks, every: list[Answers], lpips: Task | None) -> Evaluation:
-    diversity = compare.diversity_figure(lpips, every, config.compute.seed) if lpips else None
-    found = [list(figures_of(answers, networks)) for answers in every]
+def gather(session: Session, subjects: Sequence[Subject], metrics: Sequence[Metric]) -> Evaluation:
+    """Figures and differences, from the answers of all judges."""
+
+    def possible(metric: Metric, *those: Subject) -> bool:
+        return metric.judge is None or all(metric.name in subject.tasks for subject in those)
+
+    shared = [f for m in metrics if len(subjects) > 1 and possible(m, *subjects) for f in m.together(m, subjects)]
     experiments = []
-    for answers, own in zip(every, found, strict=True):
-        own += [diversity] if diversity else []
-        complete = not answers.plan.source.problems
-        marked = tuple(replace(figure, complete=complete) for figure in own)
-        experiments.append(experiment_of(answers, marked))
-    differences = [
-        difference
-        for i, first in enumerate(every)
-        for second in every[i + 1 :]
-        for difference in compare.differences(first, second, networks.cache)
-    ]
+    for subject in subjects:
+        found = [figure for m in metrics if possible(m, subject) for figure in m.figures(m, subject)]
+        complete = not subject.stored.problems
+        experiments.append(experiment_of(subject, tuple(replace(f, complete=complete) for f in found + shared)))
+    differences: list[Difference] = []
+    for a, b in combinations(subjects, 2):
+        names = explained_by_both(a, b)
+        for metric in sorted(metrics, key=lambda metric: metric.asked == "sets"):  # first those of single pictures
+            differences += metric.differences(metric, a, b, names) if possible(metric, a, b) else ()
     details = {
-        "seed": config.compute.seed,
-        "device": str(networks.device),
+        "seed": session.config.compute.seed,
+        "device": str(session.device),
         "versions": {name: package_version(name) for name in PACKAGES},
-        "weights": networks.files,
-        "problems": {a.plan.source.name: list(a.plan.source.problems) for a in every if a.plan.source.problems},
+        "weights": session.files,
+        "problems": {s.stored.name: list(s.stored.problems) for s in subjects if s.stored.problems},
     }
     return Evaluation(experiments=tuple(experiments), differences=tuple(differences), details=details)
 
 
-def figures_of(answers: Answers, networks: Networks) -> Iterator[Figure]:
-    """In the order of the papers' tables."""
-    tasks = answers.plan.tasks
-    for role, task in answers.plan.frechet.items():
-        yield from sets.frechet_figures(answers, role, task, networks.cache)
-    if "vggface2" in tasks:
-        yield from figures.face_figures(answers)
-    if "oracle" in tasks:
-        yield from figures.oracle_figures(answers)
-    if "simsiam" in tasks:
-        yield from figures.simsiam_figures(answers)
-    if "cout" in tasks:
-        yield from figures.cout_figures(answers)
-    yield from figures.distance_figures(answers)
-    yield from figures.recorded_figures(answers)
-    if answers.plan.unseen:
-        yield from figures.transfer_figures(answers)
+def explained_by_both(a: Subject, b: Subject) -> list[str]:
+    """Names of the pictures whose original is the same in both."""
+    originals = [{pair.name: s.digests[pair.original] for pair in s.stored.pairs} for s in (a, b)]
+    return [name for name, digest in originals[0].items() if originals[1].get(name) == digest]
 
 
-def experiment_of(answers: Answers, own: tuple[Figure, ...]) -> Experiment:
-    source = answers.plan.source
-    classes, before, masks = source.settings.get("classes"), *companions(source)
+def experiment_of(subject: Subject, figures: tuple[Figure, ...]) -> Experiment:
+    stored = subject.stored
+    classes, before, masks = stored.settings.get("classes"), *companions(stored)
     pictures = tuple(
-        picture_of(source, pair, answers.values.get(pair.name, {}), before.get(pair.name), masks.get(pair.name))
-        for pair in answers.pairs
+        picture_of(stored, pair, subject.values.get(pair.name, {}), before.get(pair.name), masks.get(pair.name))
+        for pair in stored.pairs
     )
     return Experiment(
-        name=source.name,
-        root=source.root,
-        binary=spec_of(answers.plan.dataset).binary or any(record.binary for record in source.records.values()),
+        name=stored.name,
+        root=stored.root,
+        binary=spec_of(subject.dataset).binary or any(record.binary for record in stored.records.values()),
         classes=tuple(classes) if classes else None,
         pictures=pictures,
-        figures=own,
+        figures=figures,
     )
 
 
-def picture_of(source: StoredExperiment, pair: Pair, values: dict, before: Path | None, mask: Path | None) -> Picture:
-    record = source.records.get(pair.name)
+def picture_of(stored: StoredExperiment, pair: Pair, values: dict, before: Path | None, mask: Path | None) -> Picture:
+    record = stored.records.get(pair.name)
     if record:
-        after = record.outcomes[source.kind]
+        after = record.outcomes[stored.kind]
         known = {"file": record.file, "label": record.label, "prediction": record.prediction, "target": record.target}
         known |= {"cf_prediction": after.prediction, "before": record.top5, "after": after.top5}
     else:

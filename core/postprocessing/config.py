@@ -20,9 +20,9 @@ SWEPT = (
 
 
 def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
-    """``config`` as postprocessing.py takes it: what results depend on, and paths, default to None, the run's own.
+    """The flags of ``config`` as postprocessing.py takes them: None is the run's own, the SWEPT take several values.
 
-    SWEPT flags take several values.  without: flags that are left out.
+    Only what results depend on, and paths, are the run's; the others keep their defaults.
     """
     items = []
     for item in fields(config):
@@ -32,9 +32,13 @@ def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
     return make_dataclass(config.__name__, [item for item in items if item[0] not in without], frozen=True)
 
 
-PostSampling, PostWeights, PostData = map(of_the_run, (SamplingConfig, WeightsConfig, DataConfig))
-PostModel, PostDiffusion, PostAttack = map(of_the_run, (ModelConfig, DiffusionConfig, AttackConfig))
-PostRegion, PostRun = of_the_run(RegionConfig), of_the_run(RunConfig, without=("check",))
+PostSampling, PostWeights, PostData = (of_the_run(config) for config in (SamplingConfig, WeightsConfig, DataConfig))
+
+PostModel, PostDiffusion, PostAttack = (of_the_run(config) for config in (ModelConfig, DiffusionConfig, AttackConfig))
+
+PostRegion = of_the_run(RegionConfig)
+
+PostRun = of_the_run(RunConfig, without=("check",))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def make_settings(post: PostConfig, run: AttackedRun) -> list[Setting]:
     taken = by_itself(given)
     for own, name in OF_REFINEMENT.items():
         if name in given and given[name] != taken[name]:
-            notice(f"{name} is taken to be the attack's, since {own} is given for the refinement")
+            notice(f"{name} is taken to be the attack's, since {own} is given, with which is refined")
     base, fixed = to_dict(MainConfig()), {name: value for name, value in taken.items() if name not in SWEPT}
     made = run.settings and {**run.settings, "flags": by_itself(run.settings["flags"])}
     if made:

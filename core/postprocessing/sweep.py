@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
+from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.postprocessing.config import SWEPT
 from ace_counterfactuals.core.runs.files import read_config, read_summary, read_table
 from ace_counterfactuals.core.runs.layout import REFINED

@@ -15,7 +15,7 @@ import torch
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.imageset import EmptySelection, ImageSet, Sample, prefetch, select
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
-from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
+from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.preflight.section import Budget, Section, in_bytes
 from ace_counterfactuals.core.runs.config import MainConfig

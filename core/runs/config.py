@@ -11,8 +11,6 @@ from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig, Weig
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """Where results go."""
-
     output_path: str = flag("results", "folder for all experiments on a data set", path=True, result=False)
     exp_name: str = flag("exp", "name of this experiment, a folder in OUTPUT_PATH/Results", result=False)
     save_images: bool = flag(True, "write the pictures, beside the tables", result=False)
@@ -20,8 +18,6 @@ class ExperimentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig(ExperimentConfig):
-    """What of them main.py keeps."""
-
     save_float: bool = flag(
         False, "keep pre-explanations as float16 .npy too, for postprocessing.py; needs save_images", result=False
     )
@@ -29,8 +25,6 @@ class OutputConfig(ExperimentConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(SeededConfig):
-    """Where to compute, how much at once, which part; of these results depend on the seed alone."""
-
     batch_size: int = flag(16, "pictures attacked at once; results do not depend on it", low=1, result=False)
     cudnn_deterministic: bool = flag(
         False, "the same bytes at any split of the work: deterministic kernels, full batches", result=False

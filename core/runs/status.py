@@ -14,7 +14,7 @@ RECENT = 50  # pictures that a process's speed is measured on
 
 @dataclass(frozen=True)
 class Worker:
-    """A process that holds a chunk. alive: None if its counter stood still; seconds: of each of its last pictures."""
+    """A process that holds a chunk. alive: None if its heart was not heard; seconds: that its last pictures took."""
 
     holder: Holder
     alive: bool | None
@@ -67,7 +67,7 @@ def find_workers(folder: Path) -> list[Worker]:
 
 
 def listening() -> float:
-    """Seconds in which the counter of a process that lives changes."""
+    """Seconds in which a heart must be heard."""
     return 1.5 * locks.BEAT
 
 

@@ -9,7 +9,7 @@ import yaml
 from ace_counterfactuals.core.base.presets import PRESETS, read_preset
 from ace_counterfactuals.core.base.settings import convert, flag, flag_items, from_dict, group, to_dict
 from ace_counterfactuals.core.cli.parsing import flags_table, make_parser, parse, program
-from ace_counterfactuals.core.evaluation.metrics.command import ComputeConfig
+from ace_counterfactuals.core.evaluation.config import ComputeConfig
 from ace_counterfactuals.core.postprocessing.config import PostConfig
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.training.config import (

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.evaluation import run
 from ace_counterfactuals.core.runs.layout import FOLDERS
 from tests.support.paths import ROOT
@@ -121,6 +122,8 @@ def test_evaluate_names_a_corrupt_picture_and_leaves_it_out_if_asked(output, cap
     message = refused_and_marked(output, capsys, n=4)
     assert f"{path}: unreadable picture" in message and "leave it out" in message
     assert figures(output / PLACE)["l1"]["n"] == 4
+    evaluate("--output-path", output, "--allow-partial", "True", "--features", ROOT / "demo/classifier.pt")
+    assert figures(output / PLACE)["frechet_small-16_features_of_classifier.pt"]["n"] == 3
 
 
 def test_evaluate_names_a_picture_that_is_none(output, capsys):
@@ -164,7 +167,7 @@ def test_a_population_that_is_empty_leaves_the_other_figures(tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_to_names_the_flag(output, capsys):
     (output / "Results/exp/evaluation").write_text("in the way")
     message = failure(capsys, "--output-path", output)
-    assert "evaluation: cannot be written to" in message and message.endswith("by --evaluation-path")
+    assert "evaluation: cannot be written to" in message and message.startswith("error: --evaluation-path ")
 
 
 def test_a_read_only_output_folder_is_evaluated_elsewhere(output, tmp_path_factory, monkeypatch, capsys):
@@ -172,7 +175,7 @@ def test_a_read_only_output_folder_is_evaluated_elsewhere(output, tmp_path_facto
 
     def guarded(place: Path) -> Path:
         if place.is_relative_to(output):
-            raise run.UserError("read-only")
+            raise FlagError("evaluation_path", "read-only")
         return writable(place)
 
     monkeypatch.setattr(run, "writable", guarded)

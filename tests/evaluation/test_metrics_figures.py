@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ace_counterfactuals.core.evaluation.figures import cd_figure, mean_figure
-from ace_counterfactuals.core.evaluation.meanings import make_figure
+from ace_counterfactuals.core.evaluation.frechet import few_notes
+from ace_counterfactuals.core.evaluation.metric import all_metrics
 from ace_counterfactuals.core.evaluation.metrics import cd
-from ace_counterfactuals.core.evaluation.sets import few_notes
 
+QUANTITIES = {quantity.key: quantity for metric in all_metrics() for quantity in metric.quantities}
 RNG = np.random.default_rng(0)
 TRAINING = cd.correlations(RNG.random((50, 4)) > 0.5, query=1)
 
@@ -21,7 +21,7 @@ def decided(constant: int | None = None) -> list[np.ndarray]:
 
 
 def test_cd_of_an_explained_attribute_that_never_changes_says_so():
-    figure = cd_figure(decided(constant=1), TRAINING, 1, seed=4)
+    figure = cd.figure_of(decided(constant=1), TRAINING, 1, seed=4)
     assert figure.notes == (
         "the oracle decides the explained attribute alike for all pictures: no correlation is defined",
     )
@@ -29,8 +29,8 @@ def test_cd_of_an_explained_attribute_that_never_changes_says_so():
 
 
 def test_cd_counts_the_attributes_that_never_change():
-    assert cd_figure(decided(constant=2), TRAINING, 1, seed=4).notes[0].startswith("1 of 4 attributes never change")
-    whole = cd_figure(decided(), TRAINING, 1, seed=4)
+    assert cd.figure_of(decided(constant=2), TRAINING, 1, seed=4).notes[0].startswith("1 of 4 attributes never change")
+    whole = cd.figure_of(decided(), TRAINING, 1, seed=4)
     assert whole.notes == () and whole.low < whole.value < whole.high
 
 
@@ -40,7 +40,7 @@ def test_few_pictures_are_said_beside_a_frechet_distance():
 
 
 def test_two_pictures_have_a_mean_but_no_interval():
-    figure = mean_figure("l1", np.array([0.1, 0.3]), "all", seed=4)
+    figure = QUANTITIES["l1"].mean(np.array([0.1, 0.3]), "all", seed=4)
     assert (figure.value, figure.low, figure.n) == (pytest.approx(0.2), None, 2) and "fewer than 8" in figure.notes[0]
 
 
@@ -53,5 +53,5 @@ def test_two_pictures_have_a_mean_but_no_interval():
     ],
 )
 def test_an_interval_stays_within_what_the_figure_can_be(key, value, bounds, shown):
-    figure = make_figure(key, value, bounds, population="all", n=9)
+    figure = QUANTITIES[key].figure(value, bounds, population="all", n=9)
     assert (figure.low, figure.high) == shown

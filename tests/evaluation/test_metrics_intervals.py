@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ace_counterfactuals.core.evaluation.metrics import frechet, intervals, sfid
-from ace_counterfactuals.core.evaluation.metrics.fid import fid, fit, frechet_distance, from_covariance, moments
+from ace_counterfactuals.core.evaluation import gaussians, intervals
+from ace_counterfactuals.core.evaluation.gaussians import fid, fit, frechet_distance, moments
+from tests.support.gaussians import from_covariance
 
 EXPERIMENTS = 1000
 DRAWS = {
@@ -66,12 +67,14 @@ class Pairs:
         shift = np.full(self.WIDTH, self.SHIFT)
         return frechet_distance(from_covariance(0 * shift, covariance), from_covariance(shift, moved))
 
-    def draw(self, n: int) -> frechet.Sides:
+    def draw(self, n: int) -> gaussians.Sides:
         originals = self.rng.normal(size=(n, self.WIDTH)) @ self.mixing.T
         changed = originals + self.SHIFT + self.NOISE * self.rng.normal(size=originals.shape)
         flipped = self.rng.random(n) < 0.9
         names = [f"{i:07d}.png" for i in range(n)]
-        return frechet.Sides(originals, names, changed[flipped], [n for n, f in zip(names, flipped, strict=True) if f])
+        return gaussians.Sides(
+            originals, names, changed[flipped], [n for n, f in zip(names, flipped, strict=True) if f]
+        )
 
 
 @pytest.mark.slow
@@ -80,10 +83,10 @@ def test_metrics_intervals_of_frechet_distances_cover_the_truth():
     pairs, found = Pairs(), []
     for _ in range(EXPERIMENTS):
         sides = pairs.draw(150)
-        whole = frechet.distance((sides.originals, sides.counterfactuals))
-        within, splits = frechet.split_distances(sides, 4)
+        whole = gaussians.distance(sides.originals, sides.counterfactuals)
+        within, splits = gaussians.split_distances(sides, 4)
         error = within.std(ddof=1)
-        limit, line = frechet.extrapolate(sides, 4)
+        limit, line = gaussians.extrapolate(sides, 4)
         found.append((whole, error, splits.mean(), np.hypot(error, splits.std(ddof=1) / 20**0.5), limit))
         found[-1] += (np.hypot(error, line),)
     whole, error, split, split_error, limit, limit_error = np.array(found).T
@@ -95,7 +98,7 @@ def test_metrics_intervals_of_frechet_distances_cover_the_truth():
 
 def test_fid_infinity_is_free_of_the_bias_of_fid():
     pairs = Pairs(1)
-    found = [(frechet.distance((s.originals, s.counterfactuals)), frechet.extrapolate(s, 4)[0])
+    found = [(gaussians.distance(s.originals, s.counterfactuals), gaussians.extrapolate(s, 4)[0])
              for s in (pairs.draw(48) for _ in range(150))]  # fmt: skip
     whole, limit = np.mean(found, 0)
     error = np.std(found, 0)[1] / 150**0.5
@@ -105,21 +108,15 @@ def test_fid_infinity_is_free_of_the_bias_of_fid():
 
 def test_fid_infinity_of_copies_is_zero_and_of_few_pictures_undefined():
     sides = Pairs().draw(64)
-    copies = frechet.Sides(sides.originals, sides.original_names, sides.originals, sides.original_names)
-    assert frechet.extrapolate(copies, 4) == pytest.approx((0, 0), abs=1e-9)
-    assert frechet.split_distances(copies, 4)[0] == pytest.approx(np.zeros(20), abs=1e-9)
-    assert frechet.extrapolate(Pairs().draw(20), 4) is None
-
-
-def test_the_distances_across_halves_are_those_of_sfid():
-    sides = Pairs().draw(30)
-    alone = sfid.split_distances(sides.originals, sides.original_names, sides.counterfactuals, sides.names, 4)
-    np.testing.assert_allclose(frechet.split_distances(sides, 4)[1], alone, rtol=1e-12)
+    copies = gaussians.Sides(sides.originals, sides.original_names, sides.originals, sides.original_names)
+    assert gaussians.extrapolate(copies, 4) == pytest.approx((0, 0), abs=1e-9)
+    assert gaussians.split_distances(copies, 4)[0] == pytest.approx(np.zeros(20), abs=1e-9)
+    assert gaussians.extrapolate(Pairs().draw(20), 4) is None
 
 
 def test_halves_are_of_an_original_and_its_own_counterfactual():
     names = ["a", "b", "c", "d"]
-    sides = frechet.Sides(np.arange(4)[:, None], names, 10 + np.arange(3)[:, None], names[:3])
+    sides = gaussians.Sides(np.arange(4)[:, None], names, 10 + np.arange(3)[:, None], names[:3])
     originals, changed = sides.of({"b", "d"})
     assert originals[:, 0].tolist() == [1, 3] and changed[:, 0].tolist() == [11]
 
@@ -128,7 +125,7 @@ def test_features_are_summed_up_a_part_at_a_time(monkeypatch):
     features = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
     others = features[::-1] * 2
     whole, distance = fid(features, others), frechet_distance(fit(features), fit(others))
-    monkeypatch.setattr("ace_counterfactuals.core.evaluation.metrics.fid.PART", 7)
+    monkeypatch.setattr("ace_counterfactuals.core.evaluation.gaussians.PART", 7)
     assert fid(features, others) == pytest.approx(whole, rel=1e-9)
     assert frechet_distance(fit(features), fit(others)) == pytest.approx(distance, rel=1e-9)
     np.testing.assert_allclose(moments(features)[1], np.cov(features.astype(float), rowvar=False), rtol=1e-10)

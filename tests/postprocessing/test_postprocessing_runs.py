@@ -25,7 +25,7 @@ def test_many_settings_load_each_network_once(refinery, tmp_path, monkeypatch):
         monkeypatch.setattr(
             postprocess_module, name, lambda *args, load=load, name=name: loaded.append(name) or load(*args)
         )
-    refinery.refine("--sampling_inpaint", 0.1, 0.5, "--sampling_dilation", 1, 3, num_samples=1)
+    refinery.refine("--sampling_inpaint", 0.1, 0.5, "--sampling_dilation", 1, 3)
     assert sorted(loaded) == ["load_denoiser", "load_explained"]
     assert len(list(refinery.results().glob("all_filtered_*/summary.yaml"))) == 4
 

@@ -1,17 +1,10 @@
 """One explanation of two pictures, and an empty result folder."""
 
-import os
-
 import pytest
 
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from tests.support.toys import ToyClassifier, pictures, toy_task
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ace_counterfactuals.core.cli.evaluate import main
 from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.core.runs.layout import FOLDERS
 from ace_counterfactuals.core.runs.records import Outcome, Record
-from evaluate import main
 
 SIDE = 16
 

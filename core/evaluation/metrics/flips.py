@@ -1,9 +1,14 @@
-"""Flip rate (FR, ``cf`` in the summary): does the counterfactual reach its target?  Population: all pictures."""
+"""The share of all pictures whose counterfactual reaches its target (`cf` in the summary).
+
+Between 0 and 1; higher is better. A flip rate of the explained classifier shows nothing of whether a person would
+agree.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from ace_counterfactuals.core.evaluation.metric import HIGHER, SHARE, Metric, Quantity, register
 from ace_counterfactuals.core.runs.experiment import Pair
 
 
@@ -12,6 +17,6 @@ def flipped(pairs: Sequence[Pair]) -> np.ndarray:
     return np.array([pair.folder.endswith("/CCF") for pair in pairs], bool)
 
 
-def flip_rate(pairs: Sequence[Pair]) -> float:
-    """Share of the pairs, one or more, that flipped. In [0, 1], higher is better."""
-    return float(flipped(pairs).mean())
+MEANING = "Share of pictures whose counterfactual reaches its target."
+FLIP_RATE = Quantity("flip_rate", "FR", HIGHER, SHARE, MEANING, share=True)
+METRIC = register(Metric("flips", 60, (FLIP_RATE,), __doc__, measure=lambda _, pairs: (flipped(pairs),)))

@@ -1,22 +1,32 @@
-"""Mean Number of Attributes Changed (Rodriguez et al. 2021): how much else of the face changes?
+"""The mean number of a face's 40 attributes on which an oracle decides otherwise after the change (Rodriguez et al.
+2021).
 
-Population: CC+IC, CCF.  Features: an attribute oracle's probabilities (N, A), of A = 40 attributes.
+    python compute_MNAC.py --output-path OUT --exp-name exp/explanation --oracle-path oracle.pth --dataset CelebA
+
+Between 0 and 40; lower is better, and about 1 is ideal: the explained attribute itself. It does not tell attributes
+that belong together (smile and high cheekbones) from side effects, and an oracle can be fooled as the classifier is.
+The second line that the command prints is the standard deviation over the pictures.
 """
 
 import numpy as np
-from torch import Tensor
+
+from ace_counterfactuals.core.evaluation.judges import ORACLE
+from ace_counterfactuals.core.evaluation.metric import LENGTH, LOWER, Metric, Quantity, register
+from ace_counterfactuals.core.evaluation.pictures import FLIPPED
 
 THRESHOLD = 0.5
 
 
-def decisions(probabilities: Tensor) -> np.ndarray:
+def decisions(probabilities: np.ndarray) -> np.ndarray:
     """(N, A) in [0, 1] -> (N, A) bool: an attribute is there if its probability is above 0.5, strictly."""
-    return (probabilities > THRESHOLD).numpy()
+    return probabilities > THRESHOLD
 
 
 def changes(originals: np.ndarray, counterfactuals: np.ndarray) -> np.ndarray:
-    """(N, A) bool twice -> (N,): how many attributes are decided otherwise, in [0, A].
+    """(N, A) probabilities twice -> (N,): how many attributes are decided otherwise, in [0, A]."""
+    return (decisions(originals) != decisions(counterfactuals)).sum(1)
 
-    The mean is MNAC; lower is better, 1 is the least where the oracle has the explained attribute and agrees.
-    """
-    return (originals != counterfactuals).sum(1)
+
+MEANING = "Mean number of a face's attributes that an oracle decides otherwise."
+MNAC = Quantity("mnac", "MNAC", LOWER, LENGTH, MEANING)
+METRIC = register(Metric("mnac", 30, (MNAC,), __doc__, FLIPPED, ORACLE, measure=lambda *sides: (changes(*sides),)))

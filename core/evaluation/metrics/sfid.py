@@ -1,47 +1,17 @@
-"""Split FID (Jeanneret et al. 2023): FID without the bias of counterfactuals that resemble their own originals.
+"""Split FID: FID between the originals of one half of the names and the counterfactuals of the other half, in both
+directions, averaged over ten seeded splits (Jeanneret et al. 2023). A counterfactual cannot score by resembling its own
+original.
 
-Population: counterfactuals of CC+IC, CCF, and all originals, split by name.  Not guided-diffusion's spatial FID.
+    bash compute_sFID.sh OUT exp/explanation
+
+Lower is better, and it cannot reach 0. It shares FID's bias for few pictures. The second line that the command prints
+is the deviation of the 20 values, not an error of their mean. Guided-diffusion's spatial FID is another metric.
 """
 
-from collections.abc import Sequence
+from ace_counterfactuals.core.evaluation.frechet import SPLIT, of_sets
+from ace_counterfactuals.core.evaluation.judges import INCEPTION
+from ace_counterfactuals.core.evaluation.metric import LENGTH, LOWER, Metric, Quantity, register
+from ace_counterfactuals.core.evaluation.pictures import FLIPPED
 
-import numpy as np
-
-from ace_counterfactuals.core.evaluation.metrics.fid import fit, frechet_distance
-
-SPLITS = 10
-
-
-def split_names(names: Sequence[str], seed: int) -> tuple[set[str], set[str]]:
-    """Two halves of the names at random, the first the smaller by one where their number is odd."""
-    shuffled = np.random.default_rng(np.random.SeedSequence([seed])).permutation(sorted(names)).tolist()
-    return set(shuffled[: len(names) // 2]), set(shuffled[len(names) // 2 :])
-
-
-def split_distances(
-    originals: np.ndarray,
-    original_names: Sequence[str],
-    counterfactuals: np.ndarray,
-    names: Sequence[str],
-    seed: int = 0,
-    splits: int = SPLITS,
-) -> np.ndarray:
-    """Frechet distances of originals of one half and counterfactuals of the other: two a split, >= 0; their mean is
-    sFID, lower is better.
-
-    originals: (N, D); counterfactuals: (M, D); each with its names, which say who belongs together.
-    Raises ValueError where a half has fewer than two pictures.
-    """
-    distances = []
-    for split in range(splits):
-        a, b = split_names(original_names, seed + split)
-        for here, there in ((a, b), (b, a)):
-            sides = _rows(originals, original_names, here), _rows(counterfactuals, names, there)
-            if min(map(len, sides)) < 2:
-                raise ValueError(f"sFID of {len(names)} counterfactuals: a half has fewer than two pictures")
-            distances.append(frechet_distance(*map(fit, sides)))
-    return np.array(distances)
-
-
-def _rows(features: np.ndarray, names: Sequence[str], chosen: set[str]) -> np.ndarray:
-    return features[[name in chosen for name in names]]
+SFID = Quantity("sfid", "sFID", LOWER, LENGTH, "FID between originals of one half and counterfactuals of the other.")
+METRIC = register(Metric("sfid", 11, (SFID,), __doc__, FLIPPED, INCEPTION, **of_sets(SPLIT)))

@@ -1,13 +1,16 @@
-"""SimSiam similarity, S3 (Jeanneret et al. 2023): is the picture still alike, to a network trained without labels?
+"""The mean cosine of SimSiam's outputs on originals and counterfactuals (Jeanneret et al. 2023): is the picture still
+alike, to a network trained without labels? It is FS for any kind of picture, and nothing is resized.
 
-Population: CC, CCF+ICF.  Features: outputs of SimSiam's ResNet-50 encoder (N, 2048), no resizing.
+    python compute_SimSiamSimilarity.py --output-path OUT --exp-name exp/explanation --weights-path simsiam.pth.tar
+
+Between -1 and 1; higher is closer. An unchanged picture scores 1, so read it beside the flip rate.
 """
 
-from torch import Tensor
-
+from ace_counterfactuals.core.evaluation.judges import SIMSIAM
+from ace_counterfactuals.core.evaluation.metric import COSINE, HIGHER, Metric, Quantity, register
 from ace_counterfactuals.core.evaluation.metrics.fva import cosines
+from ace_counterfactuals.core.evaluation.pictures import CORRECT
 
-
-def similarity(features: Tensor, others: Tensor) -> float:
-    """(N, D) twice, N >= 1 -> mean cosine of row i and row i, in [-1, 1]; higher is closer."""
-    return float(cosines(features, others).mean())
+MEANING = "Mean cosine of SimSiam's outputs before and after; 1 is the same picture."
+S3 = Quantity("s3", "S3", HIGHER, COSINE, MEANING)
+METRIC = register(Metric("simsiam", 40, (S3,), __doc__, CORRECT, SIMSIAM, measure=lambda *sides: (cosines(*sides),)))

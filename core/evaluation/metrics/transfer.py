@@ -1,15 +1,40 @@
-"""Transfer: does a counterfactual convince a classifier that was never attacked?
+"""How many of the counterfactuals that convince the attacked classifier convince another one, which was never attacked,
+of the pictures whose original both classify alike? Adversarial noise is made for one classifier; a change of meaning is
+seen by others, too. Beside it: how far their probability of the target rose.
 
-Population: CC+IC, CCF, of which those whose original is classified alike by the attacked classifier and the unseen one.
+    python compute_transfer.py --output-path OUT --exp-name exp/explanation --classifier a.pt b.pt
+
+Between 0 and 1; higher is better, and the accuracy of the unseen classifier bounds it. Classes are matched by name. The
+data set comes from the experiment's `config.yaml`; for folders of the original program give `--dataset`, and
+`--query-label` on a binary set. Of an untargeted run the target is what the attacked classifier was moved to. `pooled`
+is over all verdicts, its interval on the number of pictures, since two verdicts on one picture are not independent. It
+shows less where the unseen classifiers resemble the attacked one: the same architecture, training pictures or shortcut.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.evaluation import intervals
+from ace_counterfactuals.core.evaluation.judges import UNSEEN
+from ace_counterfactuals.core.evaluation.metric import (
+    COSINE,
+    HIGHER,
+    MEAN,
+    SHARE,
+    WILSON,
+    Metric,
+    Quantity,
+    none,
+    register,
+)
+from ace_counterfactuals.core.evaluation.model import Figure
+from ace_counterfactuals.core.evaluation.pictures import FLIPPED
+from ace_counterfactuals.core.evaluation.subject import Subject
 from ace_counterfactuals.core.method.objectives import predict, probabilities
 
 
@@ -75,4 +100,53 @@ def transfer(verdicts: Sequence[Verdicts]) -> Transfer:
         return Transfer(None, None, None, None, 0, 0)
     share = torch.stack([v.reached for v in verdicts])[counted].double().mean().item()
     movement = torch.stack([v.movement for v in verdicts])[counted].mean().item()
-    return Transfer(share, *wilson(share * pictures, pictures), movement, n, pictures)
+    return Transfer(share, *intervals.wilson(share * pictures, pictures), movement, n, pictures)
+
+
+def verdicts(metric: Metric, subject: Subject) -> dict[str, Verdicts]:
+    """Of each unseen classifier, by its file.  Raises FlagError for one that lacks a class of the experiment."""
+    pairs, found = subject.of(FLIPPED), {}
+    seen = torch.tensor([subject.decisions(pair) for pair in pairs], dtype=torch.long).view(-1, 3).T
+    for file in subject.tasks[metric.name]:
+        if not pairs:
+            found[file] = NO_VERDICTS
+            continue
+        logits, cf_logits = map(torch.from_numpy, metric.features(subject, pairs, file))
+        if (largest := int(seen.max())) >= logits.shape[1]:
+            reason = f"{file}: has {logits.shape[1]} classes, but the experiment knows a class {largest}"
+            raise FlagError("unseen", reason)
+        found[file] = judge(*seen, logits, cf_logits)
+    return found
+
+
+def figures(metric: Metric, subject: Subject) -> Iterator[Figure]:
+    """Of each unseen classifier, and pooled over several."""
+    pairs, found = subject.of(FLIPPED), verdicts(metric, subject)
+    for file, own in found.items():
+        name = Path(file).name
+        yield share_of([own], name)
+        counted = own.counted
+        asked = [pair for pair, counts in zip(pairs, counted.tolist(), strict=True) if counts]
+        subject.keep(TRANSFER.key_of(name), asked, own.reached[counted].double().numpy())
+        moved = own.movement[counted].numpy()
+        bounds = intervals.mean_interval(moved, subject.seed)
+        yield MOVEMENT.figure(transfer([own]).movement, bounds, interval=MEAN, **about(name, len(asked)))
+    if len(found) > 1:
+        yield share_of(list(found.values()), "pooled")
+
+
+def share_of(several: Sequence[Verdicts], name: str) -> Figure:
+    found = transfer(several)
+    return TRANSFER.figure(found.share, (found.low, found.high), interval=WILSON, **about(name, found.n))
+
+
+def about(name: str, n: int) -> dict:
+    return {"network": name, "population": f"{FLIPPED.name}, originals classified alike", "n": n}
+
+
+MEANING = "Share of flipped pictures that an unseen classifier flips, too."
+TRANSFER = Quantity("transfer", "transfer ({})", HIGHER, SHARE, MEANING)
+RISE = "Mean rise of an unseen classifier's target probability."
+MOVEMENT = Quantity("movement", "target's rise ({})", HIGHER, COSINE, RISE)
+OWN = {"figures": figures, "differences": none}
+METRIC = register(Metric("transfer", 70, (TRANSFER, MOVEMENT), __doc__, FLIPPED, UNSEEN, **OWN))

@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from ace_counterfactuals.core.evaluation.metrics import cd, cout, distances, fid, fva, lpips, mnac, sfid, simsiam
+from ace_counterfactuals.core.evaluation import gaussians
+from ace_counterfactuals.core.evaluation.metrics import cd, cout, distances, fva, mask_area, mnac
+from tests.support.gaussians import from_covariance
 
 
-def gaussian(mean, covariance) -> fid.Gaussian:
-    return fid.from_covariance(np.array(mean, float), np.array(covariance, float))
+def gaussian(mean, covariance) -> gaussians.Gaussian:
+    return from_covariance(np.array(mean, float), np.array(covariance, float))
 
 
 @pytest.mark.parametrize(
@@ -24,14 +26,14 @@ def gaussian(mean, covariance) -> fid.Gaussian:
     ],
 )
 def test_the_frechet_distance_of_known_gaussians_singular_ones_too(a, b, expected):
-    assert fid.frechet_distance(gaussian(*a), gaussian(*b)) == pytest.approx(expected, abs=1e-12)
-    assert fid.frechet_distance(gaussian(*b), gaussian(*a)) == pytest.approx(expected, abs=1e-12)
+    assert gaussians.frechet_distance(gaussian(*a), gaussian(*b)) == pytest.approx(expected, abs=1e-12)
+    assert gaussians.frechet_distance(gaussian(*b), gaussian(*a)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [5, 40])
 def test_a_fit_has_the_unbiased_covariance_with_fewer_pictures_than_features_and_with_more(n):
     features = np.random.default_rng(0).normal(size=(n, 12))
-    fitted = fid.fit(features)
+    fitted = gaussians.fit(features)
     np.testing.assert_allclose(fitted.covariance, np.cov(features, rowvar=False), atol=1e-12)
     np.testing.assert_allclose(fitted.mean, features.mean(0))
 
@@ -39,70 +41,61 @@ def test_a_fit_has_the_unbiased_covariance_with_fewer_pictures_than_features_and
 def test_the_distance_from_features_is_the_one_from_covariances():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(30, 40)), rng.normal(size=(90, 40)) + 1
-    from_features = fid.frechet_distance(fid.fit(a), fid.fit(b))
+    from_features = gaussians.frechet_distance(gaussians.fit(a), gaussians.fit(b))
     known = [gaussian(x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
-    assert from_features == pytest.approx(fid.frechet_distance(*known), rel=1e-9)
+    assert from_features == pytest.approx(gaussians.frechet_distance(*known), rel=1e-9)
 
 
 def test_fid_is_the_frechet_distance_where_the_covariances_are_regular():
     pytest.importorskip("pytorch_fid")
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(200, 6)), 2 * rng.normal(size=(300, 6)) + 1
-    assert fid.fid(a, b) == pytest.approx(fid.frechet_distance(fid.fit(a), fid.fit(b)), rel=1e-9)
+    assert gaussians.fid(a, b) == pytest.approx(gaussians.distance(a, b), rel=1e-9)
 
 
 def test_fid_of_fewer_pictures_than_features_is_still_near():
     pytest.importorskip("pytorch_fid")
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 32)), rng.normal(size=(7, 32))
-    assert fid.fid(a, b) == pytest.approx(fid.frechet_distance(fid.fit(a), fid.fit(b)), rel=1e-4)
+    assert gaussians.fid(a, b) == pytest.approx(gaussians.distance(a, b), rel=1e-4)
 
 
 NAMES = [f"{i:07d}.png" for i in range(11)]
 
 
 def test_a_split_divides_the_names_into_two_halves_and_its_seed_decides_which():
-    a, b = sfid.split_names(NAMES, 0)
+    a, b = gaussians.split_names(NAMES, 0)
     assert (len(a), len(b)) == (5, 6) and a | b == set(NAMES) and not a & b
-    assert sfid.split_names(NAMES[::-1], 0) == (a, b)
-    assert sfid.split_names(NAMES, 1) != (a, b)
+    assert gaussians.split_names(NAMES[::-1], 0) == (a, b)
+    assert gaussians.split_names(NAMES, 1) != (a, b)
+
+
+def across(originals, changed, names, **more) -> np.ndarray:
+    sides = gaussians.Sides(originals, NAMES[: len(originals)], changed, names)
+    return gaussians.split_distances(sides, **more)[1]
 
 
 def test_split_fid_compares_originals_of_one_half_with_counterfactuals_of_the_other():
     rng = np.random.default_rng(0)
     originals, changed = rng.normal(size=(11, 3)), rng.normal(size=(9, 3))
-    values = sfid.split_distances(originals, NAMES, changed, NAMES[2:], seed=3, splits=1)
-    a, b = (sorted(NAMES.index(name) for name in half) for half in sfid.split_names(NAMES, 3))
+    values = across(originals, changed, NAMES[2:], seed=3, splits=1)
+    a, b = (sorted(NAMES.index(name) for name in half) for half in gaussians.split_names(NAMES, 3))
     rows = [[i - 2 for i in half if i >= 2] for half in (a, b)]
-    expected = [
-        fid.frechet_distance(fid.fit(originals[a]), fid.fit(changed[rows[1]])),
-        fid.frechet_distance(fid.fit(originals[b]), fid.fit(changed[rows[0]])),
-    ]
+    expected = [gaussians.distance(originals[a], changed[rows[1]]), gaussians.distance(originals[b], changed[rows[0]])]
     np.testing.assert_allclose(values, expected)
 
 
-def test_split_fid_gives_two_values_a_split():
+def test_split_fid_of_identical_sets_is_the_same_in_both_directions():
     features = np.random.default_rng(0).normal(size=(11, 3))
-    assert len(sfid.split_distances(features, NAMES, features, NAMES)) == 20
+    values = across(features, features, NAMES, seed=0)
+    assert len(values) == 20
+    np.testing.assert_allclose(values[::2], values[1::2])
+    assert across(np.ones((11, 3)), np.ones((11, 3)), NAMES, seed=0).max() == 0
 
 
-def test_split_fid_of_identical_sets_is_what_halves_of_one_set_differ_by():
-    features = np.random.default_rng(0).normal(size=(4000, 4))
-    names = [str(i) for i in range(len(features))]
-    values = sfid.split_distances(features, names, features, names)
-    assert 0 < values.mean() < 0.02
-    np.testing.assert_allclose(values[::2], values[1::2])  # the two directions are the same two sets
-
-
-def test_split_fid_of_one_picture_often_seen_is_zero():
-    features = np.ones((11, 3))
-    assert sfid.split_distances(features, NAMES, features, NAMES).max() == 0
-
-
-def test_a_half_without_two_pictures_is_refused():
+def test_a_half_without_two_pictures_has_no_split_distance():
     features = np.random.default_rng(0).normal(size=(3, 3))
-    with pytest.raises(ValueError, match="sFID of 3 counterfactuals"):
-        sfid.split_distances(features, NAMES[:3], features, NAMES[:3])
+    assert np.isnan(across(features, features, NAMES[:3], seed=0)).all()
 
 
 def test_a_face_is_verified_above_a_cosine_of_one_half_strictly():
@@ -111,18 +104,13 @@ def test_a_face_is_verified_above_a_cosine_of_one_half_strictly():
 
 
 def test_the_cosine_ignores_lengths_and_is_zero_for_a_zero_vector():
-    a, b = torch.tensor([[1.0, 0], [1, 1], [0, 0]]), torch.tensor([[0.0, 2], [3, 3], [1, 0]])
+    a, b = np.array([[1.0, 0], [1, 1], [0, 0]]), np.array([[0.0, 2], [3, 3], [1, 0]])
     np.testing.assert_allclose(fva.cosines(a, b), [0, 1, 0], atol=1e-15)
 
 
-def test_simsiam_similarity_is_the_mean_cosine():
-    a, b = torch.tensor([[1.0, 0], [1, 1]]), torch.tensor([[0.0, 2], [3, 3]])
-    assert simsiam.similarity(a, b) == pytest.approx(0.5)
-
-
 def test_mnac_counts_the_decisions_that_change():
-    before = mnac.decisions(torch.tensor([[0.2, 0.8, 0.5], [0.9, 0.9, 0.9]]))
-    after = mnac.decisions(torch.tensor([[0.7, 0.1, 0.51], [0.9, 0.6, 0.5]]))
+    before = np.array([[0.2, 0.8, 0.5], [0.9, 0.9, 0.9]])
+    after = np.array([[0.7, 0.1, 0.51], [0.9, 0.6, 0.5]])
     assert mnac.changes(before, after).tolist() == [3, 1]
 
 
@@ -197,30 +185,11 @@ def test_the_last_step_is_counted_at_full_width_as_published_and_normalising_tak
     assert cout.total_width(100) == 1
 
 
-def test_a_binary_source_is_the_prediction_and_the_target_the_other_answer():
-    source, target = cout.binary_pair(torch.tensor([-1.0, 0.0, 2.0]))
-    assert source.tolist() == [0, 0, 1] and target.tolist() == [1, 1, 0]
-
-
-def mean_change(a, b):
-    return (a - b).abs().flatten(1).mean(1)
-
-
-def test_the_diversity_of_identical_runs_is_zero():
-    run = torch.rand(3, 3, 4, 4)
-    assert lpips.diversities(mean_change, [run, run, run]).tolist() == [0, 0, 0]
-
-
-def test_the_diversity_is_the_mean_over_all_pairs_of_runs():
-    runs = [torch.full((2, 3, 4, 4), level) for level in (0.0, 0.25, 1.0)]
-    torch.testing.assert_close(lpips.diversities(mean_change, runs), torch.full((2,), 2 / 3).double())
-
-
 def test_the_distances_of_a_change_of_one_pixel():
     image, changed = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     changed[0, :2, 1, 1] = torch.tensor([0.75, 1.0])
     assert distances.l1(image, changed).item() == pytest.approx(1.75 / 48)
     assert distances.l2(image, changed).item() == pytest.approx(1.25)
     assert distances.l_inf(image, changed).item() == 1
-    assert distances.mask_area(image, changed, inpaint=0.15, dilation=3).item() == pytest.approx(9 / 16)
-    assert distances.mask_area(image, image, inpaint=0.15, dilation=3).item() == 1
+    assert mask_area.mask_area(image, changed, inpaint=0.15, dilation=3).item() == pytest.approx(9 / 16)
+    assert mask_area.mask_area(image, image, inpaint=0.15, dilation=3).item() == 1

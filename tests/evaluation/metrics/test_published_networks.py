@@ -1,6 +1,5 @@
 """FID and LPIPS against the packages that they come from, over weight files of random numbers."""
 
-import importlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import pytest
 import torch
 import torchvision
 
+from ace_counterfactuals.core.cli import compute
 from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.models.inception import load_inception
 from ace_counterfactuals.models.perceptual import load_lpips
@@ -98,14 +98,13 @@ def test_diversity_is_over_pictures_in_the_same_folder_of_every_run(backbone_fil
         shutil.copytree(FACES / "Results/exp/swap", tmp_path / f"Results/{run}/explanation")
     moved = tmp_path / "Results/seed-2/explanation/CC"
     shutil.move(moved / "ICF/CF/0000003.png", moved / "CCF/CF/0000003.png")
-    main = importlib.import_module("compute_LPIPS").main
     words = ["--output-path", str(tmp_path), "--exp-pattern", "seed-*", "--exp-values", "1", "2", "--device", "cpu"]
     words += ["--lpips_backbone", str(backbone_file), "--json", str(tmp_path / "out.json")]
-    main(words)
+    compute.run("LPIPS", words)
     assert capsys.readouterr().out == "LPIPS: 0.0\n"
     assert json.loads((tmp_path / "out.json").read_text())["n"] == 11
     shutil.copy(tmp_path / "Original/Correct/0000002.png", moved / "CCF/CF/0000004.png")
-    main(words)
+    compute.run("LPIPS", words)
     assert float(capsys.readouterr().out.split()[1]) > 0
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ace_counterfactuals.core.evaluation.metrics.intervals import wilson
+from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.evaluation.metrics.transfer import Verdicts, judge, transfer
 
 

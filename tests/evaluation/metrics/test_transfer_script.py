@@ -6,11 +6,15 @@ import shutil
 import pytest
 import torch
 
-from ace_counterfactuals.core.evaluation.metrics.unseen import aligned
+from ace_counterfactuals.core.cli import compute
+from ace_counterfactuals.core.evaluation.judges import aligned
 from ace_counterfactuals.models.classifiers import Classifier, open_ours, save_classifier
 from ace_counterfactuals.models.loading import load_weights
-from compute_transfer import main
 from tests.support.toys import CLASSES, SIDE, Workshop, exit_code, pictures
+
+
+def main(words) -> int:
+    return compute.run("transfer", words)
 
 
 def save(path, network, names):
@@ -138,7 +142,7 @@ def test_transfer_of_a_folder_of_the_original_program_asks_for_the_data_set(work
     shutil.rmtree(tmp_path / "out/Results/exp/records")
     (tmp_path / "out/Results/exp/config.yaml").unlink()
     arguments = words(workshop, "near.pt", output=tmp_path / "out")
-    assert failure(capsys, arguments).endswith("tells the data set of the attacked classifier; give --dataset")
+    assert failure(capsys, arguments).startswith("error: --dataset ")
     assert main([*arguments, "--dataset", "Folder"]) == 0
     assert "transfer" in capsys.readouterr().out
 

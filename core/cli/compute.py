@@ -1,0 +1,364 @@
+"""The original's commands of one figure each: their flags, and what they print.
+
+python -m ace_counterfactuals.core.cli.compute FVA --output-path OUT ...; compute_FVA.py and the others call it, too. A
+folder is read in place, without config.yaml and records, as the original reads it; nothing is written but ``--json``.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, make_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.config import DeviceConfig
+from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.base.runtime import choose_device
+from ace_counterfactuals.core.base.settings import FlagError, flag, from_dict, group, to_dict
+from ace_counterfactuals.core.cli.parsing import program, run_script
+from ace_counterfactuals.core.data.datasets import DATASETS, spec_of
+from ace_counterfactuals.core.evaluation.config import EvaluateConfig
+from ace_counterfactuals.core.evaluation.frechet import sides_of
+from ace_counterfactuals.core.evaluation.gaussians import fid, split_distances
+from ace_counterfactuals.core.evaluation.judges import HUB, Session
+from ace_counterfactuals.core.evaluation.metric import METRICS, Metric
+from ace_counterfactuals.core.evaluation.metrics.transfer import Transfer, transfer, verdicts
+from ace_counterfactuals.core.evaluation.read import open_plain
+from ace_counterfactuals.core.evaluation.run import ask
+from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.runs.experiment import stored_originals
+from ace_counterfactuals.models.classifiers import load_classifier
+
+OUTPUT = flag("results", "folder that holds Original and Results", path=True)
+RESULTS = {
+    "output_path": OUTPUT,
+    "exp_name": flag("exp", "experiment, such as exp/explanation or exp/pre-explanation"),
+}
+WEIGHTS = {"weights_path": flag("", "weights of the network", path=True)}
+ORACLE = {
+    "oracle_path": flag("", "weights of the attribute oracle", path=True),
+    "dataset": flag("CelebA", "data set of the oracle", choices=("CelebA", "CelebAMV", "CelebAHQ")),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """figures: None for what was to be computed on no picture; n: pictures; more: further entries of --json."""
+
+    figures: dict[str, Any]
+    n: int
+    population: str
+    more: dict[str, Any] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """text: of --help.  groups: title -> flags, beside those of where to compute.
+
+    names: this command's flag -> evaluate.py's, where they differ.  hub: of evaluate.py, whose file is fetched if it
+    is not given.  weights: flags whose files are named in --json.  lines: printed, with the figures by name, each
+    as ``form`` says.
+    """
+
+    text: str
+    metric: str
+    groups: dict[str, dict[str, Any]]
+    find: Callable[[Metric, Sequence[Subject], dict[str, Any]], Found]
+    lines: tuple[str, ...] = ()
+    form: str = ""
+    names: dict[str, str] = field(default_factory=dict)
+    hub: str = ""
+    weights: tuple[str, ...] = ("weights_path",)
+    batch: Any = field(default_factory=lambda: flag(15, "pictures at once; the figure does not depend on it", low=1))
+    where: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> Any:
+        own = {"batch_size": self.batch, "json": flag("", "file to write the figure to, beside printing it")}
+        where = _dataclass("Where", {**own, **self.where}, DeviceConfig)
+        titled = {title: _dataclass("Flags", flags) for title, flags in self.groups.items()}
+        groups = [(f"g{i}", config, group(config, title)) for i, (title, config) in enumerate(titled.items())]
+        groups.append(("where", where, group(where, "where")))
+        return make_dataclass("Config", groups, frozen=True, kw_only=True)
+
+
+def _dataclass(name: str, flags: dict[str, Any], *bases: type) -> type:
+    items = [(name, Any, item) for name, item in flags.items()]
+    return make_dataclass(name, items, bases=bases, frozen=True, kw_only=True)
+
+
+def run(name: str, argv: Sequence[str] | None = None) -> int:
+    """The command ``name`` of COMMANDS."""
+    wanted = COMMANDS[name]
+    return program(wanted.config(), wanted.text, hyphens=True)(partial(carry_out, wanted))(argv)
+
+
+def carry_out(wanted: Command, config: Any) -> int:
+    flags = to_dict(config)
+    if not Path(flags["json"]).parent.is_dir():
+        raise FlagError("json", f"{flags['json']}: its folder does not exist")
+    with spelled_as(wanted), tempfile.TemporaryDirectory() as cache:
+        metric = METRICS[wanted.metric]
+        names = flags.get("exp_name") or run_names(flags)
+        names = (names,) if isinstance(names, str) else names
+        output, settings = Path(flags["output_path"]), wanted.metric == "transfer"
+        experiments = [open_plain(output, exp, metric.population, settings=settings) for exp in names]
+        originals = stored_originals(output)
+        further = tuple({**originals["Incorrect"], **originals["Correct"]}.values()) if metric.asked == "sets" else ()
+        values = {wanted.names.get(flag, flag): value for flag, value in flags.items()} | {"exp_name": names}
+        some = any(stored.pairs for stored in experiments)
+        if wanted.hub and some:
+            values[wanted.hub] = values[wanted.hub] or HUB
+        if experiments[0].settings:
+            values["dataset"] = ""  # the run's own
+        if wanted.metric == "cout" and flags["dataset"] == "ImageNet" and not flags["weights_path"]:
+            load_classifier("", **spec_of("ImageNet").classifier())  # torchvision's, fetched on first use
+        session = Session(from_dict(EvaluateConfig, values), Path(cache), choose_device(flags["device"], flags["gpu"]))
+        for stored in experiments:
+            notice(f"{len(stored.pairs)} pairs ({metric.population.name}) of {stored.name}")
+        found = wanted.find(metric, ask(session, experiments, [metric], strict=some, further=further), flags)
+        shown = {key: "n/a (0 images)" if v is None else format(v, wanted.form) for key, v in found.figures.items()}
+        for line in found.lines or wanted.lines:
+            print(line.format(n=found.n, **shown))
+        write(wanted, found, flags, session)
+    return 0
+
+
+def write(wanted: Command, found: Found, flags: dict[str, Any], session: Session) -> None:
+    """The file of --json, if one is wanted: figures, on what they were computed, and digests of the weights."""
+    if not flags["json"]:
+        return
+    files = {name: flags[name] for name in wanted.weights if flags[name]}
+    for name, several in list(files.items()):
+        if isinstance(several, tuple):
+            files |= {f"{name} {i}": file for i, file in enumerate(files.pop(name))}
+    digests = {name: {"file": file, "sha256": session.digest(file)} for name, file in files.items()}
+    values = {"figures": found.figures, "population": found.population, "n": found.n}
+    values |= {"output_path": flags["output_path"], "exp_name": flags.get("exp_name") or flags["exp_pattern"]}
+    atomic.write_json(Path(flags["json"]), {**values, "weights": digests, **found.more})
+
+
+@contextmanager
+def spelled_as(wanted: Command):
+    """Errors name this command's flags."""
+    own = {theirs: flag for flag, theirs in wanted.names.items()}
+    try:
+        yield
+    except FlagError as error:
+        raise FlagError(own.get(error.field, error.field), error.reason) from None
+
+
+def run_names(flags: dict[str, Any]) -> list[str]:
+    """Of LPIPS: the pattern with each value in it."""
+    pattern, values = flags["exp_pattern"], flags["exp_values"]
+    if "*" not in pattern:
+        raise FlagError("exp_pattern", f"{pattern}: wanted a name with a * in it")
+    if len(set(values)) < max(2, len(values)):
+        raise FlagError("exp_values", f"{' '.join(values)}: wanted two or more, all different")
+    return [pattern.replace("*", value) for value in values]
+
+
+def find_means(
+    metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any], *, keys: Sequence[tuple[str, ...]]
+) -> Found:
+    """keys: for each quantity what its mean, and its standard deviation, are called."""
+    (subject,) = subjects
+    pairs, figures = list(subject.stored.pairs), dict.fromkeys(sum(keys, ()))
+    if pairs:
+        for names, values in zip(keys, metric.measure(*metric.features(subject, pairs)), strict=True):
+            figures |= dict(zip(names, (float(np.mean(values)), float(np.std(values))), strict=False))
+    return Found(figures, len(pairs), metric.population.name)
+
+
+def find_cout(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
+    found = find_means(metric, subjects, flags, keys=(("cout",), ("cout_normalised",)))
+    if found.n:
+        (rows,) = metric.features(subjects[0], subjects[0].stored.pairs)
+        found.figures["cout_normalised"] = found.figures["cout"] / float(rows[0, 1])  # as its digits were published
+    target = None if spec_of(flags["dataset"]).binary else flags["target_label"]
+    more = {"query_label": flags["query_label"], "target_label": target}
+    return Found(found.figures, found.n, found.population, more)
+
+
+def find_cd(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
+    (figure,) = metric.figures(metric, subjects[0])
+    return Found({"cd": figure.value}, figure.n, figure.population, {"query_label": flags["query_label"]})
+
+
+def find_lpips(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
+    (figure,) = (
+        metric.together(metric, subjects) if metric.name in subjects[0].tasks else (metric.quantities[0].none(),)
+    )
+    population = f"{metric.population.name}, in the same folder in all runs"
+    return Found({"lpips": figure.value}, figure.n, population, {"exp_values": list(flags["exp_values"])})
+
+
+def find_fid(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
+    """FID, or with --splits sFID, against all stored originals."""
+    (subject,) = subjects
+    splits, pairs, originals = flags["splits"], subject.stored.pairs, subject.originals
+    lines = ("sFID:  {sfid}", "sFID (STD):  {sfid_std}") if splits else ("FID:  {fid}",)
+    figures = dict.fromkeys(("sfid", "sfid_std") if splits else ("fid",))
+    if pairs:
+        if min(len(pairs), len(originals)) < 2:
+            raise FlagError("exp_name", f"{flags['exp_name']}: FID needs two pictures, there is 1")
+        sides = sides_of(subject, subject.tasks[metric.name][""], pairs)
+        if splits:
+            _, values = split_distances(sides, flags["seed"], splits)
+            if np.isnan(values).any():
+                raise ValueError(f"sFID of {len(pairs)} counterfactuals: a half has fewer than two pictures")
+            figures = {"sfid": float(values.mean()), "sfid_std": float(values.std())}
+        else:
+            figures = {"fid": fid(sides.originals, sides.counterfactuals)}
+    population = f"{metric.population.name} against {len(originals)} originals"
+    return Found(figures, len(pairs), population, {"splits": splits, "seed": flags["seed"]} if splits else {}, lines)
+
+
+def find_transfer(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
+    own = verdicts(metric, subjects[0])
+    each, pooled = {file: transfer([v]) for file, v in own.items()}, transfer(list(own.values()))
+    lines = tuple(f"{name}: {described(figure)}" for name, figure in {**each, "pooled": pooled}.items())
+    classifiers = {file: figure.to_dict() for file, figure in each.items()}
+    more = {"exp_name": subjects[0].stored.name, "pooled": pooled.to_dict(), "classifiers": classifiers}
+    population = f"{metric.population.name}, originals classified alike"
+    return Found({"transfer": pooled.share, "movement": pooled.movement}, pooled.n, population, more, lines)
+
+
+def described(figure: Transfer) -> str:
+    if figure.share is None:
+        return "transfer n/a (0 images)"
+    interval = f"(95 %: {figure.low:.3f} to {figure.high:.3f})"
+    return f"transfer {figure.share:.3f} {interval}, target probability {figure.movement:+.3f}, n = {figure.n}"
+
+
+COMMANDS = {
+    "FID": Command(
+        text="FID or split FID of an experiment's counterfactuals against all originals.",
+        metric="fid",
+        groups={
+            "results": RESULTS,
+            "network": {
+                "inception_weights": flag(
+                    "", "pytorch-fid's weights; if not given, from torch.hub's cache or the web", path=True
+                ),
+                "splits": flag(0, "0 for FID, else the number of splits of sFID", low=0),
+            },
+        },
+        find=find_fid,
+        hub="inception_weights",
+        weights=("inception_weights",),
+        batch=flag(50, "pictures at once", low=1),
+        where={"seed": flag(4, "seed of the splits", low=0)},
+    ),
+    "FVA": Command(
+        text="Face verification accuracy (FVA), and face similarity: the mean cosine of VGGFace2's features (FS).",
+        metric="fva",
+        groups={"results": RESULTS, "network": WEIGHTS},
+        find=partial(find_means, keys=(("fva", "fva_std"), ("fs", "fs_std"))),
+        lines=("FVA {fva}", "FVA (STD) {fva_std}", "mean dist {fs}", "std dist {fs_std}"),
+        names={"weights_path": "vggface2_weights"},
+    ),
+    "SimSiamSimilarity": Command(
+        text="SimSiam similarity (S3): the mean cosine of SimSiam's outputs on originals and counterfactuals.",
+        metric="simsiam",
+        groups={"results": RESULTS, "network": WEIGHTS},
+        find=partial(find_means, keys=(("simsiam_similarity",),)),
+        lines=("SimSiam Similarity: {simsiam_similarity}",),
+        form=".6f",
+        names={"weights_path": "simsiam_weights"},
+    ),
+    "MNAC": Command(
+        text="Mean number of attributes changed (MNAC), and its standard deviation over the pictures.",
+        metric="mnac",
+        groups={"results": RESULTS, "oracle": ORACLE},
+        find=partial(find_means, keys=(("mnac", "mnac_std"),)),
+        lines=("MNAC: {mnac}", "MNAC: {mnac_std}"),  # the deviation, under the name that the original prints
+        weights=("oracle_path",),
+    ),
+    "CD": Command(
+        text="Correlation difference (CD): attributes that change with the explained one, "
+        "against those that occur with it.",
+        metric="cd",
+        groups={
+            "results": RESULTS,
+            "oracle": ORACLE
+            | {
+                "celeba_path": flag("", "folder of CelebA, or of CelebA-HQ: its annotations for training", path=True),
+                "query_label": flag(-1, "attribute that was explained, such as 31 (smile) or 39 (age)", low=-1),
+            },
+        },
+        find=find_cd,
+        lines=("Lenght: {n}", "CD Result: {cd}"),  # so spelled by the original
+        weights=("oracle_path",),
+    ),
+    "COUT": Command(
+        text="Counterfactual transition (COUT): how few changed pixels carry the decision over.",
+        metric="cout",
+        groups={
+            "results": RESULTS,
+            "classifier": {
+                "weights_path": flag("", "weights of the classifier that was explained", path=True),
+                "dataset": flag("CelebA", "data set of the classifier", choices=DATASETS),
+                "query_label": flag(-1, "attribute (binary sets: any prediction is left) or class to leave", low=-1),
+                "target_label": flag(-1, "class to reach; of no effect on binary sets", low=-1),
+                "classifier_arch": flag("", "torchvision's name of the classifier, where its file does not tell"),
+            },
+        },
+        find=find_cout,
+        lines=("EVAL [COUT: {cout}]", "EVAL [COUT normalised: {cout_normalised}]"),
+        form=".6f",
+        names={"weights_path": "classifier_path"},
+        batch=flag(10, "pictures at once; the figure does not depend on it", low=1),
+    ),
+    "LPIPS": Command(
+        text="Diversity (sigma_L): the mean LPIPS between the counterfactuals that several runs give for one picture.",
+        metric="lpips",
+        groups={
+            "runs": {
+                "output_path": OUTPUT,
+                "exp_pattern": flag("exp*", "experiments of the runs: a name with a * for each of exp-values"),
+                "exp_values": flag((), "what stands for the * in the name of each run", kind=str, many=True),
+                "lpips_backbone": flag(
+                    "", "weights of VGG-16, if not torchvision's from its cache or the web", path=True
+                ),
+            }
+        },
+        find=find_lpips,
+        lines=("LPIPS: {lpips}",),
+        hub="lpips_backbone",
+        weights=("lpips_backbone",),
+    ),
+    "transfer": Command(
+        text="Transfer: how often a counterfactual that convinces the attacked classifier convinces unseen ones, too.",
+        metric="transfer",
+        groups={
+            "results": RESULTS,
+            "unseen classifiers": {
+                "classifier": flag((), "files of classifiers that were not attacked", kind=str, many=True),
+                "classifier_arch": flag("", "torchvision's name of the classifiers whose files do not tell"),
+                "dataset": flag(
+                    "", "data set of the attacked classifier, where no config.yaml tells", choices=DATASETS
+                ),
+                "query_label": flag(-1, "attribute that it decides (binary sets), where no config.yaml tells", low=-1),
+            },
+        },
+        find=find_transfer,
+        names={"classifier": "unseen", "classifier_arch": "unseen_arch"},
+        weights=("classifier",),
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``argv``: the name of a command, then its flags."""
+    name, *words = sys.argv[1:] if argv is None else argv
+    return run(name, words)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,27 @@
+"""Every figure that the given weights allow, of one experiment or of several beside each other, and a page to look at.
+
+Without any weights: flip rate, distances, mask area, and COUT with the run's own classifier.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ace_counterfactuals.core.cli.parsing import program
+from ace_counterfactuals.core.evaluation import tables
+from ace_counterfactuals.core.evaluation.config import evaluate_config
+from ace_counterfactuals.core.evaluation.run import evaluate
+from ace_counterfactuals.core.report import write_report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """With the flags of all metrics that are registered by now."""
+    return program(evaluate_config(), __doc__, hyphens=True)(report)(argv)
+
+
+def report(config: Any) -> int:
+    evaluation, place = evaluate(config)
+    page = write_report(evaluation, place)
+    print(tables.text(evaluation))
+    print(f"\nwritten to {place}: metrics.json, metrics.csv, table.md, table.tex")
+    print(f"open this: {page}")
+    return 0

@@ -1,0 +1,12 @@
+"""Gaussians from their covariance, of which the Frechet distance is known."""
+
+import numpy as np
+
+from ace_counterfactuals.core.evaluation.gaussians import Gaussian
+
+
+def from_covariance(mean, covariance) -> Gaussian:
+    """(D,) and (D, D), symmetric; eigenvalues that are zero up to rounding are zero."""
+    values, vectors = np.linalg.eigh(covariance)
+    smallest = values.max(initial=0) * len(values) * np.finfo(np.float64).eps
+    return Gaussian(np.asarray(mean, np.float64), np.sqrt(np.where(values > smallest, values, 0))[:, None] * vectors.T)
