@@ -42,17 +42,25 @@ value_of() {
     echo "$value"
 }
 
+# Of until_limit, whose command it ends if it has begun.
+end_group() {
+    [[ -z $group ]] || kill "-$ending" -- "-$group" || true
+}
+
 # until_limit COMMAND...: run it. Ahead of the time limit SLURM sends SIGUSR1: stop the command, which ends with the
 # picture in hand, and queue the job again. SIGTERM stops it too, and leaves the rest to whoever sent it.
 until_limit() {
-    local code=0 limit='' group
+    local code=0 limit='' heard='' group=''
+    trap 'limit=1; heard=1; end_group' USR1 # before the command starts, which may be told to end at once
+    trap 'heard=1; end_group' TERM
     "$@" &
     group=$!
-    trap 'limit=1; kill "-$ending" -- "-$group" || true' USR1
-    trap 'kill "-$ending" -- "-$group" || true' TERM
-    while kill -0 "$group" 2>/dev/null; do # a signal ends the wait, not the command
+    [[ -z $heard ]] || end_group
+    while # a signal ends the wait, not the command
+        heard=''
         wait "$group" && code=0 || code=$?
-    done
+        [[ -n $heard ]]
+    do :; done
     trap - USR1 TERM
     if [[ -n $limit ]] && ((code)); then
         echo "note: stopped ahead of the time limit; queued again as job $SLURM_JOB_ID" >&2
