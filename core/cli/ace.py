@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from ace_counterfactuals.core.cli.parsing import run_script
 
-COMMANDS = ("explain", "refine", "train-classifier", "train-diffusion", "verify")
+COMMANDS = ("evaluate", "explain", "refine", "train-classifier", "train-diffusion", "verify")
 """Each is a module beside this one, which has a ``main(argv)``"""
 
 
