@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,41 @@ from ace_counterfactuals.core.evaluation.subject import Subject
 from ace_counterfactuals.core.runs.experiment import stored_originals
 from ace_counterfactuals.models.classifiers import load_classifier
 
+path, label = partial(flag, "", path=True), partial(flag, -1, low=-1)
 OUTPUT = flag("results", "folder that holds Original and Results", path=True)
-RESULTS = {
-    "output_path": OUTPUT,
-    "exp_name": flag("exp", "experiment, such as exp/explanation or exp/pre-explanation"),
-}
-WEIGHTS = {"weights_path": flag("", "weights of the network", path=True)}
+EXPERIMENT = flag("exp", "experiment, such as exp/explanation or exp/pre-explanation")
+RESULTS = {"output_path": OUTPUT, "exp_name": EXPERIMENT}
+WEIGHTS = {"weights_path": path("weights of the network")}
 ORACLE = {
-    "oracle_path": flag("", "weights of the attribute oracle", path=True),
+    "oracle_path": path("weights of the attribute oracle"),
     "dataset": flag("CelebA", "data set of the oracle", choices=("CelebA", "CelebAMV", "CelebAHQ")),
+}
+CD = ORACLE | {
+    "celeba_path": path("folder of CelebA, or of CelebA-HQ: its annotations for training"),
+    "query_label": label("attribute that was explained, such as 31 (smile) or 39 (age)"),
+}
+INCEPTION = {
+    "inception_weights": path("pytorch-fid's weights; if not given, from torch.hub's cache or the web"),
+    "splits": flag(0, "0 for FID, else the number of splits of sFID", low=0),
+}
+CLASSIFIER = {
+    "weights_path": path("weights of the classifier that was explained"),
+    "dataset": flag("CelebA", "data set of the classifier", choices=DATASETS),
+    "query_label": label("attribute (binary sets: any prediction is left) or class to leave"),
+    "target_label": label("class to reach; of no effect on binary sets"),
+    "classifier_arch": flag("", "torchvision's name of the classifier, where its file does not tell"),
+}
+RUNS = {
+    "output_path": OUTPUT,
+    "exp_pattern": flag("exp*", "experiments of the runs: a name with a * for each of exp-values"),
+    "exp_values": flag((), "what stands for the * in the name of each run", kind=str, many=True),
+    "lpips_backbone": path("weights of VGG-16, if not torchvision's from its cache or the web"),
+}
+UNSEEN = {
+    "classifier": flag((), "files of classifiers that were not attacked", kind=str, many=True),
+    "classifier_arch": flag("", "torchvision's name of the classifiers whose files do not tell"),
+    "dataset": flag("", "data set of the attacked classifier, where no config.yaml tells", choices=DATASETS),
+    "query_label": label("attribute that it decides (binary sets), where no config.yaml tells"),
 }
 
 
@@ -223,8 +249,8 @@ def find_transfer(metric: Metric, subjects: Sequence[Subject], flags: dict[str, 
     own = verdicts(metric, subjects[0])
     each, pooled = {file: transfer([v]) for file, v in own.items()}, transfer(list(own.values()))
     lines = tuple(f"{name}: {described(figure)}" for name, figure in {**each, "pooled": pooled}.items())
-    classifiers = {file: figure.to_dict() for file, figure in each.items()}
-    more = {"exp_name": subjects[0].stored.name, "pooled": pooled.to_dict(), "classifiers": classifiers}
+    classifiers = {file: asdict(figure) for file, figure in each.items()}
+    more = {"exp_name": subjects[0].stored.name, "pooled": asdict(pooled), "classifiers": classifiers}
     population = f"{metric.population.name}, originals classified alike"
     return Found({"transfer": pooled.share, "movement": pooled.movement}, pooled.n, population, more, lines)
 
@@ -240,15 +266,7 @@ COMMANDS = {
     "FID": Command(
         text="FID or split FID of an experiment's counterfactuals against all originals.",
         metric="fid",
-        groups={
-            "results": RESULTS,
-            "network": {
-                "inception_weights": flag(
-                    "", "pytorch-fid's weights; if not given, from torch.hub's cache or the web", path=True
-                ),
-                "splits": flag(0, "0 for FID, else the number of splits of sFID", low=0),
-            },
-        },
+        groups={"results": RESULTS, "network": INCEPTION},
         find=find_fid,
         hub="inception_weights",
         weights=("inception_weights",),
@@ -284,14 +302,7 @@ COMMANDS = {
         text="Correlation difference (CD): attributes that change with the explained one, "
         "against those that occur with it.",
         metric="cd",
-        groups={
-            "results": RESULTS,
-            "oracle": ORACLE
-            | {
-                "celeba_path": flag("", "folder of CelebA, or of CelebA-HQ: its annotations for training", path=True),
-                "query_label": flag(-1, "attribute that was explained, such as 31 (smile) or 39 (age)", low=-1),
-            },
-        },
+        groups={"results": RESULTS, "oracle": CD},
         find=find_cd,
         lines=("Lenght: {n}", "CD Result: {cd}"),  # so spelled by the original
         weights=("oracle_path",),
@@ -299,16 +310,7 @@ COMMANDS = {
     "COUT": Command(
         text="Counterfactual transition (COUT): how few changed pixels carry the decision over.",
         metric="cout",
-        groups={
-            "results": RESULTS,
-            "classifier": {
-                "weights_path": flag("", "weights of the classifier that was explained", path=True),
-                "dataset": flag("CelebA", "data set of the classifier", choices=DATASETS),
-                "query_label": flag(-1, "attribute (binary sets: any prediction is left) or class to leave", low=-1),
-                "target_label": flag(-1, "class to reach; of no effect on binary sets", low=-1),
-                "classifier_arch": flag("", "torchvision's name of the classifier, where its file does not tell"),
-            },
-        },
+        groups={"results": RESULTS, "classifier": CLASSIFIER},
         find=find_cout,
         lines=("EVAL [COUT: {cout}]", "EVAL [COUT normalised: {cout_normalised}]"),
         form=".6f",
@@ -318,16 +320,7 @@ COMMANDS = {
     "LPIPS": Command(
         text="Diversity (sigma_L): the mean LPIPS between the counterfactuals that several runs give for one picture.",
         metric="lpips",
-        groups={
-            "runs": {
-                "output_path": OUTPUT,
-                "exp_pattern": flag("exp*", "experiments of the runs: a name with a * for each of exp-values"),
-                "exp_values": flag((), "what stands for the * in the name of each run", kind=str, many=True),
-                "lpips_backbone": flag(
-                    "", "weights of VGG-16, if not torchvision's from its cache or the web", path=True
-                ),
-            }
-        },
+        groups={"runs": RUNS},
         find=find_lpips,
         lines=("LPIPS: {lpips}",),
         hub="lpips_backbone",
@@ -336,17 +329,7 @@ COMMANDS = {
     "transfer": Command(
         text="Transfer: how often a counterfactual that convinces the attacked classifier convinces unseen ones, too.",
         metric="transfer",
-        groups={
-            "results": RESULTS,
-            "unseen classifiers": {
-                "classifier": flag((), "files of classifiers that were not attacked", kind=str, many=True),
-                "classifier_arch": flag("", "torchvision's name of the classifiers whose files do not tell"),
-                "dataset": flag(
-                    "", "data set of the attacked classifier, where no config.yaml tells", choices=DATASETS
-                ),
-                "query_label": flag(-1, "attribute that it decides (binary sets), where no config.yaml tells", low=-1),
-            },
-        },
+        groups={"results": RESULTS, "unseen classifiers": UNSEEN},
         find=find_transfer,
         names={"classifier": "unseen", "classifier_arch": "unseen_arch"},
         weights=("classifier",),

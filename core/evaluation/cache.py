@@ -79,41 +79,34 @@ class Store:
             yield file
 
     def _read(self, file) -> None:
-        width = self._width(file)
+        """Remember where the rows are; of a file that is damaged, or of another version, nothing, and it is emptied."""
+        file.seek(0)
+        width = self._width(file.readline(2**16))
         self.row = self._row(width) if width else None
-        start = file.tell()
-        if width is None or not all(self._keep(*part) for part in self._whole_rows(file, start)):
+        start = place = file.tell()
+        whole = width is not None
+        size = self.row.itemsize if self.row else 0
+        while whole and len(data := file.read(max(1, PART // size) * size)) >= size:
+            rows = np.frombuffer(data, self.row, len(data) // size)
+            whole = bool((checksums(rows) == rows["checksum"]).all())
+            self.places |= {bytes(key): place + i * size for i, key in enumerate(rows["key"])}
+            place += len(data)
+        if not whole:
             notice(f"{self.path}: of another version or damaged; it is written anew")
             self.places, self.row = {}, None
             file.truncate(0)
-            return
-        end = file.seek(0, os.SEEK_END)
-        if beyond := (end - start) % self.row.itemsize:
+        elif file.seek(0, os.SEEK_END) > (end := start + len(self.places) * size):
             notice(f"{self.path}: cut off; its {len(self.places)} whole rows are kept")
-            file.truncate(end - beyond)
+            file.truncate(end)
 
-    def _keep(self, rows: np.ndarray, place: int) -> bool:
-        """Remember where the rows are, if they are whole."""
-        keys = (bytes(key) for key in rows["key"])
-        self.places |= {key: place + i * self.row.itemsize for i, key in enumerate(keys)}
-        return bool((checksums(rows) == rows["checksum"]).all())
-
-    def _width(self, file) -> int | None:
-        """The values of a row, if the head is what it should be; the file is left at the first row."""
-        file.seek(0)
+    def _width(self, line: bytes) -> int | None:
+        """The values of a row, if the head is what it should be."""
         try:
-            head = json.loads(file.readline(2**16))
+            head = json.loads(line)
             width = head.pop("width")
         except (ValueError, KeyError, AttributeError, TypeError):
             return None
         return width if head == self.head and isinstance(width, int) and 0 < width < 2**20 else None
-
-    def _whole_rows(self, file, start: int) -> Iterator[tuple[np.ndarray, int]]:
-        """(rows, place of the first), a part of the file at a time."""
-        count = max(1, PART // self.row.itemsize)
-        while len(data := file.read(count * self.row.itemsize)) >= self.row.itemsize:
-            yield np.frombuffer(data, self.row, len(data) // self.row.itemsize), start
-            start += len(data)
 
 
 def checksums(rows: np.ndarray) -> np.ndarray:

@@ -17,9 +17,14 @@ from ace_counterfactuals.core.data.pictures import to_tensor
 from ace_counterfactuals.core.evaluation.cache import Store
 from ace_counterfactuals.core.evaluation.passes import Task
 from ace_counterfactuals.core.evaluation.subject import Subject
-from ace_counterfactuals.models import classifiers, inception, oracles, perceptual, simsiam, vggface2
+from ace_counterfactuals.models import classifiers
 from ace_counterfactuals.models.features import architecture, load_features
+from ace_counterfactuals.models.inception import load_inception, published_inception
 from ace_counterfactuals.models.loading import digest, is_url
+from ace_counterfactuals.models.oracles import load_oracle
+from ace_counterfactuals.models.perceptual import load_lpips, published_vgg16
+from ace_counterfactuals.models.simsiam import load_simsiam
+from ace_counterfactuals.models.vggface2 import load_vggface2
 
 HUB = "hub"
 
@@ -102,32 +107,22 @@ class Judge:
     view: Callable[[Image.Image], Tensor] = to_tensor
 
 
-JUDGES: list[Judge] = []
-"""In the order in which they are opened; those of a user's metric come after them."""
-
-
-def declare(judge: Judge) -> Judge:
-    JUDGES.append(judge)
-    return judge
-
-
-def of_one_file(name: str, flag: str, help: str, load: Callable, published: Callable | None = None, **more) -> Judge:
-    """A judge that depends on nothing but the file of its flag.  published: finds the file that 'hub' stands for."""
+def of_one_file(name: str, help: str, load: Callable, published: Callable | None = None, **more) -> Judge:
+    """A judge that depends on the file of the flag ``name`` alone.  published: finds the file that 'hub' stands for."""
 
     def open_it(session: Session, _: Subject) -> dict[str, Network]:
-        path = getattr(session.config.networks, flag)
+        path = getattr(session.config.networks, name)
         if not path:
             return {}
-        with blaming(flag):
+        with blaming(name):
             path = str(published()) if published and path == HUB else path
-        return {"": Network(lambda: load(path), {"sha256": session.named(flag, path)}, flag)}
+        return {"": Network(lambda: load(path), {"sha256": session.named(name, path)}, name)}
 
-    return declare(Judge(name, open_it, {flag: declared(help)}, **more))
+    return Judge(name.split("_")[0], open_it, {name: flag("", help, path=True)}, **more)
 
 
-def declared(help: str, default: Any = "", **more) -> Any:
-    """The flag of a file."""
-    return flag(default, help, path=True, **more)
+def files_flag(help: str) -> Any:
+    return flag((), help, kind=str, many=True, path=True)
 
 
 def face(image: Image.Image) -> Tensor:
@@ -141,7 +136,7 @@ def open_oracle(session: Session, subject: Subject) -> dict[str, Network]:
         return {}
 
     def load() -> nn.Module:
-        oracle = oracles.load_oracle(path, of=spec_of(dataset).oracle)
+        oracle = load_oracle(path, of=spec_of(dataset).oracle)
         if oracle.class_names is None and not spec_of(dataset).faces:
             raise ValueError(f"{path}: knows faces, but the data set is {dataset or 'not given'}; see dataset")
         return oracle
@@ -151,33 +146,28 @@ def open_oracle(session: Session, subject: Subject) -> dict[str, Network]:
 
 def open_explained(session: Session, subject: Subject) -> dict[str, Network]:
     """The classifier that the experiment explains, of which config.yaml holds path and digest."""
-    flags, stored, dataset = session.config.classifier, subject.stored.flags, subject.dataset
-    path = flags.classifier_path or stored.get("classifier_path", "")
-    if dataset == "ImageNet" and not path and classifiers.cached_resnet50().is_file():
+    flags, stored, spec = session.config.classifier, subject.stored.flags, spec_of(subject.dataset)
+    given, path = flags.classifier_path, flags.classifier_path or stored.get("classifier_path", "")
+    if spec.arch == "resnet50" and not path and classifiers.cached_resnet50().is_file():
         path = str(classifiers.cached_resnet50())
-    if not path:
-        raise Unavailable("classifier_path", "the classifier is not known; give --classifier-path")
-    if not flags.classifier_path and not is_url(path) and not Path(path).is_file():
-        raise Unavailable("classifier_path", f"the run's classifier {path} is not there; give --classifier-path")
-    if not dataset:
+    if not given and not is_url(path) and not Path(path).is_file():
+        what = f"the run's classifier {path} is not there" if path else "the classifier is not known"
+        raise Unavailable("classifier_path", f"{what}; give --classifier-path")
+    if not subject.dataset:
         raise Unavailable("dataset", "the data set is not known; give --dataset")
     with blaming("classifier_path"):
         digest, wanted = session.digest(path), subject.digest_of("classifier_path")
     if wanted and digest != wanted:
-        if flags.classifier_path:
+        if given:
             reason = f"is not the file that {subject.stored.name} explains (its SHA-256 was {wanted[:12]}...)"
             raise FlagError("classifier_path", f"{path}: {reason}")
         reason = f"{path} is not the file any more that the run explained; give --classifier-path"
         raise Unavailable("classifier_path", reason)
-    arch, query = flags.classifier_arch or stored.get("classifier_arch") or "", subject.query
-
-    def load() -> classifiers.Classifier:
-        wanted = spec_of(dataset).classifier(arch)
-        return classifiers.load_classifier(path, query=query if spec_of(dataset).binary else None, **wanted)
-
     session.named("classifier_path", path)
-    what = {"sha256": digest, "dataset": dataset, "query": query, "arch": arch}
-    return {"": Network(load, what, "classifier_path")}
+    arch, query = flags.classifier_arch or stored.get("classifier_arch") or "", subject.query
+    asked = {"query": query if spec.binary else None, **spec.classifier(arch)}
+    what = {"sha256": digest, "dataset": subject.dataset, "query": query, "arch": arch}
+    return {"": Network(lambda: classifiers.load_classifier(path, **asked), what, "classifier_path")}
 
 
 def open_unseen(session: Session, subject: Subject) -> dict[str, Network]:
@@ -251,60 +241,27 @@ def open_features(session: Session, subject: Subject) -> dict[str, Network]:
     return found
 
 
-INCEPTION = of_one_file(
-    "inception",
-    "inception_weights",
-    "FID, sFID: pytorch-fid's weights, or 'hub': its file in torch.hub's cache or from the web",
-    lambda path: inception.load_inception(path),
-    lambda: inception.published_inception(),
-)
-SIMSIAM = of_one_file("simsiam", "simsiam_weights", "S3: weights of SimSiam", lambda path: simsiam.load_simsiam(path))
-VGGFACE2 = of_one_file(
-    "vggface2",
-    "vggface2_weights",
-    "FVA, FS: weights of VGGFace2's ResNet-50",
-    lambda path: vggface2.load_vggface2(path),
-    view=face,
-)
-ORACLE = declare(
-    Judge(
-        "oracle",
-        open_oracle,
-        {
-            "oracle_path": declared("MNAC, CD: weights of the attribute oracle"),
-            "celeba_path": declared("CD: folder of CelebA or CelebA-HQ; if not given, the run's --data_dir"),
-        },
-    )
-)
-EXPLAINED = declare(Judge("explained", open_explained))
-UNSEEN = declare(
-    Judge(
-        "unseen",
-        open_unseen,
-        {
-            "unseen": declared("transfer: classifiers that were never attacked, FILE ...", (), kind=str, many=True),
-            "unseen_arch": flag("", "torchvision's name of the networks of --unseen, where their files do not tell"),
-        },
-    )
-)
-FEATURES = declare(
-    Judge(
-        "features",
-        open_features,
-        {
-            "features": declared(
-                "Frechet distance in the features of these classifiers, FILE ...", (), kind=str, many=True
-            ),
-            "features_arch": flag(
-                "", "torchvision's name of the networks of --features, where their files do not tell"
-            ),
-        },
-    )
-)
-LPIPS = of_one_file(
-    "lpips",
-    "lpips_backbone",
-    "LPIPS diversity of several experiments: weights of VGG-16, or 'hub': torchvision's",
-    lambda path: perceptual.load_lpips(path),
-    lambda: perceptual.published_vgg16(),
-)
+FID_HELP = "FID, sFID: pytorch-fid's weights, or 'hub': its file in torch.hub's cache or from the web"
+LPIPS_HELP = "LPIPS diversity of several experiments: weights of VGG-16, or 'hub': torchvision's"
+ORACLE_FLAGS = {
+    "oracle_path": flag("", "MNAC, CD: weights of the attribute oracle", path=True),
+    "celeba_path": flag("", "CD: folder of CelebA or CelebA-HQ; if not given, the run's --data_dir", path=True),
+}
+UNSEEN_FLAGS = {
+    "unseen": files_flag("transfer: classifiers that were never attacked, FILE ..."),
+    "unseen_arch": flag("", "torchvision's name of the networks of --unseen, where their files do not tell"),
+}
+FEATURES_FLAGS = {
+    "features": files_flag("Frechet distance in the features of these classifiers, FILE ..."),
+    "features_arch": flag("", "torchvision's name of the networks of --features, where their files do not tell"),
+}
+INCEPTION = of_one_file("inception_weights", FID_HELP, load_inception, published_inception)
+SIMSIAM = of_one_file("simsiam_weights", "S3: weights of SimSiam", load_simsiam)
+VGGFACE2 = of_one_file("vggface2_weights", "FVA, FS: weights of VGGFace2's ResNet-50", load_vggface2, view=face)
+ORACLE = Judge("oracle", open_oracle, ORACLE_FLAGS)
+EXPLAINED = Judge("explained", open_explained)
+UNSEEN = Judge("unseen", open_unseen, UNSEEN_FLAGS)
+FEATURES = Judge("features", open_features, FEATURES_FLAGS)
+LPIPS = of_one_file("lpips_backbone", LPIPS_HELP, load_lpips, published_vgg16)
+JUDGES = (INCEPTION, SIMSIAM, VGGFACE2, ORACLE, EXPLAINED, UNSEEN, FEATURES, LPIPS)
+"""In the order in which they are opened; those of a user's metric come after them."""

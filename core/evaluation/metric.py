@@ -171,7 +171,7 @@ class Metric:
         if self.judge is None:
             return subject, pairs
         task = subject.tasks[self.name][network]
-        columns = list(zip(*(paths for pair in pairs for paths in [tuple(self.pictures(pair))]), strict=True))
+        columns = zip(*(tuple(self.pictures(pair)) for pair in pairs), strict=True)
         return tuple(subject.rows(task, column) for column in columns)
 
 

@@ -12,7 +12,7 @@ shows less where the unseen classifiers resemble the attacked one: the same arch
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,18 +20,9 @@ from torch import Tensor
 
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.evaluation import intervals
+from ace_counterfactuals.core.evaluation import metric as base
 from ace_counterfactuals.core.evaluation.judges import UNSEEN
-from ace_counterfactuals.core.evaluation.metric import (
-    COSINE,
-    HIGHER,
-    MEAN,
-    SHARE,
-    WILSON,
-    Metric,
-    Quantity,
-    none,
-    register,
-)
+from ace_counterfactuals.core.evaluation.metric import COSINE, HIGHER, SHARE, Metric, Quantity, register
 from ace_counterfactuals.core.evaluation.model import Figure
 from ace_counterfactuals.core.evaluation.pictures import FLIPPED
 from ace_counterfactuals.core.evaluation.subject import Subject
@@ -85,9 +76,6 @@ class Transfer:
     n: int
     pictures: int
 
-    def to_dict(self) -> dict:
-        return asdict(self)
-
 
 def transfer(verdicts: Sequence[Verdicts]) -> Transfer:
     """Of one unseen classifier, or pooled over several that judged the same pictures.
@@ -130,14 +118,14 @@ def figures(metric: Metric, subject: Subject) -> Iterator[Figure]:
         subject.keep(TRANSFER.key_of(name), asked, own.reached[counted].double().numpy())
         moved = own.movement[counted].numpy()
         bounds = intervals.mean_interval(moved, subject.seed)
-        yield MOVEMENT.figure(transfer([own]).movement, bounds, interval=MEAN, **about(name, len(asked)))
+        yield MOVEMENT.figure(transfer([own]).movement, bounds, interval=base.MEAN, **about(name, len(asked)))
     if len(found) > 1:
         yield share_of(list(found.values()), "pooled")
 
 
 def share_of(several: Sequence[Verdicts], name: str) -> Figure:
     found = transfer(several)
-    return TRANSFER.figure(found.share, (found.low, found.high), interval=WILSON, **about(name, found.n))
+    return TRANSFER.figure(found.share, (found.low, found.high), interval=base.WILSON, **about(name, found.n))
 
 
 def about(name: str, n: int) -> dict:
@@ -148,5 +136,5 @@ MEANING = "Share of flipped pictures that an unseen classifier flips, too."
 TRANSFER = Quantity("transfer", "transfer ({})", HIGHER, SHARE, MEANING)
 RISE = "Mean rise of an unseen classifier's target probability."
 MOVEMENT = Quantity("movement", "target's rise ({})", HIGHER, COSINE, RISE)
-OWN = {"figures": figures, "differences": none}
+OWN = {"figures": figures, "differences": base.none}
 METRIC = register(Metric("transfer", 70, (TRANSFER, MOVEMENT), __doc__, FLIPPED, UNSEEN, **OWN))
