@@ -47,7 +47,7 @@ def evaluate(output: Path, network: Path) -> tuple[float, float]:
     """(seconds, peak MiB) of a process."""
     words = ["--output-path", output, "--features", network, "--device", "cpu", "--num-workers", "1"]
     words += ["--evaluation-path", output / "evaluation"]
-    code = "import sys, resource, evaluate; evaluate.main(sys.argv[1:]); "
+    code = "import sys, resource; from ace_counterfactuals.core.cli import evaluate; evaluate.main(sys.argv[1:]); "
     code += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     started = time.perf_counter()
     command = [sys.executable, "-c", code, *map(str, words)]
