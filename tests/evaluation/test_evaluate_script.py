@@ -295,6 +295,7 @@ def test_the_flags_of_evaluate_are_these():
         "dataset": "",
         "query_label": -1,
         "target_label": -1,
+        "denoised_validity": False,
         "device": "auto",
         "gpu": 0,
         "num_workers": 2,
