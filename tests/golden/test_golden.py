@@ -1,7 +1,8 @@
 """The original's recorded runs come out again, compared in the order of what discriminates.
 
-A network of random weights sits on the kinks of ReLU and max-pool and an attack takes signs, so that other kernels
-differ in some values; tests/golden's cases say what did. Tolerances are at least twice what other kernels gave.
+What was recorded is float32, whose eps is 1.2e-7. A network of random weights sits on the kinks of ReLU and max-pool:
+where a rounding crosses one, entries of the gradient jump, and an attack takes signs, so that a pixel then moves by
+whole steps. Compared are therefore shares of pixels, and norms.
 """
 
 import contextlib
@@ -41,6 +42,10 @@ FACES = [*CELEBA, "celebahq_joint_det"]
 ATTACKED = [name for name in FACES if name != "celeba_none"]
 DISTINCT = [name for name in ATTACKED if not name.startswith("inpaint") and name != "celeba_joint_l1l2"]
 """Cases whose first gradient is not, to the bit, celeba_joint_det's."""
+
+
+KINKS = 3e-3
+"""Relative, in L2: one entry of a gradient in a hundred may jump by 3 % of its size, 0.03 x sqrt(0.01)."""
 
 
 class Case:
@@ -114,6 +119,7 @@ def test_refining_the_recorded_pre_explanation_gives_the_recorded_counterfactual
     batch, _ = recorded.setting()
     pre_explanation = recorded.recorded("pe")
     found = inpaint(batch.refiner, batch.image, pre_explanation, no_noise, batch.task.sampling).counterfactual
+    # Without gradients a rounding grows some 100-fold in the filter's steps; the mask's edge may move by single pixels.
     assert share_within(found, recorded.recorded("ce"), 1e-4) >= 0.999
 
 
@@ -122,7 +128,7 @@ def test_the_first_gradient_in_double_precision_is_the_recorded_one(case, name):
     """C&W's first picture has a tie in a max-pool, which single precision breaks otherwise: its second one is taken."""
     recorded, place = case(name), int(name == "celeba_plain_cw")
     batch, grad_fn = recorded.setting(place, torch.float64, dist_l1=0.0, dist_l2=0.0)
-    assert relative_distance(grad_fn(starting_point(batch), 0), recorded.recorded("grad", place)) < 3e-3
+    assert relative_distance(grad_fn(starting_point(batch), 0), recorded.recorded("grad", place)) < KINKS
 
 
 @pytest.mark.parametrize("name", ATTACKED)
@@ -142,11 +148,12 @@ def test_the_attack_takes_the_recorded_gradient_to_the_recorded_pre_explanation(
     weights = {"dist_l1": attack.dist_l1, "dist_l2": attack.dist_l2}
     distance = distance_gradient(image, starting_point(batch), **weights)
     distance = distance * distance_weight(attack.dist_schedule, 0, attack.attack_iterations)
-    assert relative_distance(gradients[0] - distance, recorded.recorded("grad")) < 5e-3
+    assert relative_distance(gradients[0] - distance, recorded.recorded("grad")) < 5e-3  # KINKS, of either
     expected = recorded.recorded("pe")
     if attack.attack_method == "GD":  # its gradients are amplified 100-fold: after three steps only the size is left
         assert (found - image).norm() == pytest.approx((expected - image).norm(), rel=0.5)
     else:
+        # The pixels whose gradient is less than the kinks move it by may take another sign at each of the iterations.
         assert share_within(found, expected, 1e-5) >= 0.93
 
 

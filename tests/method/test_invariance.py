@@ -20,13 +20,17 @@ def first_gradient(image, indices, dtype):
     return make_grad_fn(batch, ATTACKS["PGD"])(image, 0)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
-def test_the_first_gradient_is_the_same_alone_and_in_a_batch(dtype, tolerance):
+SUMS = 800
+"""Roundings that another order of the sums may add up to: some 100 layers and steps, each amplifying a little."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_first_gradient_is_the_same_alone_and_in_a_batch(dtype):
     image = pictures(4, dtype)
     together = first_gradient(image, INDICES, dtype)
     for i in range(4):
         alone = first_gradient(image[i : i + 1], INDICES[i : i + 1], dtype)
-        assert relative_distance(together[i : i + 1], alone) < tolerance
+        assert relative_distance(together[i : i + 1], alone) < SUMS * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("method", ["PGD", "GD", "C&W", "None"])
@@ -37,6 +41,7 @@ def test_in_double_precision_the_whole_result_is_the_same(method, arrangement):
     places = {"alone": [2], "reversed": [3, 2, 1, 0], "among others": [1, 2]}[arrangement]
     found = explained(image[places], [INDICES[i] for i in places], attack_method=method)
     for name in ("pre_explanation", "counterfactual", "noised", "mask", "cf_logits"):
+        # A gradient step of GD and the mask's division pass on what SUMS allows, 2e-13, amplified 10,000-fold at most.
         torch.testing.assert_close(getattr(found, name), getattr(together, name)[places], atol=1e-8, rtol=1e-8)
     assert torch.equal(found.keep, together.keep[places])
 
