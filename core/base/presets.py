@@ -1,13 +1,12 @@
 """Presets: YAML files of settings, by name or by path."""
 
-import difflib
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ace_counterfactuals.core.base.settings import FlagError, convert, convert_all, flag_items
+from ace_counterfactuals.core.base.settings import FlagError, convert, convert_all, did_you_mean, flag_items
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -35,10 +34,7 @@ def read_preset(config: type, preset: str, *, whole: bool = True, given: Contain
         if name in given or (name not in known and not whole):
             continue
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, 1)
-            raise ValueError(
-                f"{file}: {name} is no flag of this program" + (f"; did you mean {close[0]}?" if close else "")
-            )
+            raise ValueError(f"{file}: {name} is no flag of this program{did_you_mean(str(name), known)}")
         metadata = known[name].metadata
         read = [preset_value(name, metadata, one, file) for one in (value if isinstance(value, list) else [value])]
         if len(read) > 1 and not metadata["many"]:
@@ -58,8 +54,7 @@ def read_settings(
     known = {name: item for name, item in flag_items(config).items() if names is None or name in names}
     for name in settings:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            raise FlagError(name, "is no setting here" + (f"; did you mean {close[0]}?" if close else ""))
+            raise FlagError(name, f"is no setting here{did_you_mean(name, known)}")
     others = {*settings, *(flag_items(config).keys() - known.keys())}
     values = read_preset(config, preset, whole=False, given=others) if preset else {}
     return values | {name: convert_all(name, known[name].metadata, value) for name, value in settings.items()}

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field, fields
 from typing import Any, TypeVar
@@ -17,11 +17,7 @@ def group(config: type, title: str):
 Config = TypeVar("Config")
 
 
-class UserError(ValueError):
-    """Something that the person at the keyboard can mend; printed as one line, exit code 2."""
-
-
-class FlagError(UserError):
+class FlagError(ValueError):
     """A setting that cannot be used as it is.
 
     field: its name as declared, which a command line spells as its flag; reason: begins with the value, names other
@@ -33,6 +29,13 @@ class FlagError(UserError):
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field} {reason}")
         self.field, self.reason = field, reason
+
+
+def did_you_mean(text: str, names: Iterable[str], *, otherwise: str = "") -> str:
+    """'; did you mean NAME?' for the end of a message, or what to say where no name comes close."""
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(text.lower(), by_lower, 1)
+    return f"; did you mean {by_lower[close[0]]}?" if close else otherwise and f"; {otherwise}"
 
 
 @contextmanager
@@ -137,10 +140,7 @@ def convert(name: str, metadata: dict, text: str) -> Any:
     value = metadata["aliases"].get(value, value)
     choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
     if choices and value not in choices:
-        spelled = {choice.lower(): choice for choice in choices}
-        close = difflib.get_close_matches(str(value).lower(), spelled, 1)
-        hint = f"; did you mean {spelled[close[0]]}?" if close else ""
-        raise FlagError(name, f"{text}: wanted one of {', '.join(choices)}{hint}")
+        raise FlagError(name, f"{text}: wanted one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise FlagError(name, f"{text}: wanted a finite number")
     number = isinstance(value, int | float)

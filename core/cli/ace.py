@@ -1,6 +1,5 @@
 """Every program under one name: ``ace COMMAND`` takes the flags of COMMAND."""
 
-import difflib
 import pydoc
 import sys
 from collections.abc import Sequence
@@ -8,9 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from ace_counterfactuals.core.base.settings import did_you_mean
 from ace_counterfactuals.core.cli.parsing import run_script
 
-COMMANDS = ("evaluate", "explain", "refine", "train-classifier", "train-diffusion", "verify")
+COMMANDS = ("compute", "evaluate", "explain", "refine", "train-classifier", "train-diffusion", "verify")
 """Each is a module beside this one, which has a ``main(argv)``"""
 
 
@@ -21,16 +21,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     program = import_module(module_of(command))
-    sys.argv[0] = f"ace {command}"  # which the program's help shows
+    figure = words[:1] if command == "compute" and words[:1] != ["--help"] else []
+    sys.argv[0] = " ".join(["ace", command, *figure])  # which the program's help shows
     return program.main(words)
 
 
 def module_of(command: str) -> str:
     """The module of a command."""
     if command not in COMMANDS:
-        close = difflib.get_close_matches(command, COMMANDS, 1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
-        raise ValueError(f"ace {command}: no such command; {hint}")
+        hint = did_you_mean(command, COMMANDS, otherwise=f"there are {', '.join(COMMANDS)}")
+        raise ValueError(f"ace {command}: no such command{hint}")
     return f"{__package__}.{command.replace('-', '_')}"
 
 

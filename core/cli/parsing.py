@@ -1,7 +1,6 @@
 """From a command line to settings, and from errors to exit codes."""
 
 import argparse
-import difflib
 import functools
 import logging
 import sys
@@ -19,6 +18,7 @@ from ace_counterfactuals.core.base.settings import (
     FlagError,
     convert_all,
     describe_range,
+    did_you_mean,
     flag_items,
     from_dict,
     hyphenated,
@@ -35,9 +35,8 @@ class Parser(argparse.ArgumentParser):
             unknown = message.split()[2]
             known = [option for action in self._actions for option in action.option_strings]
             typed = unknown.split("=")[0]
-            close = [option for option in known if option.startswith(typed)]
-            close = close or difflib.get_close_matches(typed, known, 1)
-            message = f"{unknown}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help")
+            begun = [option for option in known if option.startswith(typed)][:1]
+            message = f"{unknown}: no such flag{did_you_mean(typed, begun or known, otherwise='see --help')}"
         raise ValueError(message)
 
 

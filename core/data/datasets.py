@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
 from ace_counterfactuals.core.data import annotations, folders
 from ace_counterfactuals.core.data.annotations import Faces
 from ace_counterfactuals.core.data.folders import first, found, require
-from ace_counterfactuals.core.data.labels import did_you_mean, listed, resolve_name
+from ace_counterfactuals.core.data.labels import listed, resolve_name
 from ace_counterfactuals.core.data.specs import UNKNOWN, DatasetSpec, Listing, PictureFile
 
 TRAIN, VALIDATION, TEST = 0, 1, 2  # CelebA's partitions
@@ -26,8 +26,8 @@ def spec_of(name: str) -> DatasetSpec:
     """The entry of a data set; of a name that is not in the table one without facts, whose reader refuses the name."""
 
     def refuse(*_) -> Listing:
-        hint = did_you_mean(name, DATASETS)
-        raise FlagError("dataset", f"{name}: no such data set; {hint}there are {', '.join(DATASETS)}")
+        there = ", ".join(DATASETS)
+        raise FlagError("dataset", f"{name}: no such data set{did_you_mean(name, DATASETS)}; there are {there}")
 
     return DATASETS.get(name) or DatasetSpec(refuse)
 

@@ -1,9 +1,8 @@
 """Labels by index or by name."""
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
 from ace_counterfactuals.core.data.folders import first
 from ace_counterfactuals.core.data.specs import UNKNOWN
 
@@ -34,17 +33,10 @@ def resolve_name(
         return label
     if names is None:
         raise FlagError(field, f"{text}: {owner} has no named classes; give an index, 0 or more")
-    hint = did_you_mean(str(text), by_name)
-    raise FlagError(field, f"{text}: no label of {owner}; {hint}choose an index or a name: {listed(known)}")
+    hint = f"{did_you_mean(str(text), by_name)}; choose an index or a name: {listed(known)}"
+    raise FlagError(field, f"{text}: no label of {owner}{hint}")
 
 
 def listed(names: Mapping[int, str]) -> str:
     """Labels with their names, for a message."""
     return first((f"{label} {name}" for label, name in names.items()), MAX_LISTED)
-
-
-def did_you_mean(text: str, names: Iterable[str]) -> str:
-    """A suggestion for a message, or '' where nothing comes close."""
-    by_lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(text.lower(), by_lower, n=1)
-    return f"did you mean {by_lower[close[0]]}? " if close else ""

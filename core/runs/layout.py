@@ -3,7 +3,6 @@
 A picture is finished when ``records/NNNNNNN.json`` exists, which is written last: its other files are whole by then.
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Container, Iterator, Mapping
@@ -16,7 +15,7 @@ from PIL import Image
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
 from ace_counterfactuals.core.runs.files import read_record
 from ace_counterfactuals.core.runs.records import KINDS, Record
 
@@ -48,9 +47,8 @@ def no_such_experiment(output: Path, exp_name: str) -> FlagError:
     roots = {path.parent for depth in (1, 2, 3) for path in results.glob("*/" * depth + "[CI]C")}
     runs = {root.parent if root.name in KINDS else root for root in roots}
     there = sorted(run.relative_to(results).as_posix() for run in runs)
-    close = difflib.get_close_matches(exp_name, there, 1)
-    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there) or 'none'}"
-    return FlagError("exp_name", f"{exp_name}: no such experiment in {results}; {hint}")
+    hint = did_you_mean(exp_name, there, otherwise=f"there are: {', '.join(there) or 'none'}")
+    return FlagError("exp_name", f"{exp_name}: no such experiment in {results}{hint}")
 
 
 @dataclass(frozen=True)
