@@ -1,4 +1,4 @@
-"""Defects of the original program that a result folder must not have, by their numbers in its list."""
+"""Defects of the original program that a folder must not have, by their numbers in docs/original.md, section 8."""
 
 import pytest
 import yaml

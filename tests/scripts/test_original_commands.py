@@ -18,8 +18,8 @@ from tests.support.paths import GOLDEN
 
 DATA = GOLDEN / "data"
 
-# Toy size: 32 channels, 1 block, small pictures, 1 iteration, 2 pictures.  The flags are reference section 8's; where a
-# smaller picture would move the attention or has no default of channel_mult, these two go with the size.
+# Toy size: 32 channels, 1 block, small pictures, 1 iteration, 2 pictures.  The flags are those of docs/original.md,
+# section 9; where a smaller picture would move the attention or has no default of channel_mult, these two go with it.
 MODEL = """--class_cond False --learn_sigma True --noise_schedule linear --num_channels 32 --num_res_blocks 1
     --resblock_updown True --use_scale_shift_norm True --use_fp16 True"""
 ATTACK = """--attack_method PGD --attack_iterations 1 --attack_joint True --dist_l1 0.001 --attack_step 1.0
@@ -159,7 +159,7 @@ def test_two_chunks_are_merged_to_the_summary_of_the_unsplit_run(type_command):
     assert merged == whole
 
 
-# Reference section 3b.
+# docs/original.md, section 4.
 DEFAULTS = """--batch_size 16 --gpu 0 --save_images True --num_samples 500000000000 --cudnn_deterministic False
     --clip_denoised True --model_path '' --classifier_path '' --output_path results --exp_name exp --seed 4
     --attack_method PGD --attack_iterations 50 --attack_epsilon 255 --attack_step 1.0 --attack_joint True
