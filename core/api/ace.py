@@ -102,18 +102,19 @@ class ACE:
         if region:
             region.check(origin.files, *images.shape[2:])
         parts = []
-        for places in torch.arange(len(images)).split(config.run.batch_size):
-            image = images[places].to(parameter.device, parameter.dtype)
-            where = {"indices": [origin.indices[i] for i in places]}
-            if region:
-                where["region"] = region.masks([origin.files[i] for i in places], image)
+        for batch in torch.arange(len(images)).split(config.run.batch_size):
+            places: list[int] = batch.tolist()
+            image = images[batch].to(parameter.device, parameter.dtype)
+            indices = [origin.indices[i] for i in places]
+            mask = region.masks([origin.files[i] for i in places], image) if region else None
             if before is None:
                 label = torch.tensor([origin.labels[i] for i in places], device=image.device)
-                parts.append(method.explain(image, task, label=label, **where))
+                found = method.explain(image, task, label=label, indices=indices, region=mask)
             else:
-                target = None if before.target is None else before.target[places].to(image.device)
-                pre_explanation = before.pre_explanation[places].to(image)
-                parts.append(method.refine(image, pre_explanation, task, target=target, **where))
+                target = None if before.target is None else before.target[batch].to(image.device)
+                pre_explanation = before.pre_explanation[batch].to(image)
+                found = method.refine(image, pre_explanation, task, target=target, indices=indices, region=mask)
+            parts.append(found)
         return Explanation.of(parts, origin)
 
 

@@ -48,7 +48,9 @@ class Explanation(method.Explanation):
     def of(cls, parts: Sequence[method.Explanation], origin: Origin) -> "Explanation":
         """The batches together."""
         columns = {item.name: [getattr(part, item.name) for part in parts] for item in fields(method.Explanation)}
-        joined = {name: None if values[0] is None else torch.cat(values) for name, values in columns.items()}
+        joined: dict[str, Any] = {
+            name: None if values[0] is None else torch.cat(values) for name, values in columns.items()
+        }
         return cls(**joined, origin=origin)
 
     def __repr__(self) -> str:
