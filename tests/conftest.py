@@ -1,4 +1,4 @@
-"""One thread and fixed seeds for every test; recorded and random weights; the length of the fuzzer's run."""
+"""One thread and fixed seeds for every test; recorded and random weights."""
 
 import os
 
@@ -20,11 +20,12 @@ from tests.support.paths import GOLDEN, SHARED
 torch.set_num_threads(1)
 
 
-def pytest_addoption(parser):
-    parser.addoption("--fuzz-runs", type=int, default=int(os.environ.get("FUZZ_RUNS", 400)), metavar="N",
-                     help="mutated files that the fuzzers try (10000 for the long run)")  # fmt: skip
-    parser.addoption("--kill-runs", type=int, default=200, metavar="N",
-                     help="moments at which a run is killed and continued (1000 for the long run)")  # fmt: skip
+def pytest_collection_modifyitems(config, items):
+    """Tests marked long run only where that mark is asked for."""
+    if "long" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ from ace_counterfactuals.core.data.imageset import ImageSet
 from ace_counterfactuals.core.data.pictures import UnreadableImage, resize_crop
 from ace_counterfactuals.core.data.specs import PictureFile
 
-SHORT_RUN = 400
 SECONDS_A_PICTURE = 5
 
 
@@ -62,8 +61,8 @@ def mutated(content, chance):
 
 
 @pytest.mark.filterwarnings("ignore")  # as in a run of the program, where Pillow's warnings are no errors
-def test_a_mutated_picture_decodes_or_is_refused(tmp_path, request):
-    runs = request.config.getoption("--fuzz-runs", default=None) or SHORT_RUN
+@pytest.mark.parametrize("runs", [400, pytest.param(10_000, marks=pytest.mark.long)])
+def test_a_mutated_picture_decodes_or_is_refused(tmp_path, runs):
     sources, path, decoded = list(originals()), tmp_path / "x", 0
     images = ImageSet(
         name="Fuzz", records=[PictureFile(0, path, 0)], transform=partial(resize_crop, size=8), upright=True

@@ -69,12 +69,13 @@ def test_after_one_kill_at_a_fault_point_the_run_continues(shop, undisturbed, sh
 
 
 @pytest.mark.slow
-def test_killed_at_many_moments_and_continued_the_tree_is_that_of_the_undisturbed_run(shop, undisturbed, request):
-    wanted, rng, landed = request.config.getoption("--kill-runs"), random.Random(7), Counter()
+@pytest.mark.parametrize("wanted", [60, pytest.param(1000, marks=pytest.mark.long)])
+def test_killed_at_many_moments_and_continued_the_tree_is_that_of_the_undisturbed_run(shop, undisturbed, wanted):
+    rng, landed = random.Random(7), Counter()
     whole, points, seconds = undisturbed
     rounds = 0
     while landed.total() < wanted:
-        output, rounds = shop.folder / f"many-{rounds}", rounds + 1
+        output, rounds = shop.folder / f"{wanted}-{rounds}", rounds + 1
         for _ in range(ROUND):
             end = child(shop, output, **any_moment(rng, points, seconds), **any_split(rng, output))
             landed[end.phase] += end.killed

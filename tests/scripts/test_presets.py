@@ -14,7 +14,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, diffusion_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 
-# Reference section 8: parameters of the U-Net; picture; batch; iterations; respacing x fraction; inpaint.
+# docs/original.md, section 9: parameters of the U-Net; picture; batch; iterations; respacing x fraction; inpaint.
 PAPER = {
     "celeba": (105_198_598, 128, 3, 50, "50", 0.1, 0.15),
     "celebahq": (138_289_926, 256, 1, 50, "25", 0.2, 0.15),
