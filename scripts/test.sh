@@ -7,4 +7,4 @@ use_environment '.[test]'
 
 ruff check .
 ruff format --check .
-OMP_NUM_THREADS=1 python -m pytest --numprocesses auto "$@"
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup "$@"

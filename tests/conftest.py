@@ -21,11 +21,14 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked long run only where that mark is asked for."""
+    """Tests marked long run only where that mark is asked for; one process runs those that look at one long run."""
     if "long" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        if "run_of_main" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("run_of_main"))
 
 
 @pytest.fixture(autouse=True)

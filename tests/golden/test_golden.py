@@ -44,6 +44,9 @@ DISTINCT = [name for name in ATTACKED if not name.startswith("inpaint") and name
 """Cases whose first gradient is not, to the bit, celeba_joint_det's."""
 
 
+ONCE_EACH = ("celeba_joint_det", "celeba_ckpt2_det_FIXED", "celeba_plain_cw", "inpaint_celeba_gd_det")
+"""Cases of which each has another attack or gradient; the others are attacked in the slow tests."""
+
 KINKS = 3e-3
 """Relative, in L2: one entry of a gradient in a hundred may jump by 3 % of its size, 0.03 x sqrt(0.01)."""
 
@@ -131,7 +134,9 @@ def test_the_first_gradient_in_double_precision_is_the_recorded_one(case, name):
     assert relative_distance(grad_fn(starting_point(batch), 0), recorded.recorded("grad", place)) < KINKS
 
 
-@pytest.mark.parametrize("name", ATTACKED)
+@pytest.mark.parametrize(
+    "name", [name if name in ONCE_EACH else pytest.param(name, marks=pytest.mark.slow) for name in ATTACKED]
+)
 def test_the_attack_takes_the_recorded_gradient_to_the_recorded_pre_explanation(case, name):
     recorded = case(name)
     batch, grad_fn = recorded.setting()

@@ -294,6 +294,7 @@ def recorded(golden_weights, tmp_path):
     return arguments
 
 
+@pytest.mark.slow
 @scripts
 def test_what_a_script_prints_runs_at_toy_size(script, recorded, tmp_path):
     only = {"celeba": "smile-l1", "celebahq": "age-l2", "imagenet": "zebra-sorrel-l1"}.get(script, "slow-down-l1")

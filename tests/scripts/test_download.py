@@ -339,6 +339,7 @@ def test_a_command_that_cannot_be_meant_is_refused(argv, said, program, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file",
     [

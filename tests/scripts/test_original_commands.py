@@ -125,6 +125,7 @@ def test_the_command_of_bdd_runs_on_pictures_of_256_x_512(type_command):
     assert len(pictures(results, "explanation")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -100,6 +100,7 @@ def test_cout_names_its_own_flags(capsys):
     assert "weights" in failure("compute_COUT", *SWAP, "--weights-path", "none.pth", capsys=capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file, dataset, query, target",
     [
