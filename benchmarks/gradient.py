@@ -31,7 +31,8 @@ from ace_counterfactuals.core.method.noise import image_noise
 from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models.classifiers import build_classifier
 
 UNET = {
@@ -60,7 +61,7 @@ def measure(way: str, steps: int, args: argparse.Namespace, queue) -> None:
         calls += 1
         return unet(x, t, y)
 
-    diffusion = make_diffusion(diffusion_steps=500, timestep_respacing=str(5 * steps), learn_sigma=True)
+    diffusion = GaussianDiffusion(DiffusionConfig(diffusion_steps=500, learn_sigma=True), str(5 * steps))
     filter_ = Filter(diffusion, model, steps)
     image = torch.rand(args.batch_size, 3, args.size, args.size, device=device)
     noise = image_noise(0, list(range(args.batch_size)), 0)

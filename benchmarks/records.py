@@ -27,7 +27,8 @@ from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 
 ROOT = Path(__file__).resolve().parent.parent
 UNTIL_FIRST = """
@@ -89,7 +90,7 @@ def writing(folder: Path, size: int, count: int = 100) -> float:
     task = Task(
         classifier=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * size * size, 3)),
         denoiser=lambda x, t, y=None: x,
-        diffusion=make_diffusion(diffusion_steps=50),
+        diffusion=GaussianDiffusion(DiffusionConfig(diffusion_steps=50)),
         attack=AttackConfig(attack_method="None"),
     )
     found = explain(image.clamp(0, 1).mul(255).round().div(255), task)

@@ -1,9 +1,13 @@
-"""What describes a U-Net: guided-diffusion's flags, checked against each other."""
+"""What describes a U-Net and its process: guided-diffusion's flags, checked against each other."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-DEFAULT_CHANNEL_MULT = {
+from ace_counterfactuals.core.base.settings import FlagError, flag
+from ace_counterfactuals.guided_diffusion.schedule import NOISE_SCHEDULES
+
+DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
     256: (1, 1, 2, 2, 4, 4),
     128: (1, 1, 2, 3, 4),
@@ -16,61 +20,93 @@ DEFAULT_CHANNEL_MULT = {
 NORM_GROUPS = 32
 
 
-class SettingError(ValueError):
-    """A setting that makes no network, or not the file's.
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A U-Net, as it was trained."""
 
-    field: its name; reason: begins with the value, says what was wanted and names other settings as they are spelled.
-    """
-
-    def __init__(self, field: str, reason: str):
-        super().__init__(f"{field} {reason}")
-        self.field, self.reason = field, reason
+    num_channels: int = flag(128, "channels of the first level", low=1)
+    num_res_blocks: int = flag(2, "residual blocks a level", low=1)
+    channel_mult: str = flag("", "width of each level in units of num_channels, e.g. 1,2,3,4; '' goes by image_size")
+    num_heads: int = flag(4, "attention heads", low=1)
+    num_head_channels: int = flag(-1, "channels a head; -1 goes by num_heads", low=-1)
+    num_heads_upsample: int = flag(-1, "attention heads on the way up; -1 is num_heads", low=-1)
+    attention_resolutions: str = flag("16,8", "resolutions with attention, as image_size // resolution")
+    dropout: float = flag(0.0, "dropout in training", low=0, high=1, result=False)
+    class_cond: bool = flag(False, "class-conditional model: denoises towards the target")
+    use_checkpoint: bool = flag(False, "recompute each block in the backward pass: less memory", result=False)
+    use_scale_shift_norm: bool = flag(True, "time embedding scales and shifts the normalised features")
+    resblock_updown: bool = flag(False, "residual blocks resample, instead of convolutions")
+    use_new_attention_order: bool = flag(False, "qkv channels ordered q, k, v first instead of heads first")
+    use_fp16: bool = flag(
+        False, "half precision in the U-Net's torso: float16 on CUDA, else bfloat16 where that is fast"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """A U-Net in guided-diffusion's flags.  Raises SettingError where they make no network.
+class DiffusionConfig:
+    """The diffusion process that a U-Net was trained on."""
 
-    channel_mult: width of each level in units of ``num_channels``, such as 1,2,3,4; '' goes by ``image_size``.
-    attention_resolutions: attention stands at downsampling factors ``image_size`` // each; '' is none.
-    num_heads_upsample: -1 is ``num_heads``; num_head_channels: -1 goes by ``num_heads``.
-    num_classes: of a class-conditional model: so many classes, or attributes.
+    learn_sigma: bool = flag(False, "the network predicts the variance too")
+    diffusion_steps: int = flag(1000, "steps of the chain that the model was trained on", low=1)
+    noise_schedule: str = flag("linear", "betas over the steps", choices=NOISE_SCHEDULES)
+    use_kl: bool = flag(False, "train on the variational bound alone", result=False)
+    predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
+    rescale_timesteps: bool = flag(False, "the network gets its steps times 1000/diffusion_steps")
+    rescale_learned_sigmas: bool = flag(False, "train the variance with a weight of steps/1000", result=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(ModelConfig):
+    """A U-Net for pictures of a size.  Raises FlagError where the flags make no network.
+
+    num_classes: of a class-conditional model: so many classes, or attributes; 0 is none.
     """
 
     image_size: int
-    num_channels: int
-    num_res_blocks: int
-    channel_mult: str
-    attention_resolutions: str
     learn_sigma: bool
-    class_cond: bool
-    dropout: float
-    use_checkpoint: bool
-    num_heads: int
-    num_head_channels: int
-    num_heads_upsample: int
-    use_scale_shift_norm: bool
-    resblock_updown: bool
-    use_new_attention_order: bool
-    num_classes: int | None = None
+    num_classes: int = 0
 
-    def __post_init__(self):
-        if parse_channel_mult(self.channel_mult, self.image_size) is None:
+    def __post_init__(self) -> None:
+        levels = len(self.mult)
+        if not levels:
             sizes = ", ".join(map(str, sorted(DEFAULT_CHANNEL_MULT)))
             reason = f"has no default for image_size {self.image_size}, only for {sizes}"
-            raise SettingError("channel_mult", f"'' {reason}; give one factor a level, such as 1,2,4")
+            raise FlagError("channel_mult", f"'' {reason}; give one factor a level, such as 1,2,4")
         if self.num_res_blocks < 1:
-            raise SettingError("num_res_blocks", f"{self.num_res_blocks}: choose at least 1")
+            raise FlagError("num_res_blocks", f"{self.num_res_blocks}: choose at least 1")
         if self.class_cond and not self.num_classes:
             reason = "needs a number of classes, which this data set does not have; choose False"
-            raise SettingError("class_cond", f"True {reason}")
-        self._check_widths()
+            raise FlagError("class_cond", f"True {reason}")
+        factor = 2 ** (levels - 1)
+        if self.image_size % factor:
+            reason = f"is halved {levels - 1} times by channel_mult {format_mult(self.mult)}"
+            raise FlagError("image_size", f"{self.image_size} {reason}; choose a multiple of {factor}")
+        for m, width in zip(self.mult, self.widths, strict=True):
+            if width < 1 or width % NORM_GROUPS:
+                reason = f"times {m:g} of channel_mult is a width of {width}; choose multiples of {NORM_GROUPS}"
+                raise FlagError("num_channels", f"{self.num_channels} {reason}")
         self._check_heads()
+
+    def _check_heads(self) -> None:
+        """Every width at which attention stands must divide into heads."""
+        last = len(self.widths) - 1
+        widths = [w for level, w in enumerate(self.widths) if 2**level in self.attention or level == last]
+        heads = {"num_heads": self.num_heads}
+        if self.num_head_channels != -1:
+            heads = {"num_head_channels": self.num_head_channels}
+        elif self.num_heads_upsample != -1:
+            heads["num_heads_upsample"] = self.num_heads_upsample
+        for name, value in heads.items():
+            for width in widths:
+                if value < 1 or width % value:
+                    divisors = f"choose a common divisor of {', '.join(map(str, dict.fromkeys(widths)))}"
+                    reason = f"{value} does not divide the width {width} of an attention layer"
+                    raise FlagError(name, f"{reason}; {divisors}")
 
     @property
     def mult(self) -> tuple[float, ...]:
-        """Width of each level in units of ``num_channels``."""
-        return parse_channel_mult(self.channel_mult, self.image_size) or ()
+        """Width of each level in units of ``num_channels``; () where '' has no default."""
+        return parse_channel_mult(self.channel_mult, self.image_size)
 
     @property
     def widths(self) -> list[int]:
@@ -93,52 +129,26 @@ class UNetConfig:
             return channels // self.num_head_channels
         return self.num_heads_upsample if up and self.num_heads_upsample != -1 else self.num_heads
 
-    def _check_widths(self) -> None:
-        levels = len(self.mult)
-        factor = 2 ** (levels - 1)
-        if self.image_size % factor:
-            reason = f"is halved {levels - 1} times by channel_mult {format_mult(self.mult)}"
-            raise SettingError("image_size", f"{self.image_size} {reason}; choose a multiple of {factor}")
-        for m, width in zip(self.mult, self.widths, strict=True):
-            if width < 1 or width % NORM_GROUPS:
-                reason = f"times {m:g} of channel_mult is a width of {width}; choose multiples of {NORM_GROUPS}"
-                raise SettingError("num_channels", f"{self.num_channels} {reason}")
 
-    def _check_heads(self) -> None:
-        """Every width at which attention stands must divide into heads."""
-        last = len(self.widths) - 1
-        widths = [w for level, w in enumerate(self.widths) if 2**level in self.attention or level == last]
-        names = ["num_heads"] + ["num_heads_upsample"] * (self.num_heads_upsample != -1)
-        for name in ["num_head_channels"] if self.num_head_channels != -1 else names:
-            value = getattr(self, name)
-            for width in widths:
-                if value < 1 or width % value:
-                    divisors = f"choose a common divisor of {', '.join(map(str, dict.fromkeys(widths)))}"
-                    raise SettingError(
-                        name, f"{value} does not divide the width {width} of an attention layer; {divisors}"
-                    )
-
-
-def parse_channel_mult(channel_mult: str, image_size: int) -> tuple[float, ...] | None:
-    """Width of each level in units of ``num_channels``; None where '' has no default.  Raises SettingError."""
+def parse_channel_mult(channel_mult: str, image_size: int) -> tuple[float, ...]:
+    """Width of each level in units of ``num_channels``; () where '' has no default.  Raises FlagError."""
     if not channel_mult.strip():
-        return DEFAULT_CHANNEL_MULT.get(image_size)
+        return DEFAULT_CHANNEL_MULT.get(image_size, ())
     try:
         mult = tuple(float(part) for part in channel_mult.split(","))
     except ValueError:
         mult = (0.0,)
-    if min(mult) <= 0:
-        reason = "wanted positive factors, one a level, such as 1,2,3,4"
-        raise SettingError("channel_mult", f"'{channel_mult}': {reason}")
+    if not all(0 < m < math.inf for m in mult):
+        raise FlagError("channel_mult", f"'{channel_mult}': wanted positive factors, one a level, such as 1,2,3,4")
     return mult
 
 
 def attention_factors(attention_resolutions: str, image_size: int) -> tuple[int, ...]:
-    """Factors of downsampling at which attention stands, ascending; '' is none.  Raises SettingError."""
+    """Factors of downsampling at which attention stands, ascending; '' is none.  Raises FlagError."""
     parts = [part.strip() for part in attention_resolutions.split(",")] if attention_resolutions.strip() else []
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         reason = "wanted sizes in pixels, such as 32,16,8"
-        raise SettingError("attention_resolutions", f"'{attention_resolutions}': {reason}")
+        raise FlagError("attention_resolutions", f"'{attention_resolutions}': {reason}")
     return tuple(sorted({image_size // int(part) for part in parts}))
 
 

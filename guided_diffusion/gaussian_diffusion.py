@@ -5,12 +5,14 @@ Images are in [-1, 1], shape (N, C, H, W); t is (N,) int64 over the respaced cha
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ace_counterfactuals.core.base.settings import blaming
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.guided_diffusion.schedule import make_betas, respace_betas, respaced_steps
 
 Denoiser = Callable[..., Tensor]
@@ -44,39 +46,20 @@ class Table:
         return self._copies[device, dtype]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessConfig:
-    """What a network was trained on, in guided-diffusion's flags.
+class GaussianDiffusion:
+    """Tables of one chain of a process.  Raises FlagError for settings that make none.
 
-    learn_sigma: it returns 2C channels, the second half interpolating the log variance.
-    predict_xstart: it returns x_0, otherwise epsilon.
-    rescale_timesteps: it gets its steps times 1000 / ``diffusion_steps``.
-    use_kl: it is trained on the variational bound alone, times the number of steps.
-    rescale_learned_sigmas: the bound, which trains the variance, has a weight of steps / 1000.
+    timestep_respacing: the steps that the chain keeps, as ``respaced_steps`` reads them.
     clip_denoised: a predicted x_0 is clipped to [-1, 1]; a choice of who samples, not of who trained.
     """
 
-    diffusion_steps: int = 1000
-    noise_schedule: str = "linear"
-    learn_sigma: bool = False
-    predict_xstart: bool = False
-    rescale_timesteps: bool = False
-    use_kl: bool = False
-    rescale_learned_sigmas: bool = False
-    clip_denoised: bool = True
-
-
-class GaussianDiffusion:
-    """Tables of one chain of a process.
-
-    timestep_respacing: the steps that the chain keeps, as ``respaced_steps`` reads them.
-    """
-
-    def __init__(self, config: ProcessConfig, timestep_respacing: str = ""):
+    def __init__(self, config: DiffusionConfig, timestep_respacing: str = "", *, clip_denoised: bool = True):
         self.config = config
-        self.original_steps = config.diffusion_steps
-        betas = make_betas(config.noise_schedule, config.diffusion_steps)
-        steps = respaced_steps(timestep_respacing, config.diffusion_steps)
+        self.clip_denoised = clip_denoised
+        with blaming("noise_schedule"):
+            betas = make_betas(config.noise_schedule, config.diffusion_steps)
+        with blaming("timestep_respacing"):
+            steps = respaced_steps(timestep_respacing, config.diffusion_steps)
         self.num_timesteps = len(steps)
         self.timestep_map = Table(np.array(steps))
 
@@ -100,9 +83,9 @@ class GaussianDiffusion:
         self.fixed_large_log_variance = Table(np.log(np.append(second, betas[1:])))
 
     def respaced(self, timestep_respacing: str, *, clip_denoised: bool | None = None) -> "GaussianDiffusion":
-        """Another chain of the same process; what is None stays.  Raises ValueError as ``respaced_steps`` does."""
-        clip = self.config.clip_denoised if clip_denoised is None else clip_denoised
-        return GaussianDiffusion(replace(self.config, clip_denoised=clip), timestep_respacing)
+        """Another chain of the same process, clipped as this one where ``clip_denoised`` is None."""
+        clip = self.clip_denoised if clip_denoised is None else clip_denoised
+        return GaussianDiffusion(self.config, timestep_respacing, clip_denoised=clip)
 
     def q_sample(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Draw x_t ~ q(x_t | x_0), DDPM eq. 4."""
@@ -121,7 +104,7 @@ class GaussianDiffusion:
         """Call the network with the step numbers that it was trained with."""
         timesteps = self.timestep_map.on(t.device, torch.int64)[t]
         if self.config.rescale_timesteps:
-            timesteps = timesteps * (1000.0 / self.original_steps)
+            timesteps = timesteps * (1000.0 / self.config.diffusion_steps)
         return model(x_t, timesteps, y)
 
     def p_mean_variance(self, model: Denoiser, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
@@ -130,7 +113,7 @@ class GaussianDiffusion:
         Variance: a learned range (Nichol and Dhariwal 2021, eq. 15) with ``learn_sigma``, else beta ("fixed large").
         """
         output = self.denoiser_output(model, x_t, t, y)
-        return self.posterior_from_output(output, x_t, t, clip=self.config.clip_denoised)
+        return self.posterior_from_output(output, x_t, t, clip=self.clip_denoised)
 
     def posterior_from_output(self, output: Tensor, x_t: Tensor, t: Tensor, *, clip: bool) -> Posterior:
         """p(x_{t-1} | x_t) from what the network returned, (N, C, H, W) or (N, 2C, H, W); clip: x_0 to [-1, 1].
@@ -188,11 +171,6 @@ class GaussianDiffusion:
     def _training_bound(self, output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The bound with x_0 unclipped, since a clipped one has no gradient."""
         return self.vlb_terms(self.posterior_from_output(output, x_t, t, clip=False), x_0, x_t, t)
-
-
-def make_diffusion(timestep_respacing: str = "", **settings) -> GaussianDiffusion:
-    """The chain of the process that ``settings``, fields of ``ProcessConfig``, describe."""
-    return GaussianDiffusion(ProcessConfig(**settings), timestep_respacing)
 
 
 def mean_flat(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Sources of diffusion models: each is a function that returns a denoiser and the process that it was trained on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -9,19 +9,10 @@ from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.presets import read_settings
 from ace_counterfactuals.core.base.runtime import half_precision
-from ace_counterfactuals.core.base.settings import (
-    FlagError,
-    blaming,
-    flag,
-    from_dict,
-    group,
-    to_dict,
-)
+from ace_counterfactuals.core.base.settings import flag, from_dict, group, to_dict
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
-from ace_counterfactuals.guided_diffusion.config import SettingError
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion, ProcessConfig
-from ace_counterfactuals.guided_diffusion.unet import UNetModel
-from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
 
 
@@ -62,8 +53,7 @@ class DiffusionModel:
 
     def respaced(self, timestep_respacing: str, *, clip_denoised: bool | None = None) -> "DiffusionModel":
         """With a chain of fewer steps ('' is all, '25' evenly spaced), clipping or not.  Raises FlagError."""
-        with blaming("timestep_respacing"):
-            return replace(self, process=self.process.respaced(timestep_respacing, clip_denoised=clip_denoised))
+        return replace(self, process=self.process.respaced(timestep_respacing, clip_denoised=clip_denoised))
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "DiffusionModel":
         """On a device and in a type of numbers, the torso in half precision if that was asked for."""
@@ -94,31 +84,13 @@ def load_denoiser(source, preset: str | None = None, **flags) -> DiffusionModel:
     return replace(model, made_of={"model_path": str(source), **to_dict(config)})
 
 
-def make_process(
-    config: DiffusionConfig, timestep_respacing: str = "", *, clip_denoised: bool = True
-) -> GaussianDiffusion:
-    """The chain of the process that the settings describe.  Raises FlagError."""
-    with blaming("noise_schedule"):
-        process = GaussianDiffusion(ProcessConfig(**asdict(config)))
-    with blaming("timestep_respacing"):
-        return process.respaced(timestep_respacing, clip_denoised=clip_denoised)
-
-
-def build_network(flags: Mapping[str, object], state: Mapping[str, Tensor] | None = None, path: str = "") -> UNetModel:
-    """``build_unet``, whose complaints about a flag are FlagErrors."""
-    try:
-        return build_unet(flags, state, path)
-    except SettingError as error:
-        raise FlagError(error.field, error.reason) from None
-
-
 def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     """A file of guided-diffusion's kind; the flags that it does not tell are taken as they are."""
-    process = make_process(config.diffusion)
+    process = GaussianDiffusion(config.diffusion)
     state = load_state(path)
     if "time_embed.0.weight" not in state:
         raise WeightsError(f"{path} is no diffusion U-Net, but {describe(state)}")
-    network = build_network(to_dict(config), state, str(path))
+    network = build_unet(to_dict(config), state, str(path))
     return DiffusionModel(network, process, config.model.class_cond, config.model.use_fp16)
 
 

@@ -9,8 +9,8 @@ import pytest
 from tests.support.paths import ROOT
 
 BELOW = {
-    "guided_diffusion": "",
     "core.base": "",
+    "guided_diffusion": "core.base",
     "models": "core.base guided_diffusion",
     "core.method": "core.base guided_diffusion models",
     "core.data": "core.base models",

@@ -48,7 +48,7 @@ class ACE:
         names = class_names or getattr(classifier, "class_names", None)
         self.classifier, self.denoiser = classifier, denoiser
         self.class_names: tuple[str, ...] | None = tuple(names) if names else None
-        process = {name: value for name, value in asdict(denoiser.process.config).items() if name != "clip_denoised"}
+        process = asdict(denoiser.process.config)
         known = {**getattr(classifier, "made_of", {}), **denoiser.made_of, **process, "dataset": "Folder"}
         self.config = from_dict(MainConfig, known | read_settings(MainConfig, settings, preset, names=SETTINGS))
         self.digests = weight_digests(self.config)

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.base.settings import FlagError, blaming
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.method.checks import check_logits, check_pictures, check_region, check_target
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.filtering import Filter
@@ -53,8 +53,10 @@ def chain_of(
     own = sampling.of_refinement if refining else sampling
     other_chain = own.timestep_respacing != sampling.timestep_respacing
     if other_chain:
-        with blaming("refine_timestep_respacing"):
+        try:
             diffusion = diffusion.respaced(own.timestep_respacing)
+        except FlagError as error:
+            raise FlagError("refine_timestep_respacing", error.reason) from None
     share, respaced = own.sampling_time_fraction, diffusion.num_timesteps
     steps = int(share * respaced)
     if steps == 0 and share > 0:

@@ -6,7 +6,8 @@ from ace_counterfactuals.core.base.settings import group
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig
 from ace_counterfactuals.core.runs.config import ExperimentConfig, RunConfig
-from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig, WeightsConfig
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
+from ace_counterfactuals.models.config import WeightsConfig
 
 SWEPT = (
     "model_path",

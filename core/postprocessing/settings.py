@@ -24,7 +24,8 @@ from ace_counterfactuals.core.runs.begin import WEIGHTS, described_flags, weight
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.files import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import REFINED
-from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig, WeightsConfig
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
+from ace_counterfactuals.models.config import WeightsConfig
 
 
 def result_flags(*configs: type) -> list[str]:

@@ -81,7 +81,7 @@ def steps_of(filter_: Filter) -> str:
     if not steps:
         return "none: the share of the steps is 0"
     top = diffusion.timestep_map.values[steps - 1].item()
-    return f"{steps} of {diffusion.num_timesteps} steps, from step {top} of {diffusion.original_steps}"
+    return f"{steps} of {diffusion.num_timesteps} steps, from step {top} of {diffusion.config.diffusion_steps}"
 
 
 def noise_error(batch: Batch, t: int) -> float:

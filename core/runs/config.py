@@ -6,7 +6,8 @@ from ace_counterfactuals.core.base.config import SeededConfig
 from ace_counterfactuals.core.base.settings import flag, group, part
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
-from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig, WeightsConfig
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
+from ace_counterfactuals.models.config import WeightsConfig
 
 
 @dataclass(frozen=True, kw_only=True)

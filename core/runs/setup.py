@@ -18,7 +18,7 @@ from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
-from ace_counterfactuals.models.denoisers import DiffusionModel, make_process
+from ace_counterfactuals.models.denoisers import DiffusionModel
 
 RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
 
@@ -112,7 +112,7 @@ def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
 def diffusion_of(config: MainConfig) -> GaussianDiffusion:
     """The respaced chain of the flags."""
     sampling = config.sampling
-    return make_process(config.diffusion, sampling.timestep_respacing, clip_denoised=sampling.clip_denoised)
+    return GaussianDiffusion(config.diffusion, sampling.timestep_respacing, clip_denoised=sampling.clip_denoised)
 
 
 def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:

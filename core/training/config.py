@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ace_counterfactuals.core.base.config import SeededConfig
 from ace_counterfactuals.core.base.settings import flag, group
 from ace_counterfactuals.core.data.config import PicturesConfig
-from ace_counterfactuals.models.config import DiffusionConfig, ModelConfig
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)

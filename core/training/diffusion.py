@@ -20,8 +20,9 @@ from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefe
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
-from ace_counterfactuals.models.denoisers import build_network, make_process
 from ace_counterfactuals.models.loading import load_state, load_weights, save_weights
 
 SAMPLES, SAMPLE_STEPS = 32, 50
@@ -86,7 +87,7 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
     torch.manual_seed(config.device.seed)
     with blaming("init_weights"):
         weights = load_state(training.init_weights) if training.init_weights else None
-        model = build_network(flags, weights, training.init_weights)
+        model = build_unet(flags, weights, training.init_weights)
     model = model.requires_grad_().to(device, memory_format=torch.channels_last)
     options = TrainingOptions(
         seed=config.device.seed,
@@ -94,7 +95,7 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
         precision=half_precision(device, on_cuda=torch.bfloat16) if config.model.use_fp16 else torch.float32,
         **{name: getattr(training, name) for name in OPTIONS},
     )
-    trainer = Trainer(model, make_process(config.diffusion), options)
+    trainer = Trainer(model, GaussianDiffusion(config.diffusion), options)
     if training.resume_checkpoint:
         resume(trainer, Path(training.resume_checkpoint), training.ema_rate)
     return trainer
@@ -148,7 +149,7 @@ def save(config: TrainDiffusionConfig, trainer: Trainer, folder: Path, condition
     save_weights(optimiser, trainer.state_dict())
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
     size = spec_of(config.pictures.dataset).shape(config.pictures.image_size)
-    process = make_process(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))
+    process = GaussianDiffusion(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))
     count = SAMPLES if y is None else len(y)
     pictures = sample(trainer.ema, process, (count, 3, *size), seed=config.device.seed, y=y)
     atomic.write_png(folder / f"samples{trainer.step:06d}.png", to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, suggest_flags
-from ace_counterfactuals.guided_diffusion.config import DEFAULT_CHANNEL_MULT, SettingError, UNetConfig, format_mult
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, read_flags
+from ace_counterfactuals.guided_diffusion.config import DEFAULT_CHANNEL_MULT, UNetConfig, format_mult
 from tests.support.unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, toy_unet
 
 STATE = toy_unet().state_dict()
@@ -36,7 +37,7 @@ def test_the_flags_of_a_golden_checkpoint_are_read_from_its_shapes(file):
     # At 256 pixels, 16 and 8 are factors below BDD's four levels: it has attention in its middle block alone.
     attention = "" if file == "unet_bdd.pt" else GOLDEN[file]["attention_resolutions"]
     flags = {**GOLDEN[file], "attention_resolutions": attention}
-    check_recovered(flags, suggest_flags(golden_state(file), flags["image_size"]))
+    check_recovered(flags, read_flags(golden_state(file), flags["image_size"]))
 
 
 @pytest.mark.parametrize("file", GOLDEN)
@@ -65,16 +66,16 @@ def test_a_golden_checkpoint_fits_its_flags_and_loads_value_by_value(file):
 )
 def test_flags_are_read_from_the_shapes_of_any_variant(change):
     flags = {**FLAGS, **change}
-    check_recovered(flags, suggest_flags(meta_unet(**flags).state_dict(), flags["image_size"]))
+    check_recovered(flags, read_flags(meta_unet(**flags).state_dict(), flags["image_size"]))
 
 
 def test_attention_deeper_than_a_picture_has_pixels_has_no_resolution():
-    assert suggest_flags(golden_state("unet_celeba.pt"), image_size=4)["attention_resolutions"] == "2,1"
+    assert read_flags(golden_state("unet_celeba.pt"), image_size=4)["attention_resolutions"] == "2,1"
 
 
 def test_a_network_of_one_level_does_not_tell_how_it_resamples():
     state = meta_unet(**{**TOY, "channel_mult": "2"}).state_dict()
-    found = suggest_flags(state, 8)
+    found = read_flags(state, 8)
     assert found["channel_mult"] == "2"
     assert "resblock_updown" not in found
     build_unet({**TOY, "channel_mult": "2", "resblock_updown": False}, state)
@@ -147,6 +148,12 @@ def test_an_image_size_that_explains_width_and_attention_is_named_instead_of_the
     assert message == f"image_size {size}, but w.pt has 64; give image_size 64"
 
 
+def test_another_size_of_the_same_widths_is_told_by_its_attention():
+    state = meta_unet(**{**FLAGS, "image_size": 128}).state_dict()
+    message = refusal({**FLAGS, "image_size": 224}, state)
+    assert message == "image_size 224, but w.pt has 128; give image_size 128"
+
+
 def test_a_missing_channel_mult_is_answered_with_the_files():
     message = refusal({**TOY, "channel_mult": ""}, STATE)
     assert message == "channel_mult '', but w.pt has 1,2; give channel_mult 1,2"
@@ -173,19 +180,9 @@ def test_heads_cannot_be_told_and_are_taken_from_the_flags():
     assert build_unet({**TOY, "num_heads": 2}, STATE).middle_block[1].num_heads == 2
 
 
-@pytest.mark.parametrize(
-    ("state", "holds"),
-    [
-        ({"state": {}, "param_groups": []}, "it holds state, param_groups"),
-        ({"conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}, "it holds conv1.weight, fc.weight"),
-        ({**STATE, "step": 3}, "it holds time_embed.0.weight"),
-        ({}, "it holds nothing"),
-        ([1, 2], "it holds a list"),
-    ],
-)
-def test_a_file_that_is_no_unet_is_answered_with_what_it_holds(state, holds):
-    message = refusal(TOY, state)
-    assert message.startswith("w.pt is no diffusion U-Net") and holds in message
+@pytest.mark.parametrize("state", [{"conv1.weight": torch.zeros(1)}, {}], ids=["classifier", "empty"])
+def test_a_file_that_is_no_unet_is_refused_with_what_it_lacks(state):
+    assert refusal(TOY, state).startswith("w.pt is no diffusion U-Net") and "time_embed.0.weight" in refusal(TOY, state)
 
 
 def test_weights_that_are_no_floats_are_refused():
@@ -194,7 +191,7 @@ def test_weights_that_are_no_floats_are_refused():
 
 def test_a_file_that_lacks_a_block_is_called_incomplete():
     state = {name: value for name, value in STATE.items() if not name.startswith("input_blocks.3.")}
-    assert "w.pt is an incomplete diffusion U-Net: no usable input_blocks.3.0.in_layers.2.weight" in refusal(TOY, state)
+    assert "incomplete one: no usable input_blocks.3.0.in_layers.2.weight" in refusal(TOY, state)
 
 
 def test_a_file_that_lacks_an_output_block_is_called_incomplete():
@@ -205,9 +202,10 @@ def test_a_file_that_lacks_an_output_block_is_called_incomplete():
 def test_missing_unknown_and_misshapen_entries_are_listed():
     state = {name: value for name, value in STATE.items() if name != "out.0.bias"}
     state |= {"surprise": torch.zeros(1), "out.2.bias": torch.zeros(5)}
-    assert refusal(TOY, state).endswith(
-        "it has no out.0.bias, an unknown surprise, out.2.bias of shape (5,) instead of (6,)"
-    )
+    message = refusal(TOY, state)
+    assert 'Missing key(s) in state_dict: "out.0.bias"' in message
+    assert 'Unexpected key(s) in state_dict: "surprise"' in message
+    assert "size mismatch for out.2.bias" in message and "torch.Size([5])" in message and "torch.Size([6])" in message
 
 
 @pytest.mark.parametrize(
@@ -233,6 +231,8 @@ def test_attention_stands_at_the_image_size_over_each_resolution():
         ("image_size", "choose a multiple of 8", {"image_size": 100, "channel_mult": "1,1,1,1"}),
         ("channel_mult", "'1,x'", {"channel_mult": "1,x"}),
         ("channel_mult", "'1,0'", {"channel_mult": "1,0"}),
+        ("channel_mult", "'1,nan'", {"channel_mult": "1,nan"}),
+        ("channel_mult", "'1,inf'", {"channel_mult": "1,inf"}),
         ("num_channels", "a width of 48", {"num_channels": 48}),
         ("num_channels", "a width of 16", {"channel_mult": "1,0.5"}),
         ("num_res_blocks", "at least 1", {"num_res_blocks": 0}),
@@ -246,7 +246,7 @@ def test_attention_stands_at_the_image_size_over_each_resolution():
     ],
 )
 def test_flags_that_make_no_network_are_refused_by_name(field, said, change):
-    with pytest.raises(SettingError) as refused:
+    with pytest.raises(FlagError) as refused:
         UNetConfig(**{**FLAGS, **change})
     assert refused.value.field == field and said in refused.value.reason
 

@@ -5,10 +5,10 @@ import torch
 
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import (
     discretized_gaussian_log_likelihood,
-    make_diffusion,
     mean_flat,
     normal_kl,
 )
+from tests.support.toys import make_diffusion
 
 STEPS = 50
 ALL_STEPS = torch.arange(STEPS)

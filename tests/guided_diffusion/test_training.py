@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from ace_counterfactuals.guided_diffusion.training import Trainer, TrainingOptions, sample, shuffled
+from tests.support.toys import make_diffusion
 
 
 class Toy(nn.Module):

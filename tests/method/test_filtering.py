@@ -14,8 +14,7 @@ from ace_counterfactuals.core.method.filtering import (
     to_image,
 )
 from ace_counterfactuals.core.method.noise import REFINEMENT, Draw, image_noise, no_noise
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
-from tests.support.toys import pictures, toy_diffusion, toy_unet
+from tests.support.toys import make_diffusion, pictures, toy_diffusion, toy_unet
 
 ROUNDED = torch.finfo(torch.float32).eps
 """To [-1, 1] and back are two roundings of numbers below 2, half an eps each at most."""

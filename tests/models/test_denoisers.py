@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion, ProcessConfig
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.denoisers import DiffusionModel, Source, load_denoiser
 from tests.support.unet_cases import TOY, toy_unet
@@ -23,10 +24,10 @@ def test_a_checkpoint_comes_with_the_process_that_it_was_trained_on(checkpoint):
     model = load_denoiser(checkpoint, **FLAGS, diffusion_steps=100, noise_schedule="cosine")
     assert torch.equal(model(X, STEPS), toy_unet()(X, STEPS))
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
-    assert model.process.config == ProcessConfig(learn_sigma=True, diffusion_steps=100, noise_schedule="cosine")
+    assert model.process.config == DiffusionConfig(learn_sigma=True, diffusion_steps=100, noise_schedule="cosine")
     assert (model.process.num_timesteps, model.respaced("10").process.num_timesteps) == (100, 10)
-    assert model.respaced("10").process.config.clip_denoised
-    assert not model.respaced("10", clip_denoised=False).process.config.clip_denoised
+    assert model.respaced("10").process.clip_denoised
+    assert not model.respaced("10", clip_denoised=False).process.clip_denoised
 
 
 def test_a_preset_says_the_settings_and_keywords_go_before_it(checkpoint, tmp_path):
@@ -72,7 +73,7 @@ def test_another_source_is_one_function(monkeypatch):
     """As a user's module adds one: nothing else is touched."""
 
     def load_zeros(source, config):
-        process = GaussianDiffusion(ProcessConfig(diffusion_steps=config.diffusion.diffusion_steps))
+        process = GaussianDiffusion(config.diffusion)
         return DiffusionModel(lambda x_t, steps, classes: torch.zeros_like(x_t), process)
 
     mine = Source(lambda source: str(source).startswith("zeros:"), load_zeros)

@@ -18,9 +18,8 @@ from ace_counterfactuals.core.preflight import Report, preflight, render
 from ace_counterfactuals.core.preflight.data import bytes_each
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import open_images
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
 from tests.support.paths import GOLDEN
-from tests.support.toys import Workshop, exit_code, tree
+from tests.support.toys import Workshop, exit_code, make_diffusion, tree
 
 COLOURS = ("red", "green", "blue")
 SIDE, STEPS = 8, 200

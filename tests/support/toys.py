@@ -13,7 +13,8 @@ from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import make_diffusion
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
 
 SIDE = 8
@@ -46,8 +47,12 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.requires_grad_(False).eval()
 
 
-def toy_unet(dtype: torch.dtype = torch.float32, num_classes: int | None = None, **changes) -> nn.Module:
+def toy_unet(dtype: torch.dtype = torch.float32, num_classes: int = 0, **changes) -> nn.Module:
     return randomised(build_unet({**UNET, "num_classes": num_classes, **changes})).to(dtype)
+
+
+def make_diffusion(timestep_respacing: str = "", *, clip_denoised: bool = True, **settings) -> GaussianDiffusion:
+    return GaussianDiffusion(DiffusionConfig(**settings), timestep_respacing, clip_denoised=clip_denoised)
 
 
 def toy_diffusion(respacing: str = "10", **changes):

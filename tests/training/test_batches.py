@@ -12,7 +12,7 @@ from ace_counterfactuals.core.data.datasets import DATASETS
 from ace_counterfactuals.core.data.imageset import open_dataset
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig, TrainingConfig
 from ace_counterfactuals.core.training.diffusion import conditions, picture_batches
-from ace_counterfactuals.models.config import ModelConfig
+from ace_counterfactuals.guided_diffusion.config import ModelConfig
 from tests.support.paths import GOLDEN
 from tests.support.toys import write_pictures
 
