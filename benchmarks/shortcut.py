@@ -29,7 +29,7 @@ from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import load_networks, task_of
+from ace_counterfactuals.core.runs.setup import load_networks, prepare_device, task_of
 from ace_counterfactuals.models.classifiers import Classifier
 from benchmarks.mark import CARRIER, CLASSES, has_mark, level, plant, ratio_interval, share_of_change
 from benchmarks.trial import ROOT, demo_config, make_parser, markdown, read_arguments, share, write_rows
@@ -94,7 +94,9 @@ def figures(cell: Cell, changed: Tensor, classifier: Classifier) -> dict:
 
 def compute(config_of: dict[str, MainConfig], count: int) -> tuple[list[dict], dict]:
     """Rows, and (with the mark, classifier) -> cell and its counterfactuals."""
-    tasks = {name: task_of(config, load_networks(config, -1)) for name, config in config_of.items()}
+    tasks = {
+        name: task_of(config, *load_networks(config, -1, prepare_device(config))) for name, config in config_of.items()
+    }
     images = open_dataset("Folder", ROOT / "demo/pictures", image_size=config_of["control"].data.image_size)
     rows, found = [], {}
     for marked in (True, False):

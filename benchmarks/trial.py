@@ -23,7 +23,7 @@ from ace_counterfactuals.core.method.explain import attack, refine
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task, judge
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import load_networks, open_images, task_of
+from ace_counterfactuals.core.runs.setup import load_networks, open_images, prepare_device, task_of
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -156,7 +156,8 @@ def open_bench(files: dict[str, Path], images: ImageSet, batch: Batch) -> Bench:
 
 def set_up(config: MainConfig, files: dict[str, Path], *, count: int, first: int = 0) -> tuple[Batch, Bench]:
     """The photographs of all PAIRS, and who judges what becomes of them."""
-    task, images = task_of(config, load_networks(config, -1)), open_images(config, quiet=True)
+    task = task_of(config, *load_networks(config, -1, prepare_device(config)))
+    images = open_images(config, quiet=True)
     batch = ask(images, task, PAIRS, count=count, first=first)
     return batch, open_bench(files, images, batch)
 

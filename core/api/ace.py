@@ -17,7 +17,7 @@ from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.task import Classifier
 from ace_counterfactuals.core.runs.begin import describe, weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import Networks, check, task_of
+from ace_counterfactuals.core.runs.setup import check, task_of
 from ace_counterfactuals.models.denoisers import DiffusionModel
 
 SETTINGS = {item.name for group in (AttackConfig, SamplingConfig, RegionConfig) for item in fields(group)}
@@ -94,10 +94,8 @@ class ACE:
 
     def _found(self, images: Tensor, origin: Origin, before: Explanation | None = None) -> Explanation:
         """In batches: on the results their size has no influence."""
-        config, sampling = origin.config, origin.config.sampling
-        parameter = next(self.denoiser.network.parameters(), images)
-        chain = self.denoiser.respaced(sampling.timestep_respacing, clip_denoised=sampling.clip_denoised)
-        task = task_of(config, Networks(self.classifier, chain, chain.process, parameter.device))
+        config, parameter = origin.config, next(self.denoiser.network.parameters(), images)
+        task = task_of(config, self.classifier, self.denoiser)
         region = open_region(config.region.region, invert=config.region.region_invert)
         if region:
             region.check(origin.files, *images.shape[2:])

@@ -73,7 +73,8 @@ class Explanation(method.Explanation):
             for i, (index, file, label) in enumerate(zip(origin.indices, origin.files, origin.labels, strict=True)):
                 record = make_record(self, i, index=index, file=file, label=label)
                 results.write(record, draw_pictures(self, i))
-            write_tables(config, results, results.read()[0])
+            finished, skipped = results.read()
+            write_tables(config, results, finished, finished, skipped)
         return results.root
 
     def _repr_png_(self) -> bytes:

@@ -1,17 +1,19 @@
 """A run of postprocessing.py: stored pre-explanations refined with each of several settings, by the code of main.py."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import select
-from ace_counterfactuals.core.data.regions import Region
 from ace_counterfactuals.core.method.explain import Explanation, refine
+from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.core.postprocessing.config import PostConfig
 from ace_counterfactuals.core.postprocessing.settings import Setting, make_settings
 from ace_counterfactuals.core.postprocessing.stored import (
@@ -24,21 +26,18 @@ from ace_counterfactuals.core.postprocessing.stored import (
 )
 from ace_counterfactuals.core.postprocessing.sweep import write_sweep
 from ace_counterfactuals.core.runs.begin import begin, describe
-from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.files import selected_pictures
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_refined
-from ace_counterfactuals.core.runs.run import Work, complete, file_name, load_region
+from ace_counterfactuals.core.runs.run import Work, complete, load_region
 from ace_counterfactuals.core.runs.setup import (
-    Networks,
     check,
-    diffusion_of,
     load_denoiser,
     load_explained,
     prepare_device,
     task_of,
 )
-from ace_counterfactuals.core.runs.tables import merge_tables
+from ace_counterfactuals.core.runs.tables import write_tables
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def postprocess(post: PostConfig) -> Refined:
     folders = [ResultFolder(output, setting.config.output.exp_name) for setting in settings]
     if post.run.merge_chunks:
         for setting, folder in zip(settings, folders, strict=True):
-            merge_tables(setting.config, folder, [stored.index for stored in everything.records], *folder.read())
+            write_tables(setting.config, folder, {stored.index for stored in everything.records}, *folder.read())
     else:
         tell_run(run)
         refine_all(settings, folders, run, everything)
@@ -89,14 +88,14 @@ def refine_all(settings: list[Setting], folders: list[ResultFolder], run: Attack
     """Refine this chunk's pictures with each setting."""
     config = settings[0].config
     selected = select(everything, chunk=config.run.chunk, chunks=config.run.chunks)
-    region = load_region(config, selected)
+    region, device = load_region(config, selected), prepare_device(config)
     moved: set[int] = set()
-    for setting, folder, networks in zip(settings, folders, load_each(settings), strict=True):
+    for setting, folder, task in zip(settings, folders, load_each(settings, device), strict=True):
         notice(f"refining into {folder.root}")
-        classes = run.settings["classes"] if run.settings else networks.classifier.class_names
+        classes = run.settings["classes"] if run.settings else task.classifier.class_names
         begin(setting.config, folder, describe(setting.config, classes, setting.digests))
-        refine_samples = refining(setting.config, networks, region, moved)
-        complete(Work(setting.config, folder, selected, len(everything), refine_samples, draw_refined))
+        refine_samples = partial(refine_stored, task, moved)
+        complete(Work(setting.config, folder, selected, len(everything), device, region, refine_samples, draw_refined))
     if moved:
         notice(
             f"the classifier decides otherwise about {len(moved)} of {len(selected)} originals than when their "
@@ -104,10 +103,10 @@ def refine_all(settings: list[Setting], folders: list[ResultFolder], run: Attack
         )
 
 
-def load_each(settings: list[Setting]) -> Iterator[Networks]:
-    """The networks of each setting, loaded once: settings of one diffusion model lie together."""
+def load_each(settings: list[Setting], device: torch.device) -> Iterator[Task]:
+    """The networks with each setting, loaded once: settings of one diffusion model lie together."""
     config = settings[0].config
-    device, query = prepare_device(config), config.data.label_query
+    query = config.data.label_query
     if spec_of(config.data.dataset).binary and not isinstance(query, int):
         raise FlagError("label_query", f"{query}: give the attribute's index, since the data set is not opened here")
     classifier, denoiser, loaded = load_explained(config, query if isinstance(query, int) else -1, device), None, None
@@ -115,28 +114,19 @@ def load_each(settings: list[Setting]) -> Iterator[Networks]:
         if config.weights.model_path != loaded:
             denoiser = None  # the last one makes room first
             denoiser, loaded = load_denoiser(config, device), config.weights.model_path
-        yield Networks(classifier, denoiser, diffusion_of(config), device)
+        yield task_of(config, classifier, denoiser)
 
 
-def refining(
-    config: MainConfig, networks: Networks, region: Region | None, moved: set[int]
-) -> Callable[[list[StoredSample]], Explanation]:
-    """``refine`` as the flags say.  moved: collects pictures that the classifier now decides otherwise."""
-    task = task_of(config, networks)
-
-    def refine_samples(samples: list[StoredSample]) -> Explanation:
-        image = torch.stack([sample.image for sample in samples]).to(networks.device)
-        target = stack_targets(samples)
-        explanation = refine(
-            image,
-            torch.stack([sample.pre_explanation for sample in samples]).to(networks.device),
-            task,
-            target=None if target is None else target.to(networks.device),
-            indices=[sample.index for sample in samples],
-            region=region and region.masks([file_name(config, sample.path) for sample in samples], image),
-        )
-        now = explanation.prediction.tolist()
-        moved.update(s.index for s, prediction in zip(samples, now, strict=True) if s.prediction != prediction)
-        return explanation
-
-    return refine_samples
+def refine_stored(task: Task, moved: set[int], image: Tensor, samples: list[StoredSample], **given) -> Explanation:
+    """``refine``, of stored pictures.  moved: collects those that the classifier now decides otherwise."""
+    target = stack_targets(samples)
+    explanation = refine(
+        image,
+        torch.stack([sample.pre_explanation for sample in samples]).to(image.device),
+        task,
+        target=None if target is None else target.to(image.device),
+        **given,
+    )
+    now = explanation.prediction.tolist()
+    moved.update(s.index for s, prediction in zip(samples, now, strict=True) if s.prediction != prediction)
+    return explanation

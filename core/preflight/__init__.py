@@ -7,7 +7,7 @@ import torch
 
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.imageset import Sample
-from ace_counterfactuals.core.method.task import judge
+from ace_counterfactuals.core.method.task import Batch, Task, judge
 from ace_counterfactuals.core.preflight.data import check_classifier, check_disk, check_pictures, first_pictures
 from ace_counterfactuals.core.preflight.model import check_cost, check_filter
 from ace_counterfactuals.core.preflight.section import Budget, Section
@@ -16,11 +16,9 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.run import load_region
 from ace_counterfactuals.core.runs.setup import (
-    Networks,
     align_classes,
     check,
     check_labels,
-    diffusion_of,
     load_denoiser,
     load_explained,
     open_images,
@@ -84,8 +82,9 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
     if samples:
         report.sections["disk"] = report.attempt(check_disk, samples[0], config, count)
     if samples and classifier is not None:
-        networks = Networks(classifier, denoiser, diffusion_of(config), device)
-        report.attempt(try_networks, report, samples, networks, config, count, budget)
+        task = task_of(config, classifier, denoiser)
+        if (batch := report.attempt(judge_samples, samples, task, device)) is not None:
+            report.attempt(try_networks, report, batch, config, count, budget)
     return report
 
 
@@ -95,18 +94,19 @@ def check_folder(results: ResultFolder, config: MainConfig) -> None:
     begin.check_folder(results, begin.describe(config, None), anew=anew)
 
 
-def try_networks(
-    report: Report, samples: list[Sample], networks: Networks, config: MainConfig, count: int, budget: Budget
-) -> None:
-    """Try on a few pictures what the run would do with all.  count: of these."""
-    data, device = config.data, networks.device
+def judge_samples(samples: list[Sample], task: Task, device: torch.device) -> Batch:
+    """With their predictions and targets."""
     image = torch.stack([sample.image for sample in samples]).to(device)
     label = torch.tensor([sample.label for sample in samples], device=device)
-    batch = judge(image, task_of(config, networks), [sample.index for sample in samples]).aimed(label)
+    return judge(image, task, [sample.index for sample in samples]).aimed(label)
+
+
+def try_networks(report: Report, batch: Batch, config: MainConfig, count: int, budget: Budget) -> None:
+    """Try on a few pictures what the run would do with all.  count: of these."""
     if batch.target is not None and bool((batch.target == batch.prediction).all()):
-        said = f"all of the {len(samples)} pictures tried are predicted as their target already"
-        report.sections["pictures"].problems.append(f"label_target {data.label_target}: {said}")
-    if networks.denoiser is not None:
+        said = f"all of the {len(batch.indices)} pictures tried are predicted as their target already"
+        report.sections["pictures"].problems.append(f"label_target {config.data.label_target}: {said}")
+    if batch.task.denoiser is not None:
         report.sections["filter"], seconds = check_filter(batch, config.model.use_fp16, budget)
         if seconds is not None:
             report.sections["cost"] = check_cost(batch, config, count, seconds, budget)

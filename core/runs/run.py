@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
-from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
+from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, explain
 from ace_counterfactuals.core.runs.begin import begin, describe, first_batch_size, refuse_other_flags
@@ -27,17 +29,17 @@ from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.core.runs.records import Record
 from ace_counterfactuals.core.runs.runlog import RunLog
 from ace_counterfactuals.core.runs.setup import (
-    Networks,
     align_classes,
     check,
     check_labels,
     load_networks,
     open_images,
+    prepare_device,
     select_images,
     task_of,
 )
 from ace_counterfactuals.core.runs.signals import patient, stop_if_asked
-from ace_counterfactuals.core.runs.tables import merge_tables, write_tables
+from ace_counterfactuals.core.runs.tables import write_tables
 
 QUIET = 300.0  # seconds between two lines of progress where there is no terminal
 DECODED = 16  # finished pictures that are compared with those of the data folder
@@ -47,7 +49,8 @@ DECODED = 16  # finished pictures that are compared with those of the data folde
 class Work:
     """Pictures to explain, or to refine again, into a result folder that exists.
 
-    images: of this chunk; total: pictures of all chunks.  explain: decoded pictures -> what was found for them;
+    images: of this chunk; total: pictures of all chunks.  region: where they may change, None is everywhere.
+    explain: pictures on the device, the samples that they are of, ``indices`` and ``region`` -> what was found.
     draw: what to store of the i-th of these.
     """
 
@@ -55,7 +58,9 @@ class Work:
     results: ResultFolder
     images: ImageSet
     total: int
-    explain: Callable[[list[Sample]], Explanation]
+    device: torch.device
+    region: Region | None
+    explain: Callable[..., Explanation]
     draw: Callable[[Explanation, int], Pictures]
 
 
@@ -71,17 +76,22 @@ def run(config: MainConfig) -> ResultFolder:
     images = open_images(config)
     if config.run.merge_chunks:
         return merge(config, results, images)
-    networks = load_networks(config, images.query)
-    classes = networks.classifier.class_names
-    config, images = align_classes(config, images, classes)
-    check_labels(config, images, networks.classifier.num_outputs)
+    device = prepare_device(config)
+    classifier, denoiser = load_networks(config, images.query, device)
+    config, images = align_classes(config, images, classifier.class_names)
+    check_labels(config, images, classifier.num_outputs)
     selected = select_images(images, config)
     region = load_region(config, selected)
-    begin(config, results, describe(config, images.class_names or classes))
+    begin(config, results, describe(config, images.class_names or classifier.class_names))
     total = len(select_images(images, config, all_chunks=True))
-    inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
-    draw = partial(draw_pictures, inpaint=inpaint)
-    complete(Work(config, results, selected, total, explaining(config, networks, region), draw))
+    task = task_of(config, classifier, denoiser)
+
+    def explain_samples(image: Tensor, samples: list[Sample], **given) -> Explanation:
+        label = torch.tensor([sample.label for sample in samples], device=device)
+        return explain(image, task, label=label, **given)
+
+    draw = partial(draw_pictures, inpaint=config.sampling.sampling_inpaint if config.output.save_float else None)
+    complete(Work(config, results, selected, total, device, region, explain_samples, draw))
     return results
 
 
@@ -93,7 +103,7 @@ def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> Result
     selected = select_images(images, config, all_chunks=True)
     finished, skipped = results.read_whole()
     refuse_other_pictures(results, config, selected, finished)
-    merge_tables(config, results, [entry.index for entry in selected.records], finished, skipped)
+    write_tables(config, results, {entry.index for entry in selected.records}, finished, skipped)
     return results
 
 
@@ -114,7 +124,7 @@ def complete(work: Work) -> None:
             with patient():
                 explain_all(work, positions, lock, log)
         finally:
-            write_tables(config, results, {entry.index for entry in images.records})
+            write_tables(config, results, {entry.index for entry in images.records}, *results.read())
 
 
 def refuse_other_pictures(
@@ -152,83 +162,52 @@ def load_region(config: MainConfig, images: ImageSet) -> Region | None:
     return region
 
 
-def explaining(config: MainConfig, networks: Networks, region: Region | None) -> Callable[[list[Sample]], Explanation]:
-    """``explain`` as the flags say."""
-    task = task_of(config, networks)
-
-    def explain_samples(samples: list[Sample]) -> Explanation:
-        image = torch.stack([sample.image for sample in samples]).to(networks.device)
-        return explain(
-            image,
-            task,
-            label=torch.tensor([sample.label for sample in samples], device=networks.device),
-            indices=[sample.index for sample in samples],
-            region=region and region.masks([file_name(config, sample.path) for sample in samples], image),
-        )
-
-    return explain_samples
-
-
 def explain_all(work: Work, positions: list[int], lock: Lock, log: RunLog) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
-    done, flips, told = 0, 0, time.monotonic()
-    with Progress(total=len(positions), unit="img", disable=None, file=sys.stderr) as progress:
-        for batch in batches(work, positions):
-            started = time.perf_counter()
+    done, flips, began = 0, 0, time.monotonic()
+    told, stream = began, readable(work, positions)
+    bar = "{n_fmt}/{total_fmt} images |{bar}| {remaining} left{postfix}"
+    with tqdm(total=len(positions), bar_format=bar, disable=None, file=sys.stderr) as progress:
+        while batch := list(islice(stream, work.config.run.batch_size)):
+            started = time.monotonic()
             for record in explain_batch(work, batch, lock):
                 done, flips = done + 1, flips + record.outcomes["explanation"].success
-            log.timed([sample.index for sample in batch], (time.perf_counter() - started) / len(batch))
-            progress.set_postfix_str(f"{flips} of {done} flipped", refresh=False)
+            now = time.monotonic()
+            log.timed([sample.index for sample in batch], (now - started) / len(batch))
+            rate = 60 * done / (now - began)
+            progress.set_postfix_str(f"{rate:.1f} images/min, {flips} of {done} flipped", refresh=False)
             progress.update(len(batch))
-            if progress.disable and time.monotonic() - told >= QUIET:
-                told = time.monotonic()
+            if progress.disable and now - told >= QUIET:
+                told = now
                 notice(f"{done} of {len(positions)} pictures done, {flips} flipped")
             stop_if_asked()
 
 
-class Progress(tqdm):
-    """A progress bar that counts pictures a minute."""
-
-    def __init__(self, *args, **kwargs):
-        bar = "{n_fmt}/{total_fmt} images |{bar}| {per_minute} images/min, {remaining} left{postfix}"
-        super().__init__(*args, bar_format=bar, **kwargs)
-
-    @property
-    def format_dict(self) -> dict:
-        values = super().format_dict
-        rate = values["n"] / values["elapsed"] * 60 if values["elapsed"] else 0.0
-        return {**values, "per_minute": f"{rate:.1f}"}
-
-
-def batches(work: Work, positions: list[int]) -> Iterator[list[Sample]]:
-    """Readable pictures in batches; an unreadable one is named, remembered and passed over."""
-    batch: list[Sample] = []
+def readable(work: Work, positions: list[int]) -> Iterator[Sample]:
+    """The pictures at ``positions``; an unreadable one is named, remembered and passed over."""
     for sample in prefetch(work.images, positions, work.config.run.num_workers):
-        if isinstance(sample, UnreadableImage):
+        if isinstance(sample, Sample):
+            yield sample
+        else:
             notice(f"skipped: {sample}")
             work.results.write_skipped(sample.index, str(sample.path), sample.reason)
-            continue
-        batch.append(sample)
-        if len(batch) == work.config.run.batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def explain_batch(work: Work, batch: list[Sample], lock: Lock) -> list[Record]:
     """Explain and write one batch. With deterministic kernels it is padded, since kernels may go by its size."""
-    run, records = work.config.run, []
+    config, run, records = work.config, work.config.run, []
     padded = batch + [batch[-1]] * (run.batch_size - len(batch) if run.cudnn_deterministic else 0)
+    files = [file_name(config, sample.path) for sample in padded]
+    image = torch.stack([sample.image for sample in padded]).to(work.device)
+    region = work.region and work.region.masks(files, image)
     try:
-        explanation = work.explain(padded)
+        explanation = work.explain(image, padded, indices=[sample.index for sample in padded], region=region)
     except torch.OutOfMemoryError:
         reason = f"{run.batch_size}: the device has too little memory for {len(padded)} pictures; choose a smaller one"
         raise FlagError("batch_size", f"{reason}, or attack_joint_checkpoint True") from None
     lock.check()
-    for i, sample in enumerate(batch):
-        file = file_name(work.config, sample.path)
+    for i, (sample, file) in enumerate(zip(batch, files, strict=False)):
         record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
-        work.results.write(record, work.draw(explanation, i) if work.config.output.save_images else None)
+        work.results.write(record, work.draw(explanation, i) if config.output.save_images else None)
         records.append(record)
     return records

@@ -1,9 +1,11 @@
 """From flags to what a run needs: contradictions refused, pictures selected, networks loaded."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming
@@ -51,29 +53,12 @@ def check(config: MainConfig) -> None:
         open_region(config.region.region, invert=config.region.region_invert)
 
 
-@dataclass(frozen=True)
-class Networks:
-    """classifier: images in [0, 1] -> logits; denoiser: the diffusion model; diffusion: its respaced chain."""
-
-    classifier: Classifier
-    denoiser: DiffusionModel
-    diffusion: GaussianDiffusion
-    device: torch.device
-
-
-def load_networks(config: MainConfig, query: int) -> Networks:
-    """The networks that the flags name, frozen, on their device and in their precision."""
-    device = prepare_device(config)
-    denoiser = load_denoiser(config, device)
-    return Networks(load_explained(config, query, device), denoiser, diffusion_of(config), device)
-
-
-def task_of(config: MainConfig, networks: Networks) -> Task:
+def task_of(config: MainConfig, classifier: Callable[[Tensor], Tensor], denoiser: DiffusionModel) -> Task:
     """What the flags ask of these networks."""
     return Task(
-        classifier=networks.classifier,
-        denoiser=networks.denoiser,
-        diffusion=networks.diffusion,
+        classifier=classifier,
+        denoiser=denoiser,
+        diffusion=diffusion_of(config),
         attack=config.attack,
         sampling=config.sampling,
         label_target=config.data.label_target,
@@ -87,6 +72,12 @@ def prepare_device(config: MainConfig) -> torch.device:
     if config.run.cudnn_deterministic:
         make_deterministic()
     return choose_device(config.run.device, config.run.gpu)
+
+
+def load_networks(config: MainConfig, query: int, device: torch.device) -> tuple[Classifier, DiffusionModel]:
+    """The networks that the flags name, frozen, on the device and in their precision."""
+    denoiser = load_denoiser(config, device)
+    return load_explained(config, query, device), denoiser
 
 
 def load_explained(config: MainConfig, query: int, device: torch.device) -> Classifier:

@@ -18,18 +18,24 @@ def chunk_name(config: MainConfig, name: str) -> str:
     return name if run.chunks == 1 or run.merge_chunks else f"c-{run.chunk}_{run.chunks}-{name}"
 
 
-def write_tables(config: MainConfig, results: ResultFolder, indices: Container[int]) -> None:
-    """Write the tables over the finished pictures among ``indices``, if there are any."""
-    finished, skipped = results.read()
+def write_tables(
+    config: MainConfig,
+    results: ResultFolder,
+    indices: Collection[int],
+    finished: Mapping[int, Record],
+    skipped: Container[int],
+) -> None:
+    """Write the tables over the finished pictures among ``indices``, if there are any.
+
+    finished, skipped: as ``results.read`` gives them.  Raises FlagError where chunks are merged and some of the
+    pictures are neither.
+    """
+    if config.run.merge_chunks:
+        refuse_missing(config, results, sorted({*indices} - {*finished} - {*skipped}), len(indices))
     records = [record for index, record in finished.items() if index in indices]
-    write_tables_of(config, results, records, skipped=sum(index in indices for index in skipped))
-
-
-def write_tables_of(config: MainConfig, results: ResultFolder, records: Sequence[Record], *, skipped: int) -> None:
-    """The same over these records, with the number of pictures that could not be read."""
     if not records:
         return
-    summary = summary_of(records, skipped=skipped, flags=to_dict(config))
+    summary = summarise(records, skipped=sum(index in skipped for index in indices), flags=to_dict(config))
     atomic.write_yaml(results.root / chunk_name(config, "summary.yaml"), summary)
     rows = [record.row() for record in records]
     atomic.write_csv(results.root / chunk_name(config, "results.csv"), rows, list(rows[0]))
@@ -38,43 +44,24 @@ def write_tables_of(config: MainConfig, results: ResultFolder, records: Sequence
         draw_sheet(results, records, classes, results.root / chunk_name(config, "sheet.png"))
 
 
-def merge_tables(
-    config: MainConfig,
-    results: ResultFolder,
-    indices: Collection[int],
-    finished: Mapping[int, Record],
-    skipped: Container[int],
-) -> None:
-    """Write the tables over the pictures ``indices``.  Raises FlagError where some are neither finished nor skipped."""
-    missing = [index for index in indices if index not in finished and index not in skipped]
-    if missing:
-        names = ", ".join(f"{index:07d}" for index in missing[:10]) + (", ..." if len(missing) > 10 else "")
-        chunks, run = config.run.chunks, "the chunks that hold them (index % chunks == chunk)"
-        if chunks > 1:
-            run = f"chunk {', '.join(map(str, sorted({index % chunks for index in missing})))} of {chunks}"
-        lacking = f"{len(missing)} of {len(indices)} pictures are missing in {results.root}: {names}"
-        raise FlagError("merge_chunks", f"True: {lacking}; run {run}")
-    records = [finished[index] for index in indices if index in finished]
-    write_tables_of(config, results, records, skipped=len(indices) - len(records))
+def refuse_missing(config: MainConfig, results: ResultFolder, missing: Sequence[int], wanted: int) -> None:
+    """Raises FlagError, saying which chunks to run, for pictures that are missing of those wanted."""
+    if not missing:
+        return
+    names = ", ".join(f"{index:07d}" for index in missing[:10]) + (", ..." if len(missing) > 10 else "")
+    chunks, run = config.run.chunks, "the chunks that hold them (index % chunks == chunk)"
+    if chunks > 1:
+        run = f"chunk {', '.join(map(str, sorted({index % chunks for index in missing})))} of {chunks}"
+    lacking = f"{len(missing)} of {wanted} pictures are missing in {results.root}: {names}"
+    raise FlagError("merge_chunks", f"True: {lacking}; run {run}")
 
 
-def summary_of(records: Sequence[Record], *, skipped: int, flags: Mapping[str, Any]) -> dict:
-    """What summary.yaml holds.  flags: of the run; those that config.yaml holds will do."""
-    summary = summarise(records, skipped=skipped)
-    if region := flags.get("region"):
-        where = ("everywhere but " if flags["region_invert"] else "") + region
-        summary["region"] = {"where": where, "flip rate": summary["explanation"]["cf"]}
-    return summary
-
-
-def summarise(records: Sequence[Record], skipped: int = 0) -> dict:
+def summarise(records: Sequence[Record], *, skipped: int, flags: Mapping[str, Any]) -> dict:
     """Means over all n pictures, the accuracy over those whose label is known.
 
     cf: the flip rate; untargeted: the share whose prediction changed; 5: among the five likeliest classes.
-    Raises ValueError for no records.
+    flags: of the run; those that config.yaml holds will do.
     """
-    if not records:
-        raise ValueError(f"no picture was explained ({skipped} were skipped); there is nothing to summarise")
     known = [record for record in records if record.label >= 0]
     summary: dict[str, Any] = {
         "n": len(records),
@@ -86,7 +73,11 @@ def summarise(records: Sequence[Record], skipped: int = 0) -> dict:
     for kind in reversed(KINDS):
         outcomes = [record.outcomes[kind] for record in records]
         summary[kind] = {shown: mean(getattr(outcome, name) for outcome in outcomes) for shown, name in fields.items()}
-    return summary | {"skipped": skipped}
+    summary["skipped"] = skipped
+    if region := flags.get("region"):
+        where = ("everywhere but " if flags["region_invert"] else "") + region
+        summary["region"] = {"where": where, "flip rate": summary["explanation"]["cf"]}
+    return summary
 
 
 def mean(values: Iterable[float]) -> float | None:

@@ -16,7 +16,7 @@ from ace_counterfactuals.core.runs.files import read_config, read_record, read_s
 from ace_counterfactuals.core.runs.layout import ResultFolder, fingerprint, no_such_experiment
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import Record
-from ace_counterfactuals.core.runs.tables import summary_of
+from ace_counterfactuals.core.runs.tables import summarise
 
 ROUNDING = 1 / 255  # what storing with 8 bits may change of a distance
 
@@ -167,7 +167,7 @@ def check_tables(
         if index not in finished or row != as_text(finished[index].row()):
             yield Finding(f"{table}: picture {index:07d} is not as its record says", (table, summary))
             return
-    if not rows or told != summary_of([finished[index] for index in rows], skipped=told["skipped"], flags=flags):
+    if not rows or told != summarise([finished[index] for index in rows], skipped=told["skipped"], flags=flags):
         yield Finding(f"{summary}: is not the mean over {table.name}", (table, summary))
 
 

@@ -10,12 +10,12 @@ import yaml
 from PIL import Image
 
 from ace_counterfactuals.core.runs.begin import make_folder
-from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
 from ace_counterfactuals.core.runs.runlog import RunLog
-from ace_counterfactuals.core.runs.tables import merge_tables, write_tables
+from ace_counterfactuals.core.runs.tables import write_tables
 from ace_counterfactuals.core.runs.verify import verify
 from tests.support.toys import tree
 
@@ -42,7 +42,7 @@ def write_chunk(results: ResultFolder, chunk: int, chunks: int, count: int) -> N
             drawn = dict.fromkeys(KINDS, {"CF": picture(index), "Noise": picture(index), "SM": picture(index)})
             results.write(record(index), Pictures(picture(index), drawn))
             log.timed([index], 0.5)
-        write_tables(config, results, range(chunk, count, chunks))
+        write_tables(config, results, range(chunk, count, chunks), *results.read())
 
 
 def in_children(work, count: int) -> list[int]:
@@ -70,8 +70,8 @@ def test_sixteen_processes_write_a_thousand_pictures_and_lose_none(tmp_path, mon
     assert in_children(lambda chunk: write_chunk(results, chunk, chunks, count), chunks) == [0] * chunks
     finished, skipped = results.read()
     assert list(finished.values()) == [record(index) for index in range(count)] and not skipped
-    config = MainConfig()
-    merge_tables(config, results, range(count), finished, skipped)
+    config = replace(MainConfig(), run=RunConfig(merge_chunks=True))
+    write_tables(config, results, range(count), finished, skipped)
     with open(results.root / "results.csv", newline="") as file:
         assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(count))
     assert yaml.safe_load((results.root / "summary.yaml").read_text())["n"] == count

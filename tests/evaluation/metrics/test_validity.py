@@ -16,7 +16,7 @@ from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.experiment import open_experiment
-from ace_counterfactuals.core.runs.setup import load_networks
+from ace_counterfactuals.core.runs.setup import diffusion_of, load_networks
 from ace_counterfactuals.models.classifiers import open_ours, save_classifier
 from ace_counterfactuals.models.loading import load_weights
 from tests.support.result_folders import evaluate, figures
@@ -49,15 +49,15 @@ def by_hand(workshop, seed: int) -> dict[str, bool]:
     """Each picture alone."""
     stored = open_experiment(workshop.output, "exp")
     config = from_dict(MainConfig, {**stored.flags, "device": "cpu"})
-    networks = load_networks(config, -1)
-    diffusion, steps = chain_of(config.sampling, networks.diffusion)
-    filter_, found = Filter(diffusion, networks.denoiser, steps), {}
+    classifier, denoiser = load_networks(config, -1, torch.device("cpu"))
+    diffusion, steps = chain_of(config.sampling, diffusion_of(config))
+    filter_, found = Filter(diffusion, denoiser, steps), {}
     for pair in (pair for pair in stored.pairs if pair.folder in FLIPPED.folders):
         record = stored.records[pair.name]
         noise = image_noise(seed, [record.index], DENOISED)
         with torch.no_grad():
             image = to_tensor(decode(pair.counterfactual))[None]
-            seen = predict(networks.classifier(filter_(image, noise))).item()
+            seen = predict(classifier(filter_(image, noise))).item()
         found[pair.name] = seen == record.target if record.target >= 0 else seen != record.prediction
     return found
 
