@@ -5,6 +5,8 @@ precision; normalisation and the output are always float32 or wider.
 """
 
 import math
+from collections import OrderedDict
+from collections.abc import Callable
 from itertools import chain
 
 import torch
@@ -34,48 +36,21 @@ class GroupNorm32(nn.GroupNorm):
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
-class Upsample(nn.Module):
-    """(N, channels, H, W) -> (N, channels, 2H, 2W)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(upsample_nearest(x))
-
-
-class Downsample(nn.Module):
-    """(N, channels, H, W) -> (N, channels, H/2, W/2)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
-
-
-def upsample_nearest(x: Tensor) -> Tensor:
-    """Each position becomes 2 x 2."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def downsample_average(x: Tensor) -> Tensor:
-    """2 x 2 positions become their mean."""
-    return F.avg_pool2d(x, 2)
-
-
 class ResBlock(nn.Module):
     """Two convolutions with the time embedding between them; ``resample`` acts after the first normalisation.
 
     (N, channels, H, W) -> (N, out_channels, H, W), H and W as ``resample`` leaves them.
     """
 
-    def __init__(self, channels: int, out_channels: int, config: UNetConfig, resample=None):
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        config: UNetConfig,
+        resample: Callable[[Tensor], Tensor] | None = None,
+    ):
         super().__init__()
         self.use_scale_shift_norm = config.use_scale_shift_norm
-        self.use_checkpoint = config.use_checkpoint
         self.resample = resample or nn.Identity()
         self.in_layers = nn.Sequential(
             GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
@@ -92,9 +67,6 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        return maybe_checkpoint(self._forward, self.use_checkpoint, x, emb)
-
-    def _forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm, activation, conv = self.in_layers
         h = conv(self.resample(activation(norm(x))))
         emb = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
@@ -110,83 +82,58 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over positions.
+    """Self-attention over positions; up: on the way up, which may have heads of its own."""
 
-    new_order: the channels of ``qkv`` are ordered q, k, v and then by head; the legacy order is heads first.
-    """
-
-    def __init__(self, channels: int, num_heads: int, *, new_order: bool = False, use_checkpoint: bool = False):
+    def __init__(self, channels: int, config: UNetConfig, *, up: bool = False):
         super().__init__()
-        self.num_heads = num_heads
-        self.new_order = new_order
-        self.use_checkpoint = use_checkpoint
+        self.num_heads = config.heads(channels, up=up)
+        self.new_order = config.use_new_attention_order
         self.norm = GroupNorm32(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zero_init(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return maybe_checkpoint(self._forward, self.use_checkpoint, x)
-
-    def _forward(self, x: Tensor) -> Tensor:
         n, channels, height, width = x.shape
         flat = x.reshape(n, channels, -1)
         qkv = self.qkv(self.norm(flat))
         head_channels = channels // self.num_heads
         if self.new_order:
-            q, k, v = qkv.view(n, 3, self.num_heads, head_channels, -1).unbind(1)
+            parts = qkv.view(n, 3, self.num_heads, head_channels, -1).unbind(1)
         else:
-            q, k, v = qkv.view(n, self.num_heads, 3, head_channels, -1).unbind(2)
-        h = attend(q, k, v)
+            parts = qkv.view(n, self.num_heads, 3, head_channels, -1).unbind(2)
+        # The fused kernel scales inside, so that half precision keeps its range, and needs memory linear in the
+        # positions. It wants contiguous heads: on transposed views it is slower than plain products.
+        q, k, v = (part.transpose(2, 3).contiguous() for part in parts)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
         return (flat + self.proj_out(h.reshape(n, channels, -1))).view(n, channels, height, width)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k / sqrt(head width)) v over (N, heads, channels, positions).
-
-    The fused kernel scales inside, so that half precision keeps its range, and needs memory linear in the positions.
-    It wants contiguous heads: on transposed views it is slower than plain products.
-    """
-    return F.scaled_dot_product_attention(*(a.transpose(2, 3).contiguous() for a in (q, k, v))).transpose(2, 3)
-
-
-def max_dtype(x: Tensor) -> torch.dtype:
-    """float32, or the type of ``x`` where that is wider."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-class EmbedSequential(nn.Sequential):
+class Block(nn.ModuleList):
     """Layers in a row; residual blocks also get the time embedding."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
+        """recompute: each layer in the backward pass, which takes the memory of its input alone."""
         for layer in self:
-            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+            inputs = (x, emb) if isinstance(layer, ResBlock) else (x,)
+            x = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
         return x
-
-
-def attention(channels: int, config: UNetConfig, *, up: bool = False) -> AttentionBlock:
-    """up: on the way up, which may have heads of its own."""
-    heads = config.heads(channels, up=up)
-    return AttentionBlock(
-        channels, heads, new_order=config.use_new_attention_order, use_checkpoint=config.use_checkpoint
-    )
 
 
 def make_input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
     """The way down, and the widths of the features that it leaves for the way up."""
     widths = config.widths
     width = widths[0]
-    blocks, skips = [EmbedSequential(nn.Conv2d(3, width, 3, padding=1))], [width]
+    blocks, skips = [Block([nn.Conv2d(3, width, 3, padding=1)])], [width]
     for level, level_width in enumerate(widths):
         for _ in range(config.num_res_blocks):
-            layers = [ResBlock(width, level_width, config)]
+            block = Block([ResBlock(width, level_width, config)])
             width = level_width
             if 2**level in config.attention:
-                layers.append(attention(width, config))
-            blocks.append(EmbedSequential(*layers))
+                block.append(AttentionBlock(width, config))
+            blocks.append(block)
             skips.append(width)
         if level != len(widths) - 1:
-            down = ResBlock(width, width, config, downsample_average) if config.resblock_updown else Downsample(width)
-            blocks.append(EmbedSequential(down))
+            blocks.append(Block([make_downsampler(width, config)]))
             skips.append(width)
     return nn.ModuleList(blocks), skips
 
@@ -194,18 +141,32 @@ def make_input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
 def make_output_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
     """The way up, whose blocks take the features so far and the latest skip."""
     widths = config.widths
-    width, blocks = widths[-1], []
+    width, blocks = widths[-1], nn.ModuleList()
     for level in reversed(range(len(widths))):
-        for block in range(config.num_res_blocks + 1):
-            layers = [ResBlock(width + skips.pop(), widths[level], config)]
+        for i in range(config.num_res_blocks + 1):
+            block = Block([ResBlock(width + skips.pop(), widths[level], config)])
             width = widths[level]
             if 2**level in config.attention:
-                layers.append(attention(width, config, up=True))
-            if level and block == config.num_res_blocks:
-                up = ResBlock(width, width, config, upsample_nearest) if config.resblock_updown else Upsample(width)
-                layers.append(up)
-            blocks.append(EmbedSequential(*layers))
-    return nn.ModuleList(blocks)
+                block.append(AttentionBlock(width, config, up=True))
+            if level and i == config.num_res_blocks:
+                block.append(make_upsampler(width, config))
+            blocks.append(block)
+    return blocks
+
+
+def make_downsampler(width: int, config: UNetConfig) -> nn.Module:
+    """(N, width, H, W) -> (N, width, H/2, W/2)."""
+    if config.resblock_updown:
+        return ResBlock(width, width, config, nn.AvgPool2d(2))
+    return nn.Sequential(OrderedDict(op=nn.Conv2d(width, width, 3, stride=2, padding=1)))
+
+
+def make_upsampler(width: int, config: UNetConfig) -> nn.Module:
+    """(N, width, H, W) -> (N, width, 2H, 2W)."""
+    nearest = nn.Upsample(scale_factor=2)
+    if config.resblock_updown:
+        return ResBlock(width, width, config, nearest)
+    return nn.Sequential(OrderedDict(nearest=nearest, conv=nn.Conv2d(width, width, 3, padding=1)))
 
 
 class UNetModel(nn.Module):
@@ -224,8 +185,8 @@ class UNetModel(nn.Module):
         if config.class_cond:
             self.label_emb = nn.Embedding(config.num_classes, emb_channels)
         self.input_blocks, skips = make_input_blocks(config)
-        self.middle_block = EmbedSequential(
-            ResBlock(width, width, config), attention(width, config), ResBlock(width, width, config)
+        self.middle_block = Block(
+            [ResBlock(width, width, config), AttentionBlock(width, config), ResBlock(width, width, config)]
         )
         self.output_blocks = make_output_blocks(config, skips)
         width, outputs = config.widths[0], 6 if config.learn_sigma else 3
@@ -242,19 +203,19 @@ class UNetModel(nn.Module):
         """Raises ValueError where classes are given to a network that takes none, or the reverse."""
         if (y is not None) != self.config.class_cond:
             raise ValueError("classes must be given if and only if the model is class-conditional")
-        parameter = self.time_embed[0].weight
-        emb = self.time_embed(timestep_embedding(timesteps, self.config.num_channels).to(parameter.dtype))
+        dtype, torso = (next(part.parameters()).dtype for part in (self.time_embed, self.input_blocks))
+        emb = self.time_embed(timestep_embedding(timesteps, self.config.num_channels).to(dtype))
         if y is not None:
             emb = emb + (y.to(emb.dtype) @ self.label_emb.weight if y.is_floating_point() else self.label_emb(y))
-        h = x.to(self.input_blocks[0][0].weight.dtype)
-        skips = []
+        recompute = self.config.use_checkpoint and torch.is_grad_enabled()
+        h, skips = x.to(torso), []
         for block in self.input_blocks:
-            h = block(h, emb)
+            h = block(h, emb, recompute)
             skips.append(h)
-        h = self.middle_block(h, emb)
+        h = self.middle_block(h, emb, recompute)
         for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        return self.out(h.to(parameter.dtype)).to(max_dtype(x))
+            h = block(torch.cat([h, skips.pop()], dim=1), emb, recompute)
+        return self.out(h.to(dtype)).to(torch.promote_types(x.dtype, torch.float32))
 
 
 def zero_init(module: nn.Module) -> nn.Module:
@@ -262,10 +223,3 @@ def zero_init(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
-
-
-def maybe_checkpoint(function, enabled: bool, *inputs: Tensor) -> Tensor:
-    """Trade a second forward pass for the memory of the activations, when a gradient is wanted at all."""
-    if enabled and torch.is_grad_enabled():
-        return checkpoint(function, *inputs, use_reentrant=False)
-    return function(*inputs)

@@ -49,6 +49,11 @@ def test_names_shapes_and_order_are_those_of_the_golden_checkpoint(file):
     assert list(shapes(meta_unet(**GOLDEN[file])).items()) == list(SHAPES[file].items())
 
 
+def test_resampling_convolutions_are_named_op_and_conv_as_in_openais_checkpoints():
+    names = shapes(meta_unet(**{**TOY, "resblock_updown": False}))
+    assert {"input_blocks.2.0.op.weight", "output_blocks.1.2.conv.weight"} <= set(names)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_papers_networks_have_their_number_of_parameters(preset):
     flags, count = PRESETS[preset]
@@ -176,10 +181,15 @@ def test_a_res_block_without_scale_shift_adds_the_embedding_before_its_second_no
     torch.testing.assert_close(block(x, emb), x + conv(F.silu(norm(h))))
 
 
+def attention_block(new_order):
+    """Of 4 heads of width 8."""
+    return AttentionBlock(32, UNetConfig(**{**TOY, "num_heads": 4, "use_new_attention_order": new_order}))
+
+
 @pytest.mark.parametrize("new_order", [False, True])
 def test_attention_equals_an_explicit_loop_over_pictures_heads_and_positions(new_order):
     heads, width = 4, 8
-    block = randomised(AttentionBlock(heads * width, heads, new_order=new_order)).double()
+    block = randomised(attention_block(new_order)).double()
     x = torch.randn(2, heads * width, 3, 2, dtype=torch.float64)
     flat = x.flatten(2)
     qkv, h = block.qkv(block.norm(flat)), torch.zeros_like(flat)
@@ -194,8 +204,7 @@ def test_attention_equals_an_explicit_loop_over_pictures_heads_and_positions(new
 
 def test_the_two_orders_of_attention_are_equal_once_their_channels_are_permuted():
     heads, width = 4, 8
-    legacy = randomised(AttentionBlock(heads * width, heads))
-    new = AttentionBlock(heads * width, heads, new_order=True)
+    legacy, new = randomised(attention_block(False)), attention_block(True)
     state = legacy.state_dict()
     for name in ("qkv.weight", "qkv.bias"):
         by_head = state[name].unflatten(0, (heads, 3, width))
