@@ -32,16 +32,18 @@ def test_slurm_array_requeued_in_mid_run_is_merged_to_the_tree_of_one_run(slurm,
     assert_merged(slurm, experiment, "array", 9, job)
 
 
-def test_slurm_job_requeued_ten_times_ends_with_the_tree_of_one_run(slurm, experiment):
-    job = submit_array(slurm, experiment, "ten", 36, "0")
-    for restarts in range(10):
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.long)])
+def test_slurm_job_requeued_many_times_ends_with_the_tree_of_one_run(slurm, experiment, times):
+    name, count = f"requeued-{times}", 6 + 3 * times
+    job = submit_array(slurm, experiment, name, count, "0")
+    for restarts in range(times):
         slurm.wait_until_running(job, restarts)
-        wait_for_pictures(slurm, experiment, "ten", experiment.finished("ten"), job)
-        assert slurm.states(job) == ["RUNNING"], "too few pictures to be interrupted ten times"
+        wait_for_pictures(slurm, experiment, name, experiment.finished(name), job)
+        assert slurm.states(job) == ["RUNNING"], "too few pictures to be interrupted so often"
         slurm.call("scontrol", "requeue", job)
     assert slurm.end(job) == ["COMPLETED"], slurm.log(job)
-    assert slurm.shown(job)[0]["Restarts"] == "10"
-    assert_merged(slurm, experiment, "ten", 36, job)
+    assert slurm.shown(job)[0]["Restarts"] == str(times)
+    assert_merged(slurm, experiment, name, count, job)
 
 
 def test_slurm_task_that_was_told_to_end_is_repeated_alone(slurm, experiment):
