@@ -11,8 +11,7 @@ from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
 from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
-from ace_counterfactuals.core.training.diffusion import mirroring
-from ace_counterfactuals.guided_diffusion.training import shuffled
+from ace_counterfactuals.core.training.trainer import mirroring, shuffled
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
 
 HALF = (0.5, 0.5, 0.5)
@@ -29,20 +28,21 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
     held_out = open_classes(config, training.val_dir, "val_dir") if training.val_dir else None
     if held_out and held_out.class_names != images.class_names:
         raise FlagError("val_dir", f"{training.val_dir}: has other classes than data_dir {config.pictures.data_dir}")
+    classes = images.class_names or ()
     torch.manual_seed(config.device.seed)
-    network = build_classifier(training.arch, len(images.class_names)).to(device)
+    network = build_classifier(training.arch, len(classes)).to(device)
     fit(network, *decode_all(images, config.device.num_workers), config, device)
     save_classifier(
         training.output_path,
         network.eval(),
         arch=training.arch,
-        class_names=images.class_names,
+        class_names=classes,
         mean=HALF,
         std=HALF,
         image_size=config.pictures.image_size,
     )
     measured = accuracy(network, *decode_all(held_out, config.device.num_workers), device) if held_out else None
-    return images.class_names, measured
+    return classes, measured
 
 
 def open_classes(config: TrainClassifierConfig, folder: str, field: str) -> ImageSet:
@@ -63,6 +63,8 @@ def decode_all(images: ImageSet, workers: int) -> tuple[Tensor, Tensor]:
             continue
         pictures.append((sample.image * 255).round().byte())
         labels.append(sample.label)
+    if not pictures:
+        raise ValueError(f"no picture of dataset {images.name} can be read")
     return torch.stack(pictures), torch.tensor(labels)
 
 

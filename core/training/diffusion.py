@@ -20,13 +20,13 @@ from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefe
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from ace_counterfactuals.core.training.trainer import Batch, Trainer, mirroring, sample, shuffled
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
-from ace_counterfactuals.guided_diffusion.training import Batch, Trainer, TrainingOptions, sample, shuffled
+from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models.loading import load_state, load_weights, save_weights
 
 SAMPLES, SAMPLE_STEPS = 32, 50
-OPTIONS = ("batch_size", "microbatch", "lr", "weight_decay", "lr_anneal_steps", "ema_rate")
 
 
 def train(config: TrainDiffusionConfig) -> Path:
@@ -83,21 +83,31 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
     training, flags = config.training, to_dict(config)
     device = choose_device(config.device.device, config.device.gpu)
     if condition is not None:
-        flags["num_classes"] = condition.shape[1] if condition.ndim == 2 else len(images.class_names)
+        flags["num_classes"] = condition.shape[1] if condition.ndim == 2 else len(images.class_names or ())
+
+    def network(path: str | Path) -> UNetModel:
+        unet = build_unet(flags, load_state(path) if path else None, str(path))
+        return unet.to(device).to(memory_format=torch.channels_last)
+
     torch.manual_seed(config.device.seed)
-    with blaming("init_weights"):
-        weights = load_state(training.init_weights) if training.init_weights else None
-        model = build_unet(flags, weights, training.init_weights)
-    model = model.requires_grad_().to(device, memory_format=torch.channels_last)
-    options = TrainingOptions(
-        seed=config.device.seed,
-        init_step=None if training.init_step == -1 else training.init_step,
-        precision=half_precision(device, on_cuda=torch.bfloat16) if config.model.use_fp16 else torch.float32,
-        **{name: getattr(training, name) for name in OPTIONS},
-    )
-    trainer = Trainer(model, GaussianDiffusion(config.diffusion), options)
-    if training.resume_checkpoint:
-        resume(trainer, Path(training.resume_checkpoint), training.ema_rate)
+    resumed = Path(training.resume_checkpoint)
+    match = re.fullmatch(r"model(\d+)\.pt", resumed.name)
+    if training.resume_checkpoint and not match:
+        raise FlagError("resume_checkpoint", f"{resumed}: wanted a file named modelNNNNNN.pt")
+    with blaming("resume_checkpoint" if match else "init_weights"):
+        model = network(training.resume_checkpoint or training.init_weights).requires_grad_()
+        trainer = Trainer(
+            model,
+            GaussianDiffusion(config.diffusion),
+            training,
+            seed=config.device.seed,
+            precision=half_precision(device, on_cuda=torch.bfloat16) if config.model.use_fp16 else torch.float32,
+        )
+        if match:
+            trainer.step = int(match[1])
+            _, ema, optimiser = checkpoint_paths(resumed.parent, trainer.step, training.ema_rate)
+            trainer.ema = network(ema)
+            trainer.optimizer.load_state_dict(load_weights(optimiser)["optimizer"])
     return trainer
 
 
@@ -106,7 +116,6 @@ def picture_batches(
 ) -> Callable[[int], Batch]:
     """step -> its pictures, decoded ahead; an unreadable one is left out, with a notice."""
     size, seed = config.training.batch_size, config.device.seed
-    device = choose_device(config.device.device, config.device.gpu)
     positions = shuffled(len(images), size, seed)
     stream = itertools.chain.from_iterable(positions(step) for step in itertools.count(first_step))
     samples = iter(prefetch(images, map(int, stream), config.device.num_workers))
@@ -122,15 +131,10 @@ def picture_batches(
             indices.append(decoded.index)
         if not pictures:
             raise FlagError("data_dir", f"{config.pictures.data_dir}: no picture of step {step} can be read")
-        x_0 = to_diffusion(torch.stack(pictures)).to(device, memory_format=torch.channels_last)
-        return x_0, None if condition is None else condition[indices].to(device)
+        x_0 = to_diffusion(torch.stack(pictures)).contiguous(memory_format=torch.channels_last)
+        return x_0, None if condition is None else condition[indices]
 
     return batch
-
-
-def mirroring(seed: int, step: int, count: int) -> np.ndarray:
-    """(count,) bool: which pictures of a step are to be mirrored, half of them."""
-    return np.random.default_rng([seed, step, 1]).random(count) < 0.5
 
 
 def checkpoint_paths(folder: Path, step: int, ema_rate: float) -> tuple[Path, Path, Path]:
@@ -146,21 +150,10 @@ def save(config: TrainDiffusionConfig, trainer: Trainer, folder: Path, condition
         average = {name: value.half() for name, value in average.items()}
     save_weights(model, trainer.model.state_dict())
     save_weights(ema, average)
-    save_weights(optimiser, trainer.state_dict())
+    save_weights(optimiser, {"step": trainer.step, "optimizer": trainer.optimizer.state_dict()})
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
     size = spec_of(config.pictures.dataset).shape(config.pictures.image_size)
     process = GaussianDiffusion(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))
     count = SAMPLES if y is None else len(y)
     pictures = sample(trainer.ema, process, (count, 3, *size), seed=config.device.seed, y=y)
     atomic.write_png(folder / f"samples{trainer.step:06d}.png", to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))
-
-
-def resume(trainer: Trainer, path: Path, ema_rate: float) -> None:
-    """Take the three files of a checkpoint, of which ``path`` is the model's."""
-    match = re.fullmatch(r"model(\d+)\.pt", path.name)
-    if not match:
-        raise FlagError("resume_checkpoint", f"{path}: wanted a file named modelNNNNNN.pt")
-    model, ema, optimiser = checkpoint_paths(path.parent, int(match[1]), ema_rate)
-    trainer.model.load_state_dict(load_state(model))
-    trainer.ema.load_state_dict(load_state(ema))
-    trainer.load_state_dict(load_weights(optimiser))

@@ -92,6 +92,34 @@ def test_what_cannot_be_trained_is_refused(pictures, tmp_path, flags, field):
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize("flag", ["--resume_checkpoint", "--init_weights"])
+def test_weights_of_another_network_are_answered_with_their_flags(pictures, trained, tmp_path, flag):
+    with pytest.raises(FlagError) as caught:
+        train_ddpm(pictures, tmp_path, flag, str(trained / "model000002.pt"), "--num_channels", "64")
+    assert caught.value.field == "num_channels" and "has 32" in caught.value.reason
+
+
+def test_a_classifiers_file_is_refused_as_weights_to_begin_with(pictures, trained, tmp_path):
+    with pytest.raises(FlagError) as caught:
+        train_ddpm(pictures, tmp_path, "--init_weights", str(trained / "classifier.pt"))
+    assert caught.value.field == "init_weights" and "no diffusion U-Net" in caught.value.reason
+
+
+def test_continuing_without_the_other_files_of_a_checkpoint_is_refused(pictures, trained, tmp_path):
+    shutil.copy(trained / "model000002.pt", tmp_path)
+    with pytest.raises(FlagError) as caught:
+        train_ddpm(pictures, tmp_path / "out", "--resume_checkpoint", str(tmp_path / "model000002.pt"))
+    assert caught.value.field == "resume_checkpoint" and "ema_0.9999_000002.pt" in caught.value.reason
+
+
+def test_pictures_none_of_which_can_be_read_are_refused(tmp_path):
+    for name in ("bright", "dark"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="no picture"):
+        train_classifier.main(["--data_dir", str(tmp_path), "--output_path", str(tmp_path / "c.pt"), *SIZE])
+
+
 def test_a_folder_with_checkpoints_is_not_written_over(pictures, trained):
     with pytest.raises(FlagError, match="has checkpoints") as caught:
         train_ddpm(pictures, trained)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ace_counterfactuals.guided_diffusion.training import Trainer, TrainingOptions, sample, shuffled
+from ace_counterfactuals.core.training.config import TrainingConfig
+from ace_counterfactuals.core.training.trainer import Trainer, sample, shuffled
 from tests.support.toys import make_diffusion
 
 
@@ -39,9 +40,12 @@ def batches(count: int = 8):
     return lambda step: (PICTURES[positions(step)], None)
 
 
-def trainer(model: nn.Module | None = None, *, process: dict | None = None, **options) -> Trainer:
+def trainer(
+    model: nn.Module | None = None, *, process: dict | None = None, seed=3, precision=torch.float32, **settings
+) -> Trainer:
     diffusion = make_diffusion(diffusion_steps=100, **(process or {}))
-    return Trainer(model or toy(), diffusion, TrainingOptions(**{"batch_size": 8, "lr": 1e-2, "seed": 3, **options}))
+    config = TrainingConfig(**{"batch_size": 8, "lr": 1e-2, **settings})
+    return Trainer(model or toy(), diffusion, config, seed=seed, precision=precision)
 
 
 def run(trainer: Trainer, until: int, batch=None) -> list[float]:
@@ -76,10 +80,11 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(dropout):
 
     first = trainer(toy(dropout=dropout), lr_anneal_steps=20)
     run(first, 5)
-    saved = copy.deepcopy((first.state_dict(), first.model.state_dict(), first.ema.state_dict()))
+    saved = [copy.deepcopy(part.state_dict()) for part in (first.optimizer, first.model, first.ema)]
     torch.manual_seed(99)
     resumed = trainer(Toy(dropout=dropout), lr_anneal_steps=20)
-    for part, state in zip((resumed, resumed.model, resumed.ema), saved, strict=True):
+    resumed.step = first.step
+    for part, state in zip((resumed.optimizer, resumed.model, resumed.ema), saved, strict=True):
         part.load_state_dict(state)
 
     assert run(resumed, 8) == losses[5:]
