@@ -26,10 +26,10 @@ from ace_counterfactuals.core.postprocessing.stored import (
 )
 from ace_counterfactuals.core.postprocessing.sweep import write_sweep
 from ace_counterfactuals.core.runs.begin import begin, describe
-from ace_counterfactuals.core.runs.files import selected_pictures
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_refined
 from ace_counterfactuals.core.runs.run import Work, complete, load_region
+from ace_counterfactuals.core.runs.runlog import selected_pictures
 from ace_counterfactuals.core.runs.setup import (
     check,
     load_denoiser,

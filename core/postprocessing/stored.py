@@ -11,8 +11,8 @@ from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
 from ace_counterfactuals.core.data.specs import UNKNOWN, PictureFile
+from ace_counterfactuals.core.runs.begin import CONFIG, read_config
 from ace_counterfactuals.core.runs.experiment import Pair, picture_size, read_pairs
-from ace_counterfactuals.core.runs.files import CONFIG, read_config
 from ace_counterfactuals.core.runs.floats import read_stored
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
 from ace_counterfactuals.core.runs.records import Record

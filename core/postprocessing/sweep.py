@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.postprocessing.config import SWEPT
-from ace_counterfactuals.core.runs.files import read_config, read_summary, read_table
+from ace_counterfactuals.core.runs.begin import read_config
 from ace_counterfactuals.core.runs.layout import REFINED
+from ace_counterfactuals.core.runs.tables import read_summary, read_table
 
 # Okabe and Ito's palette, which the colour-blind tell apart; the markers tell the lines apart without it.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -12,16 +12,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, flag_items, to_dict
 from ace_counterfactuals.core.data.regions import region_digest
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.files import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import REFINED, ResultFolder
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.models.loading import digest
 
+CONFIG = "config.yaml"
 WEIGHTS = ("model_path", "classifier_path")
 CLEARING = "log/clearing"  # there from the first to the last file that begin_anew removes
 DERIVED = (REFINED, "sweep.", "evaluation")  # how the names of what other programs made begin
@@ -145,6 +147,26 @@ def first_batch_size(config: MainConfig, results: ResultFolder) -> MainConfig:
         return config
     notice(f"batch_size {own} is taken as {first}, with which {results.root} began, for equal bytes")
     return replace(config, run=replace(config.run, batch_size=first))
+
+
+def read_config(root: Path) -> dict:
+    """What an experiment was made with: flags, digests of weights, classes, versions (see ``describe``)."""
+    path = root / CONFIG
+    try:
+        return read_yaml(path, "flags", "weights")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; run main.py with this output_path and exp_name first") from None
+
+
+def read_yaml(path: Path, *wanted: str) -> dict:
+    """A mapping that has the wanted keys."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict) or not set(wanted) <= values.keys():
+        raise ValueError(f"{path}: has no {' and '.join(wanted)}; it was not written by main.py")
+    return values
 
 
 def package_version(name: str) -> str:

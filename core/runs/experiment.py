@@ -16,9 +16,11 @@ from PIL import Image
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.data.folders import picture_names
 from ace_counterfactuals.core.data.pictures import FORMATS
-from ace_counterfactuals.core.runs.files import CONFIG, read_config, read_info, read_summary, selected_pictures
+from ace_counterfactuals.core.runs.begin import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import FOLDERS, ResultFolder, no_such_experiment
-from ace_counterfactuals.core.runs.records import KINDS, Record
+from ace_counterfactuals.core.runs.records import KINDS, Record, read_info
+from ace_counterfactuals.core.runs.runlog import selected_pictures
+from ace_counterfactuals.core.runs.tables import read_summary
 
 CHUNK = re.compile(r"c-(\d+)_(\d+)-summary\.yaml")
 
@@ -38,7 +40,7 @@ class Pair:
         return (self.counterfactual.parents[1] / "Info" / self.name).with_suffix(".txt")
 
     def read_info(self) -> dict[str, float]:
-        """What it says (see ``files.read_info``)."""
+        """What it says (see ``records.read_info``)."""
         return read_info(self.info)
 
 

@@ -16,8 +16,7 @@ from PIL import Image
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
-from ace_counterfactuals.core.runs.files import read_record
-from ace_counterfactuals.core.runs.records import KINDS, Record
+from ace_counterfactuals.core.runs.records import KINDS, Record, read_record
 
 RECORD = re.compile(r"\d{7,}\.json")
 OWN = re.compile(r"\d{7,}\.(json|png|txt|npy)")

@@ -3,9 +3,6 @@
 The holder keeps its lock file by flock, which its computer gives back when the process dies. Another computer does not
 see that, nor does anybody on a file system without flock; so the holder rewrites a counter in the file every BEAT
 seconds, and a newcomer watches it for PATIENCE seconds of its own, which needs no common clock.
-
-The library filelock would not do: a process that is killed between creating and filling a SoftFileLease leaves an empty
-file, which keeps everybody out for good (the test of a lock file that says nothing decides).
 """
 
 import fcntl
@@ -16,13 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import host_name, is_running, notice, now, owner
-from ace_counterfactuals.core.runs.files import read_lock
 
 BEAT = 2.0  # seconds between two changes of the counter
 PATIENCE = 20.0  # seconds without a change after which another computer's process counts as dead
@@ -34,20 +30,35 @@ class Locked(ValueError):
 
 @dataclass(frozen=True)
 class Holder:
-    """A lock file as it was read. born: when its process started, in the kernel's ticks, where that is known.
+    """What a lock file says of its process.  A file that says nothing counts as another computer's, for all chunks.
 
-    flock: whether the process holds the file by flock, too.
+    born: when the process started, in the kernel's ticks, where that is known.  flock: whether the process holds the
+    file by flock, too.  beat: the counter.
     """
 
     path: Path
-    content: bytes
-    host: str
-    pid: int
-    born: int | None
-    since: str
-    chunk: int
-    chunks: int
-    flock: bool
+    host: str = "an unknown host"
+    pid: int = 0
+    born: int | None = None
+    since: str = "an unknown time"
+    chunk: int = 0
+    chunks: int = 1
+    flock: bool = False
+    beat: str = ""
+
+    @staticmethod
+    def read(path: Path) -> "Holder | None":
+        """None where the file is gone."""
+        try:
+            return Holder(path, **json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            return Holder(path)
+
+    def content(self) -> bytes:
+        """What ``read`` takes."""
+        return json.dumps({name: value for name, value in asdict(self).items() if name != "path"}).encode()
 
     def alive(self) -> bool | None:
         """Whether the process lives; None where only its counter tells."""
@@ -60,9 +71,7 @@ class Holder:
 
     def beats(self) -> bool:
         """Whether the counter has changed since the file was read."""
-        with suppress(FileNotFoundError):
-            return self.path.read_bytes() != self.content
-        return False
+        return Holder.read(self.path) not in (self, None)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
@@ -70,12 +79,7 @@ class Holder:
 
 def holders(folder: Path) -> list[Holder]:
     """Every lock in a folder, also those of dead processes."""
-    found = []
-    for path in sorted(folder.glob("chunk-*.lock")):
-        with suppress(FileNotFoundError):
-            content = path.read_bytes()
-            found.append(Holder(path, content, **read_lock(content)))
-    return found
+    return [holder for path in sorted(folder.glob("chunk-*.lock")) if (holder := Holder.read(path))]
 
 
 def birth(pid: int) -> int | None:
@@ -101,94 +105,85 @@ def hold(folder: Path, chunk: int = 0, chunks: int = 1) -> Iterator["Lock"]:
 
     Raises Locked, saying who works on a chunk that has pictures in common with this one.
     """
+
+    def others() -> list[Holder]:
+        return [h for h in holders(folder) if (h.chunk - chunk) % math.gcd(h.chunks, chunks) == 0]
+
+    def refuse(holder: Holder) -> None:
+        its, mine = f"chunk {holder.chunk} of {holder.chunks}", f"chunk {chunk} of {chunks}"
+        where = "" if chunks == holder.chunks == 1 else f" ({its}, which overlaps with {mine})"
+        raise Locked(f"{folder.parent}: {holder} is working on it{where}; wait for it or stop it")
+
     folder.mkdir(parents=True, exist_ok=True)
-    lock = Lock(folder / f"chunk-{chunk}-of-{chunks}.lock", chunk, chunks)
-    lock.acquire()
+    silent = [holder for holder in others() if holder.alive() is None]
+    for holder in silent:
+        notice(f"listening for up to {PATIENCE:g} s whether it is alive: {holder}")
+    for holder in listen(silent, PATIENCE):
+        refuse(holder)
+    with gate(folder):
+        for holder in others():
+            alive = holder.alive()
+            if alive or (alive is None and holder not in silent):
+                refuse(holder)
+            notice(f"taking over from {holder}, which is gone")
+            holder.path.unlink(missing_ok=True)
+        lock = Lock(folder / f"chunk-{chunk}-of-{chunks}.lock", chunk, chunks)
     try:
+        for holder in others():
+            if not lock.holds(holder.path):  # without flock two may come in at once: both go
+                refuse(holder)
+        threading.Thread(target=lock.beat, name="heartbeat", daemon=True).start()
         yield lock
     finally:
         lock.release()
 
 
 class Lock:
-    """A chunk's lock file, made by ``hold``. file: opened and held, from ``acquire`` on."""
+    """A chunk's lock file, made whole and held, which ``hold`` hands out."""
 
     def __init__(self, path: Path, chunk: int, chunks: int):
-        self.path, self.chunk, self.chunks = path, chunk, chunks
-        self.released = threading.Event()
-
-    def acquire(self) -> None:
-        unsure = [holder for holder in self._others() if holder.alive() is None]
-        for holder in unsure:
-            notice(f"listening for up to {PATIENCE:g} s whether it is alive: {holder}")
-        for holder in listen(unsure, PATIENCE):
-            self._refuse(holder)
-        silent = {holder.content for holder in unsure}
-        with gate(self.path.parent):
-            for holder in self._others():
-                alive = holder.alive()
-                if alive or (alive is None and holder.content not in silent):
-                    self._refuse(holder)
-                notice(f"taking over from {holder}, which is gone")
-                holder.path.unlink(missing_ok=True)
-            self._place()
-            for holder in self._others():  # two came in at once, since there is no flock: both go
-                self.release()
-                self._refuse(holder)
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-
-    def _others(self) -> list[Holder]:
-        """Holders of chunks that have pictures in common with this one."""
-        found = [holder for holder in holders(self.path.parent) if not self.holds(holder.path)]
-        return [h for h in found if (h.chunk - self.chunk) % math.gcd(h.chunks, self.chunks) == 0]
-
-    def _refuse(self, holder: Holder) -> None:
-        its, mine = f"chunk {holder.chunk} of {holder.chunks}", f"chunk {self.chunk} of {self.chunks}"
-        where = "" if self.chunks == holder.chunks == 1 else f" ({its}, which overlaps with {mine})"
-        raise Locked(f"{holder.path.parent.parent}: {holder} is working on it{where}; wait for it or stop it")
-
-    def _place(self) -> None:
-        """Put the file there, whole and held."""
-        temporary = self.path.with_name(f".{self.path.name}.{owner()}.tmp")
+        self.path, self.released = path, threading.Event()
+        temporary = path.with_name(f".{path.name}.{owner()}.tmp")
         try:
             self.file = open(temporary, "w+b", buffering=0)  # noqa: SIM115 (closed on release)
             held = bool(flock(self.file, fcntl.LOCK_EX))
-            self.values = {"host": host_name(), "pid": os.getpid(), "born": birth(os.getpid()), "since": now()}
-            self.values |= {"chunk": self.chunk, "chunks": self.chunks, "flock": held}
+            self.holder = Holder(path, host_name(), os.getpid(), birth(os.getpid()), now(), chunk, chunks, held)
             self._write(0)
-            atomic.place(temporary, self.path)
+            atomic.place(temporary, path)
         except FileExistsError:
-            raise Locked(f"{self.path}: another process was faster") from None
+            raise Locked(f"{path}: another process was faster") from None
         finally:
             temporary.unlink(missing_ok=True)
 
     def _write(self, beat: int) -> None:
         """In place, and of one length, so that the file stays the one that is held."""
-        os.pwrite(self.file.fileno(), json.dumps({**self.values, "beat": f"{beat:012d}"}).encode(), 0)
+        os.pwrite(self.file.fileno(), replace(self.holder, beat=f"{beat:012d}").content(), 0)
         os.fsync(self.file.fileno())
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Change the counter until the lock is released."""
         beat = 0
         while not self.released.wait(BEAT):
             beat += 1
             with suppress(OSError, ValueError):  # a server that is away for a moment; a file closed meanwhile
                 self._write(beat)
 
-    def holds(self, path: Path | None = None) -> bool:
-        """Whether the file at the lock's path, or ``path``, is this lock's own."""
-        with suppress(AttributeError, OSError, ValueError):
-            return os.path.samestat(os.stat(path or self.path), os.fstat(self.file.fileno()))
+    def holds(self, path: Path) -> bool:
+        """Whether this is the file that is held."""
+        with suppress(OSError, ValueError):
+            return os.path.samestat(os.stat(path), os.fstat(self.file.fileno()))
         return False
 
     def check(self) -> None:
         """Raises Locked if somebody has taken over, since this process did not run for too long."""
-        if not self.holds():
+        if not self.holds(self.path):
             raise Locked(f"{self.path}: another process has taken over, while this one did not run; stopping")
 
     def release(self) -> None:
+        """Remove the file, unless it is another's by now."""
         self.released.set()
         try:
-            if self.holds():
+            if self.holds(self.path):
                 self.path.unlink(missing_ok=True)
         finally:
             self.file.close()

@@ -3,9 +3,12 @@
 Reading needs no torch; core/recording.py makes records.
 """
 
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 KINDS = ("pre-explanation", "explanation")
+INFO = ("label", "pred", "target", "cf pred", "l_inf", "l_1")
 SHORT = {"pre-explanation": "pre", "explanation": "ce"}
 Likeliest = tuple[tuple[int, float], ...]
 """(class, probability) of at most five classes, the likeliest first; empty in records that are older than it"""
@@ -96,3 +99,25 @@ class Record:
 def with_tuples(values: dict) -> dict:
     """JSON knows lists alone."""
     return {**values, "top5": tuple((int(label), prob) for label, prob in values.get("top5", ()))}
+
+
+def read_record(path: Path) -> Record | dict:
+    """A finished picture's record, or what is known of a skipped one: its index, file and reason."""
+    try:
+        values = json.loads(path.read_bytes())
+        record = values if "skipped" in values else Record.from_dict(values)
+        named = values["index"] == int(path.stem)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is no whole record ({type(error).__name__}: {error})") from None
+    if not named:
+        raise ValueError(f"{path}: is the record of picture {values['index']}")
+    return record
+
+
+def read_info(path: Path) -> dict[str, float]:
+    """An Info file, of main.py or of the original program.  A target that was left free is -1."""
+    try:
+        values = dict(line.split(": ") for line in path.read_text().splitlines())
+        return {name: float(values[name]) for name in INFO}
+    except (ValueError, KeyError):
+        raise ValueError(f"{path}: wanted a line 'name: number' for each of {', '.join(INFO)}") from None

@@ -20,14 +20,13 @@ from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, explain
-from ace_counterfactuals.core.runs.begin import begin, describe, first_batch_size, refuse_other_flags
+from ace_counterfactuals.core.runs.begin import begin, describe, first_batch_size, read_config, refuse_other_flags
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.files import read_config
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import Lock, hold
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.core.runs.records import Record
-from ace_counterfactuals.core.runs.runlog import RunLog
+from ace_counterfactuals.core.runs.runlog import run_log
 from ace_counterfactuals.core.runs.setup import (
     align_classes,
     check,
@@ -113,7 +112,7 @@ def complete(work: Work) -> None:
     work = replace(work, config=first_batch_size(work.config, results))
     config, images = work.config, work.images
     told = {"pictures": len(images), "selected": work.total, "flags": to_dict(config)}
-    with hold(results.log, config.run.chunk, config.run.chunks) as lock, RunLog(results.log, told) as log:
+    with hold(results.log, config.run.chunk, config.run.chunks) as lock, run_log(results.log, told) as timed:
         atomic.remove_strays(results.folders())
         finished, _ = results.read_whole()
         refuse_other_pictures(results, config, images, finished)
@@ -122,7 +121,7 @@ def complete(work: Work) -> None:
             notice(f"{len(images) - len(positions)} of {len(images)} pictures are finished already; continuing")
         try:
             with patient():
-                explain_all(work, positions, lock, log)
+                explain_all(work, positions, lock, timed)
         finally:
             write_tables(config, results, {entry.index for entry in images.records}, *results.read())
 
@@ -162,8 +161,8 @@ def load_region(config: MainConfig, images: ImageSet) -> Region | None:
     return region
 
 
-def explain_all(work: Work, positions: list[int], lock: Lock, log: RunLog) -> None:
-    """Explain the pictures at ``positions`` and write each as soon as its batch is done."""
+def explain_all(work: Work, positions: list[int], lock: Lock, timed: Callable[[list[int], float], None]) -> None:
+    """Explain the pictures at ``positions`` and write each as soon as its batch is done.  timed: as ``run_log``'s."""
     done, flips, began = 0, 0, time.monotonic()
     told, stream = began, readable(work, positions)
     bar = "{n_fmt}/{total_fmt} images |{bar}| {remaining} left{postfix}"
@@ -173,7 +172,7 @@ def explain_all(work: Work, positions: list[int], lock: Lock, log: RunLog) -> No
             for record in explain_batch(work, batch, lock):
                 done, flips = done + 1, flips + record.outcomes["explanation"].success
             now = time.monotonic()
-            log.timed([sample.index for sample in batch], (now - started) / len(batch))
+            timed([sample.index for sample in batch], (now - started) / len(batch))
             rate = 60 * done / (now - began)
             progress.set_postfix_str(f"{rate:.1f} images/min, {flips} of {done} flipped", refresh=False)
             progress.update(len(batch))

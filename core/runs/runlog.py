@@ -5,51 +5,64 @@ No two processes share a file, and nothing that the results depend on is read fr
 
 import csv
 import itertools
+import json
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import host_name, now, owner
 
 RUNNING = "running"
+RECENT = 50  # pictures that a process's speed is measured on
 
 
-class RunLog:
-    """``START-HOST-PID.json`` and ``.csv`` in ``folder``, from entering to leaving the context.
+@contextmanager
+def run_log(folder: Path, told: dict) -> Iterator[Callable[[Iterable[int], float], None]]:
+    """``START-HOST-PID.json`` and ``.csv`` in ``folder``, from entering to leaving.
 
-    values: what to keep of the command.
+    told: what to keep of the command.  Yields a function that takes pictures' indices, and the seconds of each.
     """
+    values = {"host": host_name(), "pid": os.getpid(), "start": now(), **told, "end": None, "ended": RUNNING}
+    name = f"{values['start'].replace(':', '').replace('-', '')}-{owner()}"
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    started = atomic.to_json(values).encode()
+    path = next(path for n in names if atomic.write_once(path := folder / f"{n}.json", started))
 
-    def __init__(self, folder: Path, values: dict):
-        self.folder = folder
-        self.values = {"host": host_name(), "pid": os.getpid(), "start": now(), **values}
+    def add(lines: Iterable[str]) -> None:
+        with open(path.with_suffix(".csv"), "a") as file:
+            file.writelines(lines)
 
-    def __enter__(self) -> "RunLog":
-        name = f"{self.values['start'].replace(':', '').replace('-', '')}-{owner()}"
-        names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
-        started = self._text(end=None, ended=RUNNING)
-        self.path = next(path for n in names if atomic.write_once(path := self.folder / f"{n}.json", started))
-        self.file = open(self.path.with_suffix(".csv"), "a", newline="")  # noqa: SIM115 (closed on leaving)
-        self.table = csv.writer(self.file, lineterminator="\n")
-        self._rows([("index", "seconds")])
-        return self
-
-    def timed(self, indices: Iterable[int], seconds: float) -> None:
-        """Each of the pictures took so long."""
-        self._rows((index, f"{seconds:.3f}") for index in indices)
-
-    def _rows(self, rows: Iterable[tuple]) -> None:
-        self.table.writerows(rows)
-        self.file.flush()
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    add(["index,seconds\n"])
+    ended = "finished"
+    try:
+        yield lambda indices, seconds: add(f"{index},{seconds:.3f}\n" for index in indices)
+    except BaseException as error:
+        ended = " ".join(str(error).split()) or type(error).__name__
+        raise
+    finally:
         with suppress(OSError):  # after a full disk, what is reported is what came first
-            self.file.close()
-            ended = " ".join(str(error).split()) or kind.__name__ if kind else "finished"
-            atomic.write_bytes(self.path, self._text(end=now(), ended=ended))
+            atomic.write_json(path, {**values, "end": now(), "ended": ended})
 
-    def _text(self, **values) -> bytes:
-        return atomic.to_json({**self.values, **values}).encode()
+
+def read_logs(folder: Path) -> Iterator[tuple[Path, dict]]:
+    """What each process logged of itself, the latest first; files that cannot be read are left out."""
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        with suppress(OSError, ValueError):
+            yield path, json.loads(path.read_bytes())
+
+
+def selected_pictures(folder: Path) -> int:
+    """How many pictures the latest command asked for, all chunks together, by the logs in ``folder``; 0 if unknown."""
+    return next((log["selected"] for _, log in read_logs(folder) if "selected" in log), 0)
+
+
+def images_per_minute(folder: Path, host: str, pid: int) -> float:
+    """Of a running process, over its latest pictures; 0 if unknown."""
+    own = (path for path, log in read_logs(folder) if (log["host"], log["pid"], log["ended"]) == (host, pid, RUNNING))
+    with suppress(StopIteration, FileNotFoundError), open(next(own).with_suffix(".csv"), newline="") as file:
+        rows = [row for row in csv.reader(file) if len(row) == 2 and row[1]]  # the last may be half written
+        seconds = [float(row[1]) for row in rows[1:][-RECENT:]]
+        return 60 * len(seconds) / sum(seconds) if sum(seconds) else 0.0
+    return 0.0

@@ -1,12 +1,14 @@
 """The tables of an experiment or of a chunk: summary.yaml, results.csv and sheet.png, and gathering those of chunks."""
 
+import csv
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
+from ace_counterfactuals.core.runs.begin import read_config, read_yaml
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.files import read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import KINDS, Record
 from ace_counterfactuals.core.runs.sheet import draw_sheet
@@ -99,3 +101,14 @@ def summary_table(summary: dict) -> str:
     if "region" in summary:
         lines.append("flip rate {flip rate:.3f} where this may change: {where}".format(**summary["region"]))
     return "\n".join(lines)
+
+
+def read_summary(path: Path) -> dict:
+    """The statistics of an experiment or of a chunk (see ``summarise``).  Raises OSError too."""
+    return read_yaml(path, "n", "skipped", "explanation")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of results.csv as text.  Raises OSError too."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

@@ -12,11 +12,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from ace_counterfactuals.core.base.notices import now, owner
-from ace_counterfactuals.core.runs.files import read_config, read_record, read_summary, read_table
+from ace_counterfactuals.core.runs.begin import read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder, fingerprint, no_such_experiment
 from ace_counterfactuals.core.runs.locks import hold
-from ace_counterfactuals.core.runs.records import Record
-from ace_counterfactuals.core.runs.tables import summarise
+from ace_counterfactuals.core.runs.records import Record, read_record
+from ace_counterfactuals.core.runs.tables import read_summary, read_table, summarise
 
 ROUNDING = 1 / 255  # what storing with 8 bits may change of a distance
 

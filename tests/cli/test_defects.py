@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from ace_counterfactuals.core.data import imageset
-from ace_counterfactuals.core.runs.files import read_record
 from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.records import read_record
 from tests.support.toys import Workshop, tree
 
 

@@ -14,7 +14,7 @@ from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
-from ace_counterfactuals.core.runs.runlog import RunLog
+from ace_counterfactuals.core.runs.runlog import run_log
 from ace_counterfactuals.core.runs.tables import write_tables
 from ace_counterfactuals.core.runs.verify import verify
 from tests.support.toys import tree
@@ -37,11 +37,11 @@ def write_chunk(results: ResultFolder, chunk: int, chunks: int, count: int) -> N
     config = MainConfig()
     config = replace(config, run=replace(config.run, chunk=chunk, chunks=chunks))
     make_folder(results, {"flags": {}, "weights": {}, "classes": None})
-    with hold(results.log, chunk, chunks), RunLog(results.log, {"selected": count}) as log:
+    with hold(results.log, chunk, chunks), run_log(results.log, {"selected": count}) as log:
         for index in range(chunk, count, chunks):
             drawn = dict.fromkeys(KINDS, {"CF": picture(index), "Noise": picture(index), "SM": picture(index)})
             results.write(record(index), Pictures(picture(index), drawn))
-            log.timed([index], 0.5)
+            log([index], 0.5)
         write_tables(config, results, range(chunk, count, chunks), *results.read())
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import owner
-from ace_counterfactuals.core.runs.files import read_record
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import hold
+from ace_counterfactuals.core.runs.records import read_record
 from tests.support.toys import Workshop, tree
 
 

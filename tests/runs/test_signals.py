@@ -13,9 +13,8 @@ import yaml
 
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs import signals
-from ace_counterfactuals.core.runs.files import read_logs
 from ace_counterfactuals.core.runs.locks import holders
-from ace_counterfactuals.core.runs.runlog import RUNNING
+from ace_counterfactuals.core.runs.runlog import RUNNING, read_logs
 from tests.support.paths import MAIN
 from tests.support.toys import Workshop, tree
 
@@ -48,7 +47,7 @@ def signalled(workshop, monkeypatch, *numbers, during=2, endless=False, **settin
 
 
 def last_log(workshop):
-    return list(read_logs(workshop.results() / "log"))[-1][1]
+    return next(read_logs(workshop.results() / "log"))[1]
 
 
 CODES = [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)]
