@@ -152,25 +152,24 @@ class GaussianDiffusion:
         """(N,) losses: ``mse``, with ``learn_sigma`` also ``vb``, and their sum ``loss`` (DDPM eq. 14).
 
         The bound trains the variance alone: the mean is detached.  With ``rescale_learned_sigmas`` the sum is L_hybrid
-        of Nichol and Dhariwal 2021, eq. 16; with ``use_kl`` there is nothing but the bound.
+        of Nichol and Dhariwal 2021, eq. 16; with ``use_kl`` it is the bound alone, times the number of steps.
         """
+        config, channels = self.config, x_0.shape[1]
         x_t = self.q_sample(x_0, t, eps)
         output = self.denoiser_output(model, x_t, t, y)
-        if self.config.use_kl:
-            vb = self._training_bound(output, x_0, x_t, t) * self.num_timesteps
-            return {"loss": vb, "vb": vb}
-        prediction = output[:, : x_0.shape[1]]
-        mse = mean_flat((prediction - (x_0 if self.config.predict_xstart else eps)) ** 2)
-        if not self.config.learn_sigma:
+        prediction, variance = output[:, :channels], output[:, channels:]
+        mse = mean_flat((prediction - (x_0 if config.predict_xstart else eps)) ** 2)
+        if not config.learn_sigma and not config.use_kl:
             return {"loss": mse, "mse": mse}
-        frozen = torch.cat([prediction.detach(), output[:, x_0.shape[1] :]], dim=1)
-        weight = self.num_timesteps / 1000 if self.config.rescale_learned_sigmas else 1.0
-        vb = self._training_bound(frozen, x_0, x_t, t) * weight
+        if not config.use_kl:
+            output = torch.cat([prediction.detach(), variance], dim=1)
+        posterior = self.posterior_from_output(output, x_t, t, clip=False)  # a clipped x_0 would have no gradient
+        vb = self.vlb_terms(posterior, x_0, x_t, t)
+        if config.use_kl:
+            vb = vb * self.num_timesteps
+            return {"loss": vb, "vb": vb}
+        vb = vb * (self.num_timesteps / 1000 if config.rescale_learned_sigmas else 1.0)
         return {"loss": mse + vb, "mse": mse, "vb": vb}
-
-    def _training_bound(self, output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The bound with x_0 unclipped, since a clipped one has no gradient."""
-        return self.vlb_terms(self.posterior_from_output(output, x_t, t, clip=False), x_0, x_t, t)
 
 
 def mean_flat(x: Tensor) -> Tensor:

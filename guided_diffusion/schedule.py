@@ -21,10 +21,8 @@ def make_betas(noise_schedule: str, diffusion_steps: int) -> np.ndarray:
         scale = 1000 / diffusion_steps
         betas = np.linspace(scale * 0.0001, scale * 0.02, diffusion_steps, dtype=np.float64)
         if betas[-1] >= 1:
-            raise ValueError(
-                f"linear with diffusion_steps {diffusion_steps} gives a beta of {betas[-1]:.3g}; "
-                "choose at least 21 steps"
-            )
+            reason = f"diffusion_steps {diffusion_steps} gives a beta of {betas[-1]:.3g}"
+            raise ValueError(f"linear with {reason}; choose at least 21 steps")
         return betas
     if noise_schedule == "cosine":
 
@@ -40,23 +38,27 @@ def respaced_steps(timestep_respacing: str, diffusion_steps: int) -> list[int]:
 
     ``''`` keeps all; ``'25'`` keeps 25, evenly spaced from the first to the last; ``'10,10,5'`` divides the chain into
     three sections and keeps so many of each; ``'ddim25'`` keeps every n-th, n the integer stride that gives 25.
-    Raises ValueError, which begins with ``timestep_respacing``, for what is none of these or takes more than there is.
+    Raises ValueError for what is none of these or takes more than there is.
     """
     spec = timestep_respacing.strip()
     if not spec:
         return list(range(diffusion_steps))
     if spec.startswith("ddim"):
-        return _integer_stride(_count(spec.removeprefix("ddim"), spec), diffusion_steps, spec)
+        count = _count(spec.removeprefix("ddim"), spec)
+        for n in range(1, diffusion_steps + 1):
+            steps = range(0, diffusion_steps, n)
+            if len(steps) == count:
+                return list(steps)
+        reason = f"no integer stride takes {count} of diffusion_steps {diffusion_steps}"
+        raise ValueError(f"{spec}: {reason}; choose a divisor of {diffusion_steps}")
     counts = [_count(part, spec) for part in spec.split(",")]
     size, longer = divmod(diffusion_steps, len(counts))
     kept, start = [], 0
     for i, count in enumerate(counts):
         length = size + (i < longer)
         if count > length:
-            raise ValueError(
-                f"{spec} takes {count} of the {length} steps in section {i + 1} of "
-                f"diffusion_steps {diffusion_steps}; choose at most {length}"
-            )
+            section = f"the {length} steps in section {i + 1} of diffusion_steps {diffusion_steps}"
+            raise ValueError(f"{spec} takes {count} of {section}; choose at most {length}")
         stride = (length - 1) / (count - 1) if count > 1 else 1.0
         # Summed, not multiplied: '25' of 500 steps keeps 249, where 12 strides are 249.5 and would be rounded to 250.
         kept += [start + round(position) for position in accumulate([stride] * (count - 1), initial=0.0)]
@@ -68,17 +70,6 @@ def _count(text: str, spec: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise ValueError(f"'{spec}': wanted '' (all steps), a number such as 25, a list such as 10,10,5 or ddim25")
     return int(text)
-
-
-def _integer_stride(count: int, diffusion_steps: int, spec: str) -> list[int]:
-    for stride in range(1, diffusion_steps + 1):
-        steps = list(range(0, diffusion_steps, stride))
-        if len(steps) == count:
-            return steps
-    raise ValueError(
-        f"{spec}: no integer stride takes {count} of diffusion_steps {diffusion_steps}; "
-        f"choose a divisor of {diffusion_steps}"
-    )
 
 
 def respace_betas(betas: np.ndarray, steps: list[int]) -> np.ndarray:

@@ -6,8 +6,6 @@ precision; normalisation and the output are always float32 or wider.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +15,12 @@ from torch.utils.checkpoint import checkpoint
 from ace_counterfactuals.guided_diffusion.config import NORM_GROUPS, UNetConfig
 
 
-def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000) -> Tensor:
-    """(N,) steps, possibly fractional -> (N, dim) float32: cosines, then sines, of t * max_period^(-i / half)."""
+def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
+    """(N,) steps, possibly fractional -> (N, dim) float32: cosines, then sines, of t * 10000^(-i / half)."""
     half = dim // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32) / half)
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
     angles = timesteps[:, None].float() * frequencies.to(timesteps.device)
-    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
-    return F.pad(embedding, (0, dim % 2))
+    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, dim % 2))
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -42,13 +39,7 @@ class ResBlock(nn.Module):
     (N, channels, H, W) -> (N, out_channels, H, W), H and W as ``resample`` leaves them.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        out_channels: int,
-        config: UNetConfig,
-        resample: Callable[[Tensor], Tensor] | None = None,
-    ):
+    def __init__(self, channels: int, out_channels: int, config: UNetConfig, resample: nn.Module | None = None):
         super().__init__()
         self.use_scale_shift_norm = config.use_scale_shift_norm
         self.resample = resample or nn.Identity()
@@ -194,9 +185,10 @@ class UNetModel(nn.Module):
 
     def torso_to(self, dtype: torch.dtype) -> "UNetModel":
         """Store the torso's convolutions in ``dtype``, e.g. torch.float16; the rest stays as it is."""
-        for module in chain(self.input_blocks.modules(), self.middle_block.modules(), self.output_blocks.modules()):
-            if isinstance(module, nn.Conv1d | nn.Conv2d):
-                module.to(dtype)
+        for part in (self.input_blocks, self.middle_block, self.output_blocks):
+            for module in part.modules():
+                if isinstance(module, nn.Conv1d | nn.Conv2d):
+                    module.to(dtype)
         return self
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:

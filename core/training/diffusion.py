@@ -41,10 +41,10 @@ def train(config: TrainDiffusionConfig) -> Path:
         raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")
     if not training.resume_checkpoint and any(folder.glob("model*.pt")):
         raise FlagError("output_path", f"{folder}: has checkpoints; give one as resume_checkpoint, or another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_yaml(folder / "config.yaml", to_dict(config))
     condition = conditions(config, images)
     trainer = make_trainer(config, condition, images)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_yaml(folder / "config.yaml", to_dict(config))
     until = training.lr_anneal_steps or 10**9
     batch = picture_batches(config, images, condition, trainer.step)
     with open(folder / "log.csv", "a", newline="") as file, tqdm(total=until, initial=trainer.step) as progress:
