@@ -20,7 +20,7 @@ def integers(environ: Mapping[str, str], names: tuple[str, ...]) -> tuple[int, .
     return tuple(map(int, values)) if all(value.isdecimal() for value in values) else None
 
 
-def ranks(environ: Mapping[str, str]) -> tuple[int, int, int] | None:
+def ranks(environ: Mapping[str, str]) -> tuple[int, ...] | None:
     """This process's rank, the number of ranks, and its rank on its node, where a launcher tells them."""
     return next(filter(None, (integers(environ, names) for names in RANKS)), None)
 
@@ -28,4 +28,4 @@ def ranks(environ: Mapping[str, str]) -> tuple[int, int, int] | None:
 def local_rank() -> int | None:
     """This process's number on its node, if a launcher started it beside others."""
     found = ranks(os.environ)
-    return found and found[2]
+    return found[2] if found else None

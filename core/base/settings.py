@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def group(config: type, title: str):
@@ -14,7 +17,7 @@ def group(config: type, title: str):
     return field(default_factory=config, metadata={"title": title})
 
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 class FlagError(ValueError):
@@ -170,11 +173,11 @@ def hyphenated(name: str) -> str:
 
 def from_dict(config: type[Config], values: dict[str, Any]) -> Config:
     """A config from flat flag values; what is not named keeps its default."""
-    groups = {}
-    for group in fields(config):
+    parts = {}
+    for group in groups_of(config):
         names = {item.name for item in fields(group.type)}
-        groups[group.name] = group.type(**{name: value for name, value in values.items() if name in names})
-    return config(**groups)
+        parts[group.name] = group.type(**{name: value for name, value in values.items() if name in names})
+    return config(**parts)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -182,6 +185,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {name: value for group in asdict(config).values() for name, value in group.items()}
 
 
-def flag_items(config: type) -> dict[str, Any]:
+def groups_of(config: "type[DataclassInstance]") -> tuple[Any, ...]:
+    """The fields of a config, each of which holds a dataclass of flags."""
+    return fields(config)
+
+
+def flag_items(config: "type[DataclassInstance]") -> dict[str, Any]:
     """Flag name -> its dataclass field."""
-    return {item.name: item for group in fields(config) for item in fields(group.type)}
+    return {item.name: item for group in groups_of(config) for item in fields(group.type)}

@@ -37,7 +37,10 @@ def celeba_attributes(data_dir: str | Path, dataset: str = "CelebA", *, partitio
 
     ``PictureFile.index`` of the pictures of that partition, as ``open_dataset`` reads it, is the row.
     """
-    faces = spec_of(dataset).faces(folders.existing(data_dir))
+    read = spec_of(dataset).faces
+    if read is None:
+        raise FlagError("dataset", f"{dataset}: its pictures have no attributes; wanted one of CelebA's")
+    faces = read(folders.existing(data_dir))
     rows = [[value == "1" for value in values] for name, values in faces.rows if faces.partition.get(name) == partition]
     if not rows:
         raise ValueError(f"{data_dir}: no picture of dataset {dataset} is in partition {partition}")

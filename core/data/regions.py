@@ -53,7 +53,7 @@ class Region:
         if self.rectangle:
             x0, y0, x1, y1 = self.rectangle
             white[y0:y1, x0:x1] = True
-        else:
+        elif source:
             white = self._white_pixels(source, height, width)
         allowed = white ^ self.invert
         if not allowed.any():
@@ -62,8 +62,9 @@ class Region:
         return allowed[None]
 
     def _check_names(self, files: Sequence[str]) -> None:
-        sources = {file: self._source(file) for file in files}
-        if missing := [file for file, source in sources.items() if source is None]:
+        found = {file: self._source(file) for file in files}
+        sources = {file: source for file, source in found.items() if source}
+        if missing := [file for file in found if file not in sources]:
             said = f"{self.text}: has no picture for {len(missing)} of {len(files)}: {first(missing, 5)}"
             raise FlagError("region", said)
         users: dict[Path, str] = {}

@@ -50,16 +50,16 @@ class Filter:
         *,
         first: int | None = None,
         last: int = 0,
-        keep: Tensor | None = None,
-        image: Tensor | None = None,
+        kept: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Take the reverse steps from below ``first`` (default: all) down to ``last``, in [-1, 1].
 
-        keep: (N, 1, H, W) bool; before every step these pixels are ``image``'s, noised to that step
-        (RePaint, Lugmayr et al. 2022, without resampling).
+        kept: (N, 1, H, W) bool and pictures (N, 3, H, W); before every step the pixels of the one are the other's,
+        noised to that step (RePaint, Lugmayr et al. 2022, without resampling).
         """
         for t in reversed(range(last, self.steps if first is None else first)):
-            if keep is not None:
+            if kept:
+                keep, image = kept
                 x_t = torch.where(keep, self.start(image, noise, Draw.KEPT, t), x_t)
             posterior = self.diffusion.p_mean_variance(self.model, x_t, step_tensor(t, x_t), self.classes)
             x_t = posterior.mean
@@ -118,6 +118,6 @@ def inpaint(
     keep = kept_pixels(mask, inpaint=sampling.sampling_inpaint, dilation=sampling.sampling_dilation)
     keep = keep if region is None else keep | ~region
     x_t = filter_.start(pre_explanation, noise)
-    x_0 = filter_.denoise(x_t, noise, keep=keep, image=image)
+    x_0 = filter_.denoise(x_t, noise, kept=(keep, image))
     counterfactual = torch.where(keep, image, to_image(x_0).clamp(0, 1))
     return Refinement(counterfactual, to_image(x_t).clamp(0, 1), mask, keep)

@@ -42,7 +42,7 @@ def checkpointed_gradient(
         states = [filter_.start(image, noise)]
         for first, last in segments[:-1]:
             states.append(filter_.denoise(states[-1], noise, first=first, last=last))
-    cotangent = None
+    cotangent: Tensor | None = None
     for (first, last), state in zip(reversed(segments), reversed(states), strict=True):
         state = leaf(state)
         output = filter_.denoise(state, noise, first=first, last=last)
@@ -50,6 +50,7 @@ def checkpointed_gradient(
             output = to_image(output)
             cotangent = plain_gradient(objective, output)
         cotangent = pull_back(output, state, cotangent)
+    assert cotangent is not None, "a filter of no step has no segment"
     image = leaf(image)
     return pull_back(filter_.start(image, noise), image, cotangent)
 

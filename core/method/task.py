@@ -112,14 +112,15 @@ class Batch:
 
     def take(self, places: Sequence[int]) -> "Batch":
         """The pictures at these places, which may repeat."""
-        places = list(places)
-        whole = self.region is None or len(self.region) == 1
+        places, region = list(places), self.region
+        if region is not None and len(region) > 1:
+            region = region[places]
         return replace(
             self,
             image=self.image[places],
             indices=[self.indices[i] for i in places],
             logits=self.logits[places],
-            region=self.region if whole else self.region[places],
+            region=region,
             target=None if self.target is None else self.target[places],
         )
 
