@@ -1,4 +1,4 @@
-"""Time and memory of a gradient through the diffusion model: whole chain against checkpointed and shortcut.
+"""Time and memory of a gradient through the diffusion model: whole chain, checkpointed, one step, shortcut.
 
     python benchmarks/gradient.py --steps 5 20
 
@@ -24,6 +24,7 @@ from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.gradients import (
     chain_gradient,
     checkpointed_gradient,
+    one_step_gradient,
     plain_gradient,
     shortcut_gradient,
 )
@@ -72,6 +73,7 @@ def measure(way: str, steps: int, args: argparse.Namespace, queue) -> None:
 
     gradient = {
         "classifier alone": lambda: plain_gradient(objective, image),
+        "one step": lambda: one_step_gradient(objective, filter_, image, noise),
         "shortcut": lambda: shortcut_gradient(objective, filter_, image, noise),
         "whole chain": lambda: chain_gradient(objective, filter_, image, noise),
     }.get(way) or partial(checkpointed_gradient, objective, filter_, image, noise, segment=int(way.split()[-1]))
@@ -98,7 +100,13 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{args.size} px, {args.channels} channels, batch {args.batch_size}, {args.device} {args.precision}")
     print(f"{'T':>3}  {'gradient':<18}{'CPU s':>8}{'wall s':>8}{'of chain':>10}{'U-Net calls':>13}{'peak MiB':>10}")
-    ways = ["whole chain", *(f"checkpoint {segment}" for segment in args.segments), "shortcut", "classifier alone"]
+    ways = [
+        "whole chain",
+        *(f"checkpoint {segment}" for segment in args.segments),
+        "one step",
+        "shortcut",
+        "classifier alone",
+    ]
     context = multiprocessing.get_context("spawn")
     for steps in args.steps:
         chain = None

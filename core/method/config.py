@@ -9,6 +9,8 @@ from ace_counterfactuals.core.method.attacks import ATTACKS
 
 SCHEDULES = ("none", "step", "linear")
 
+FILTERS = ("chain", "one-step")
+
 SAME = "same"
 
 
@@ -21,6 +23,11 @@ class AttackConfig:
     )
     attack_step: float = flag(1.0, "step size, in 1/255 of the range", low=0)
     attack_joint: bool = flag(True, "attack through the diffusion model; False attacks the classifier alone")
+    attack_filter: str = flag(
+        "chain",
+        "what the attack's gradient goes through: all steps of the filter, or the x_0 predicted at its first",
+        choices=FILTERS,
+    )
     attack_joint_checkpoint: bool = flag(
         False, "recompute instead of keeping the graph of all denoising steps: less memory", result=False
     )

@@ -12,6 +12,7 @@ from ace_counterfactuals.core.method.filtering import inpaint
 from ace_counterfactuals.core.method.gradients import (
     chain_gradient,
     checkpointed_gradient,
+    one_step_gradient,
     plain_gradient,
     shortcut_gradient,
 )
@@ -138,7 +139,8 @@ def make_grad_fn(batch: Batch, entry: Attack) -> GradFn:
         if config.attack_joint_checkpoint:
             segment = config.attack_checkpoint_backward_steps
             return checkpointed_gradient(objective, filter_, adversary, noise, segment=segment)
-        return chain_gradient(objective, filter_, adversary, noise)
+        through = one_step_gradient if config.attack_filter == "one-step" else chain_gradient
+        return through(objective, filter_, adversary, noise)
 
     def grad_fn(adversary: Tensor, iteration: int) -> Tensor:
         noise = batch.noise(iteration)

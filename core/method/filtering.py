@@ -37,6 +37,14 @@ class Filter:
         """F_tau(image): (N, 3, H, W) in [0, 1] -> the same shape, not clamped."""
         return to_image(self.denoise(self.start(image, noise), noise))
 
+    def predict(self, image: Tensor, noise: NoiseFn) -> Tensor:
+        """The picture expected from x_t at the last of the filter's steps (Tweedie's formula), by one call of the
+        network however many steps there are: (N, 3, H, W) in [0, 1] -> the same shape, not clamped."""
+        if not self.steps:
+            return image
+        x_t, t = self.start(image, noise), step_tensor(self.steps - 1, image)
+        return to_image(self.diffusion.p_mean_variance(self.model, x_t, t, self.classes).pred_xstart)
+
     def start(self, image: Tensor, noise: NoiseFn, draw: Draw = Draw.START, t: int | None = None) -> Tensor:
         """x_t ~ q(x_t | image), at the last of the filter's steps if ``t`` is not given."""
         t = self.steps - 1 if t is None else t

@@ -1,10 +1,11 @@
-"""The gradient of a loss through nothing, through the filter, checkpointed, or by DiME's shortcut.
+"""The gradient of a loss through nothing, through the filter, checkpointed, in one step, or by DiME's shortcut.
 
 Every function takes an objective, (N, 3, H, W) pictures -> a scalar that is a *sum* over pictures, so that the
 gradient of a picture does not depend on its batch, and returns the gradient at ``image``, of its shape.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,9 +24,12 @@ def plain_gradient(objective: Objective, image: Tensor) -> Tensor:
 
 def chain_gradient(objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn) -> Tensor:
     """d objective(F_tau(image)) / d image, with the graph of all steps in memory."""
-    image = leaf(image)
-    filtered = filter_(image, noise)
-    return pull_back(filtered, image, plain_gradient(objective, filtered))
+    return gradient_through(partial(filter_, noise=noise), objective, image)
+
+
+def one_step_gradient(objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn) -> Tensor:
+    """d objective(filter_.predict(image)) / d image: time and memory of one call, whatever the number of steps."""
+    return gradient_through(partial(filter_.predict, noise=noise), objective, image)
 
 
 def checkpointed_gradient(
@@ -60,6 +64,13 @@ def shortcut_gradient(objective: Objective, filter_: Filter, image: Tensor, nois
     with torch.no_grad():
         filtered = filter_(image, noise)
     return plain_gradient(objective, filtered) / filter_.diffusion.sqrt_alphas_cumprod.values[filter_.steps - 1]
+
+
+def gradient_through(filtering: Callable[[Tensor], Tensor], objective: Objective, image: Tensor) -> Tensor:
+    """d objective(filtering(image)) / d image."""
+    image = leaf(image)
+    filtered = filtering(image)
+    return pull_back(filtered, image, plain_gradient(objective, filtered))
 
 
 def leaf(x: Tensor) -> Tensor:

@@ -59,11 +59,12 @@ def check_filter(batch: Batch, half: bool, budget: Budget) -> tuple[Section, flo
 
 def try_predictions(batch: Batch, seconds: float, section: Section, budget: Budget) -> None:
     """Filter some pictures as the first iteration of an attack would, and see whether the prediction stays."""
-    kept = []
+    kept, one_step = [], batch.task.attack.attack_filter == "one-step"
     for one in (batch.take([i]) for i in range(len(batch.indices))):
-        if one.filter.steps * seconds > budget.left:
+        filtering = one.filter.predict if one_step else one.filter
+        if (1 if one_step else one.filter.steps) * seconds > budget.left:
             break
-        logits = batch.task.classifier(one.filter(one.image, one.noise(0)))
+        logits = batch.task.classifier(filtering(one.image, one.noise(0)))
         kept.append(predict(logits).item() == one.prediction.item())
     lost, n = len(kept) - sum(kept), len(kept)
     tried = f"keeps {sum(kept)} of {n} predictions" if n else "predictions not tried: filtering takes too long here"
@@ -170,8 +171,9 @@ def estimate(batch: Batch, call_seconds: float) -> Cost:
     """The cost of a picture by how often each calls the network; a call backward takes two forward."""
     flags = batch.task.attack
     calls = 0 if not flags.attack_joint else 1 if flags.attack_joint_shortcut else 3 + flags.attack_joint_checkpoint
+    calls *= min(1, batch.filter.steps) if flags.attack_filter == "one-step" else batch.filter.steps
     calls = calls if ATTACKS[flags.attack_method] else 0
-    return Cost(calls * batch.filter.steps * call_seconds, batch.refiner.steps * call_seconds)
+    return Cost(calls * call_seconds, batch.refiner.steps * call_seconds)
 
 
 def measure_batch(batch: Batch, budget: Budget) -> Cost:

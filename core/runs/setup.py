@@ -32,12 +32,15 @@ def check(config: MainConfig) -> None:
     parts = Path(name).parts
     plain = name.strip("/.") and ".." not in parts and not Path(name).is_absolute()
     outputs, aside = config.output, "True goes through the diffusion model, which attack_joint False leaves out"
+    other_way = attack.attack_joint_shortcut or attack.attack_joint_checkpoint or not attack.attack_joint
+    alone = "one-step excludes attack_joint_shortcut, attack_joint_checkpoint and attack_joint False: leave these out"
     refusals = [
         (run.chunk >= run.chunks, "chunk", f"{run.chunk}: wanted 0 to {run.chunks - 1}, since chunks is {run.chunks}"),
         (run.overwrite and run.merge_chunks, "overwrite", "True forgets what merge_chunks gathers; give one of them"),
         (dilation % 2 == 0, "sampling_dilation", f"{dilation} is even; choose an odd size"),
         (attack.attack_joint_shortcut and not attack.attack_joint, "attack_joint_shortcut", aside),
         (attack.attack_joint_checkpoint and not attack.attack_joint, "attack_joint_checkpoint", aside),
+        (attack.attack_filter == "one-step" and other_way, "attack_filter", alone),
         (outputs.save_float and not outputs.save_images, "save_float", "True keeps pictures that save_images does not"),
         (untargeted and config.model.class_cond, "class_cond", "True denoises towards a target; give a label_target"),
         (not plain, "exp_name", f"'{name}': wanted the name of a folder in OUTPUT_PATH/Results"),

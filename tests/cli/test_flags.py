@@ -36,6 +36,7 @@ ORIGINAL = {
     "attack_epsilon": 255,
     "attack_step": 1.0,
     "attack_joint": True,
+    "attack_filter": "chain",
     "attack_joint_checkpoint": False,
     "attack_checkpoint_backward_steps": 1,
     "attack_joint_shortcut": False,

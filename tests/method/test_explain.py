@@ -21,6 +21,7 @@ WAYS = {
     "chain": {},
     "checkpointed": {"attack_joint_checkpoint": True},
     "shortcut": {"attack_joint_shortcut": True},
+    "one-step": {"attack_filter": "one-step"},
 }
 
 
@@ -118,6 +119,7 @@ CHANGES = {
     "attack_step": 2.0,
     "attack_joint": False,
     "attack_joint_shortcut": True,
+    "attack_filter": "one-step",
     "dist_l1": 0.5,
     "dist_l2": 5.0,
     "sampling_time_fraction": 0.5,

@@ -8,6 +8,7 @@ from ace_counterfactuals.core.method.gradients import (
     chain_gradient,
     checkpointed_gradient,
     leaf,
+    one_step_gradient,
     plain_gradient,
     pull_back,
     shortcut_gradient,
@@ -128,6 +129,44 @@ def test_the_whole_chain_calls_the_network_once_a_step():
     assert (counted.without, counted.with_graph) == (0, T)
 
 
+@NOISES
+def test_the_one_step_gradient_is_the_derivative_of_the_objective_at_the_predicted_picture(noise):
+    objective, filter_, image = make_objective(), make_filter(), interior()
+    direction, step = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).double(), 1e-6
+    with torch.no_grad():
+        ahead, behind = (objective(filter_.predict(image + h * direction, noise)) for h in (step, -step))
+    found = one_step_gradient(objective, filter_, image, noise)
+    assert (found * direction).sum() == pytest.approx((ahead - behind).item() / (2 * step), rel=1e-5)
+
+
+def test_of_a_filter_of_one_step_the_one_step_gradient_is_the_chains():
+    inputs = make_objective(), make_filter(1), interior(), STOCHASTIC
+    assert torch.equal(one_step_gradient(*inputs), chain_gradient(*inputs))
+
+
+@pytest.mark.parametrize("steps", [1, T])
+def test_the_one_step_gradient_calls_the_network_once_whatever_the_steps(steps):
+    counted = Counted(toy_unet())
+    one_step_gradient(make_objective(torch.float32), Filter(toy_diffusion("20"), counted, steps), pictures(2), no_noise)
+    assert (counted.without, counted.with_graph) == (0, 1)
+
+
+def test_the_memory_of_the_one_step_gradient_does_not_grow_with_the_steps():
+    assert peak_bytes(one_step_gradient, 12) == peak_bytes(one_step_gradient, 4) < peak_bytes(chain_gradient, 4) / 2
+
+
+def test_a_perfect_network_predicts_the_picture_that_was_noised():
+    image = interior()
+
+    def perfect(x_t, steps, classes):
+        diffusion, t, x_0 = toy_diffusion("20", learn_sigma=False), torch.full((len(x_t),), T - 1), 2 * image - 1
+        signal, noise = diffusion.sqrt_alphas_cumprod, diffusion.sqrt_one_minus_alphas_cumprod
+        return (x_t - signal.at(t, x_t) * x_0) / noise.at(t, x_t)
+
+    found = Filter(toy_diffusion("20", learn_sigma=False), perfect, T).predict(image, STOCHASTIC)
+    assert relative_distance(found, image) < SAME
+
+
 def test_the_shortcut_calls_the_network_without_a_graph_alone():
     counted = Counted(toy_unet())
     shortcut_gradient(make_objective(torch.float32), Filter(toy_diffusion("20"), counted, T), pictures(2), STOCHASTIC)
@@ -197,6 +236,7 @@ WAYS = {
     "plain": lambda objective, filter_, image, noise: plain_gradient(objective, image),
     "chain": chain_gradient,
     "checkpointed": lambda *inputs: checkpointed_gradient(*inputs, segment=2),
+    "one-step": one_step_gradient,
     "shortcut": shortcut_gradient,
 }
 

@@ -299,6 +299,12 @@ def test_what_would_take_too_long_is_estimated_instead(scene):
     assert report.problems == []
 
 
+def test_a_run_in_one_step_is_estimated_by_one_call_forward_and_back_for_each_iteration(scene):
+    scene.denoiser = Slow()
+    line = scene.check(seconds=1.0, attack_filter="one-step").sections["cost"].lines[0]
+    assert 3 * 0.19 < float(line.split(" x ")[1].split(" ms ")[0]) / 1000 < 2 * 3 * 0.2
+
+
 def test_a_slow_classifier_is_tried_on_fewer_pictures(scene):
     class Slow(Colour):
         def forward(self, image):
@@ -314,7 +320,7 @@ def test_a_slow_classifier_is_tried_on_fewer_pictures(scene):
     "changes",
     [{"attack_method": "None"}, {"attack_joint": False}, {"sampling_time_fraction": 0}, {"attack_joint_shortcut": True},
      {"sampling_stochastic": False}, {"save_images": False}, {"attack_joint_checkpoint": True},
-     {"label_target": -1}],
+     {"label_target": -1}, {"attack_filter": "one-step"}],
 )  # fmt: skip
 def test_every_kind_of_run_can_be_checked(scene, changes):
     report = scene.check(**changes)
