@@ -117,20 +117,12 @@ class ACE:
 
 
 def explain(
-    images: Tensor,
-    classifier: Classifier,
-    denoiser: DiffusionModel,
-    target: int | str | None = None,
-    *,
-    preset: str | None = None,
-    **settings,
+    images: Tensor, classifier: Classifier, denoiser: DiffusionModel, target: int | str | None = None, **settings
 ) -> Explanation:
-    """``ACE(classifier, denoiser, preset, **settings).explain(images, target)``."""
-    return ACE(classifier, denoiser, preset, **settings).explain(images, target)
+    """``ACE(classifier, denoiser, **settings).explain(images, target)``; ``preset`` is one of the settings."""
+    return ACE(classifier, denoiser, **settings).explain(images, target)
 
 
-def refine(
-    found: Explanation, classifier: Classifier, denoiser: DiffusionModel, *, preset: str | None = None, **settings
-) -> Explanation:
-    """``ACE(classifier, denoiser, preset, **settings).refine(found)``."""
-    return ACE(classifier, denoiser, preset, **settings).refine(found)
+def refine(found: Explanation, classifier: Classifier, denoiser: DiffusionModel, **settings) -> Explanation:
+    """``ACE(classifier, denoiser, **settings).refine(found)``; ``preset`` is one of the settings."""
+    return ACE(classifier, denoiser, **settings).refine(found)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ace_counterfactuals.core.method import explain as method
-from ace_counterfactuals.core.runs.begin import make_folder
+from ace_counterfactuals.core.runs.begin import begin
 from ace_counterfactuals.core.runs.config import MainConfig, OutputConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import hold
@@ -68,7 +68,7 @@ class Explanation(method.Explanation):
         results, origin = ResultFolder(Path(folder), exp_name), self.origin
         config = replace(origin.config, output=OutputConfig(output_path=str(folder), exp_name=exp_name))
         check(config)
-        make_folder(results, origin.described)
+        begin(config, results, origin.described)
         with hold(results.log):
             for i, (index, file, label) in enumerate(zip(origin.indices, origin.files, origin.labels, strict=True)):
                 record = make_record(self, i, index=index, file=file, label=label)

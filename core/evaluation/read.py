@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.core.data.folders import picture_names
 from ace_counterfactuals.core.evaluation.pictures import Population
 from ace_counterfactuals.core.runs.experiment import (
     Pair,
@@ -13,6 +12,7 @@ from ace_counterfactuals.core.runs.experiment import (
     find_experiment,
     open_experiment,
     picture_size,
+    pictures_in,
     read_pairs,
     read_settings,
 )
@@ -88,5 +88,4 @@ def companions(experiment: StoredExperiment) -> tuple[dict[str, Path], dict[str,
 
 
 def files_of(root: Path, content: str) -> dict[str, Path]:
-    folders = [root / folder / content for folder in FOLDERS]
-    return {name: folder / name for folder in folders if folder.is_dir() for name in picture_names(folder)}
+    return {name: path for folder in FOLDERS for name, path in pictures_in(root / folder / content).items()}

@@ -29,7 +29,6 @@ from ace_counterfactuals.core.runs.begin import begin, describe
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_refined
 from ace_counterfactuals.core.runs.run import Work, complete, load_region
-from ace_counterfactuals.core.runs.runlog import selected_pictures
 from ace_counterfactuals.core.runs.setup import (
     check,
     load_denoiser,
@@ -37,6 +36,7 @@ from ace_counterfactuals.core.runs.setup import (
     prepare_device,
     task_of,
 )
+from ace_counterfactuals.core.runs.status import selected_pictures
 from ace_counterfactuals.core.runs.tables import write_tables
 
 

@@ -13,8 +13,8 @@ from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_t
 from ace_counterfactuals.core.data.specs import UNKNOWN, PictureFile
 from ace_counterfactuals.core.runs.begin import CONFIG, read_config
 from ace_counterfactuals.core.runs.experiment import Pair, picture_size, read_pairs
-from ace_counterfactuals.core.runs.floats import read_stored
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
+from ace_counterfactuals.core.runs.recording import read_stored
 from ace_counterfactuals.core.runs.records import Record
 
 KIND = "pre-explanation"
@@ -103,8 +103,7 @@ def open_run(output: Path, exp_name: str, data_dir: str | None) -> AttackedRun:
 def picture_of_record(results: ResultFolder, record: Record, data_dir: Path) -> StoredPicture:
     png = results.path(KIND, record.folder(KIND), "CF", record.index)
     npy = results.floats(record.folder(KIND), record.index)
-    originals = results.originals(record.index, record.correct)
-    original = next(filter(Path.exists, originals), originals[0])
+    original = results.originals(record.index, record.correct)[0]
     decided = (record.label, record.prediction, record.target)
     return StoredPicture(record.index, data_dir / record.file, *decided, original, npy if npy.exists() else png)
 

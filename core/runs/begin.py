@@ -21,6 +21,7 @@ from ace_counterfactuals.core.data.regions import region_digest
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import REFINED, ResultFolder
 from ace_counterfactuals.core.runs.locks import hold
+from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.models.loading import digest
 
 CONFIG = "config.yaml"
@@ -32,7 +33,10 @@ RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
 def begin(config: MainConfig, results: ResultFolder, described: dict) -> None:
     """Make the result folder, anew if the flags say so, or check that it was made as ``described``."""
-    anew, chunk, chunks = wants_anew(config), config.run.chunk, config.run.chunks
+    anew, chunk, chunks = config.run.overwrite, config.run.chunk, config.run.chunks
+    if anew and (restarts := [name for name in RESTARTS if os.environ.get(name, "0") not in ("", "0")]):
+        anew = False  # it would throw away what the job did before
+        notice(f"overwrite True is ignored: this job was restarted ({restarts[0]}) and goes on with what it has")
     check_folder(results, described, anew=anew and chunks == 1)
     if (anew and chunks == 1) or (results.root / CLEARING).exists():
         begin_anew(results)
@@ -41,7 +45,9 @@ def begin(config: MainConfig, results: ResultFolder, described: dict) -> None:
             for path in results.record_paths():
                 if int(path.stem) % chunks == chunk:
                     results.forget(int(path.stem))
-    make_folder(results, described)
+    results.create()
+    if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
+        refuse_other_settings(results, described)  # another process may have been first
 
 
 def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) -> None:
@@ -56,8 +62,11 @@ def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) 
         return  # somebody began anew, and did not come to the end of what was there
     if (results.root / CONFIG).exists():
         if not anew:
-            refuse_other_settings(results, read_config(results.root), described)
-    elif there := next(chain(results.own_files(), results.foreign_folders()), None):
+            refuse_other_settings(results, described)
+        return
+    foreign = [] if results.refined else [*results.root.glob("*/[CI]C"), *results.root.glob("[CI]C")]
+    foreign = [path for path in foreign if path.parent.name not in KINDS]
+    if there := next(chain(results.own_files(), foreign), None):
         raise ValueError(
             f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
             "is half deleted, and cannot be continued (evaluate.py reads it); choose another exp_name"
@@ -75,36 +84,17 @@ def begin_anew(results: ResultFolder) -> None:
         notice(f"{results.root}: {', '.join(left)}: made from what is overwritten, and left; delete or make it anew")
 
 
-def wants_anew(config: MainConfig) -> bool:
-    """Whether to overwrite, which a restarted job must not do: it would throw away what it did before."""
-    restarts = [name for name in RESTARTS if os.environ.get(name, "0") not in ("", "0")]
-    if config.run.overwrite and restarts:
-        notice(f"overwrite True is ignored: this job was restarted ({restarts[0]}) and goes on with what it has")
-    return config.run.overwrite and not restarts
-
-
-def make_folder(results: ResultFolder, described: dict) -> None:
-    """Create the result folder, or check that what is in it was made as ``described``."""
-    check_folder(results, described)
-    results.create()
-    if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
-        refuse_other_settings(results, read_config(results.root), described)  # another process may have been first
-
-
-def refuse_other_settings(results: ResultFolder, stored: dict, described: dict) -> None:
-    """A picture's result must not depend on when its folder was continued."""
-    differing = [name for name, sha in described["weights"].items() if stored["weights"].get(name) != sha]
-    refuse_other_flags(results, stored, described["flags"], [f"{name} is another file" for name in differing])
-
-
-def refuse_other_flags(results: ResultFolder, stored: dict, flags: dict, others: Sequence[str] = ()) -> None:
-    """The same of the flags alone, and of ``others`` that are known to differ.
+def refuse_other_settings(results: ResultFolder, described: dict) -> None:
+    """A picture's result must not depend on when its folder was continued.
 
     A flag that config.yaml does not name is younger than the experiment, which was made as by its default.
     """
+    stored, flags = read_config(results.root), described["flags"]
     made = {n: stored["flags"].get(n, i.default) for n, i in flag_items(MainConfig).items() if i.metadata["result"]}
     differences = [f"{name} {flags[name]} (there: {old!r})" for name, old in made.items() if old != flags[name]]
-    if differences := [*differences, *others]:
+    weights = described["weights"].items()
+    differences += [f"{name} is another file" for name, sha in weights if stored["weights"].get(name) != sha]
+    if differences:
         raise ValueError(
             f"{results.root} was made with other settings: {'; '.join(differences)}; "
             "choose another exp_name, or overwrite True to start anew"

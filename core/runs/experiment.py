@@ -4,7 +4,6 @@ It may be of main.py (``EXP``), of postprocessing.py (``EXP/all_filtered_...``),
 neither settings nor records.
 """
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,15 +13,13 @@ from pathlib import Path
 from PIL import Image
 
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.data.folders import picture_names
+from ace_counterfactuals.core.data.folders import first, picture_names
 from ace_counterfactuals.core.data.pictures import FORMATS
 from ace_counterfactuals.core.runs.begin import CONFIG, read_config
-from ace_counterfactuals.core.runs.layout import FOLDERS, ResultFolder, no_such_experiment
+from ace_counterfactuals.core.runs.layout import FOLDERS, TABLE, ResultFolder, no_such_experiment
 from ace_counterfactuals.core.runs.records import KINDS, Record, read_info
-from ace_counterfactuals.core.runs.runlog import selected_pictures
+from ace_counterfactuals.core.runs.status import selected_pictures
 from ace_counterfactuals.core.runs.tables import read_summary
-
-CHUNK = re.compile(r"c-(\d+)_(\d+)-summary\.yaml")
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,9 @@ class StoredExperiment:
     """The pictures of one kind in a result folder, with all that is known of them.
 
     results: the folder of its settings and records.  root: the folder that holds CC and IC.  name: its path below
-    Results, such as exp/explanation.  kind: of its pictures, a key of the records' outcomes.
-    pairs: in the order of their names.  records: by file name, of the finished pictures; {} without records.
-    settings: what config.yaml holds, of what was refined, else of the run; {} without one.
-    problems: what is missing or wrong, one line each.
+    Results, such as exp/explanation.  kind: a key of the records' outcomes.  pairs: in the order of their names.
+    records: of the finished pictures, by file name; {} if there are none.  settings: what config.yaml holds, of what
+    was refined, else of the run; {} without one.  problems: what is missing or wrong, one line each.
     """
 
     results: ResultFolder
@@ -112,9 +108,8 @@ def read_pairs(output: Path, exp_name: str, folders: Collection[str] = FOLDERS) 
     pairs: dict[str, Pair] = {}
     orphans = []
     for folder in FOLDERS:
-        place = root / folder / "CF"
-        for name in picture_names(place) if place.is_dir() else ():
-            own, other = ("Correct", "Incorrect") if folder.startswith("CC") else ("Incorrect", "Correct")
+        own, other = ("Correct", "Incorrect") if folder.startswith("CC") else ("Incorrect", "Correct")
+        for name, counterfactual in pictures_in(root / folder / "CF").items():
             original = stored[own].get(name) or stored[other].get(name)  # another classifier moves it
             if original is None:
                 orphans.append(f"{folder}/CF/{name}")
@@ -122,10 +117,10 @@ def read_pairs(output: Path, exp_name: str, folders: Collection[str] = FOLDERS) 
                 both = f"{pairs[name].folder} and {folder}"
                 raise ValueError(f"{root}: {name} is in both {both}, one of them left by an earlier run; delete it")
             else:
-                pairs[name] = Pair(name, folder, original, place / name)
+                pairs[name] = Pair(name, folder, original, counterfactual)
     if orphans:
-        shown = ", ".join(orphans[:5]) + (", ..." if len(orphans) > 5 else "")
-        raise ValueError(f"{root}: {len(orphans)} counterfactuals have no original in {output / 'Original'}: {shown}")
+        lacking = f"{len(orphans)} counterfactuals have no original in {output / 'Original'}"
+        raise ValueError(f"{root}: {lacking}: {first(orphans, 5)}")
     return [pair for _, pair in sorted(pairs.items()) if pair.folder in folders]
 
 
@@ -137,11 +132,12 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def stored_originals(output: Path) -> dict[str, dict[str, Path]]:
     """Correct and Incorrect -> name -> path."""
-    folders = {name: output / "Original" / name for name in ("Correct", "Incorrect")}
-    return {
-        name: {file: folder / file for file in picture_names(folder)} if folder.is_dir() else {}
-        for name, folder in folders.items()
-    }
+    return {name: pictures_in(output / "Original" / name) for name in ("Correct", "Incorrect")}
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """Name -> path, by name; {} if there is no such folder."""
+    return {name: folder / name for name in picture_names(folder)} if folder.is_dir() else {}
 
 
 def read_settings(root: Path) -> dict:
@@ -163,12 +159,12 @@ def lacking_records(records: dict[str, Record], kind: str, pairs: Sequence[Pair]
 
 def unfinished(results: ResultFolder, done: int) -> Iterator[str]:
     """Chunks without a summary, and fewer pictures ``done`` than the run selected."""
-    chunks = {(int(m[1]), int(m[2])) for path in results.root.glob("c-*") if (m := CHUNK.fullmatch(path.name))}
-    if chunks and not (results.root / "summary.yaml").exists() and len({count for _, count in chunks}) == 1:
-        count = max(chunks)[1]
-        missing = sorted(set(range(count)) - {chunk for chunk, _ in chunks})
-        if missing:
-            yield f"of its {count} chunks, {', '.join(map(str, missing))} did not run"
+    tables = [TABLE.fullmatch(path.name).groups() for path in results.tables()]
+    ran = {(chunk, chunks) for chunk, chunks, name in tables if name == "summary.yaml"}
+    if len({chunks for _, chunks in ran}) == 1 and (None, None) not in ran:
+        count = int(max(ran)[1])
+        if missing := [str(chunk) for chunk in range(count) if (str(chunk), str(count)) not in ran]:
+            yield f"of its {count} chunks, {', '.join(missing)} did not run"
     selected = selected_pictures(results.log)
     if not selected:
         with suppress(OSError, ValueError):

@@ -4,10 +4,11 @@ A picture is finished when ``records/NNNNNNN.json`` exists, which is written las
 """
 
 import hashlib
+import io
 import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -18,9 +19,8 @@ from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
 from ace_counterfactuals.core.runs.records import KINDS, Record, read_record
 
-RECORD = re.compile(r"\d{7,}\.json")
 OWN = re.compile(r"\d{7,}\.(json|png|txt|npy)")
-TABLE = re.compile(r"(c-\d+_\d+-)?(summary\.yaml|results\.csv|sheet\.png)")
+TABLE = re.compile(r"(?:c-(\d+)_(\d+)-)?(summary\.yaml|results\.csv|sheet\.png)")
 CONTENTS = ("CF", "Noise", "Info", "SM")
 REFINED = "all_filtered_"  # how the names of postprocessing's folders begin
 FOLDERS = tuple(f"{correct}/{flipped}" for correct in ("CC", "IC") for flipped in ("CCF", "ICF"))
@@ -99,12 +99,6 @@ class ResultFolder:
         for folder in (self.records_folder, *self.leaves()):
             yield from (path for path in sorted(folder.glob("*")) if OWN.fullmatch(path.name))
 
-    def foreign_folders(self) -> Iterator[Path]:
-        """Folders of other experiments in this one's, and those of the original program that hold pictures."""
-        if not self.refined:
-            yield from (path for path in self.root.glob("*/[CI]C") if path.parent.name not in KINDS)
-            yield from self.root.glob("[CI]C")
-
     def tables(self) -> list[Path]:
         """Those of the whole and of the chunks."""
         return [path for path in sorted(self.root.glob("*")) if TABLE.fullmatch(path.name)]
@@ -130,7 +124,7 @@ class ResultFolder:
 
     def record_paths(self) -> list[Path]:
         """Those of finished and skipped pictures, in order."""
-        return [path for path in sorted(self.records_folder.glob("*.json")) if RECORD.fullmatch(path.name)]
+        return [path for path in sorted(self.records_folder.glob("*.json")) if OWN.fullmatch(path.name)]
 
     def record(self, index: int) -> Path:
         return self.records_folder / f"{index:07d}.json"
@@ -138,9 +132,10 @@ class ResultFolder:
     def original(self, index: int, correct: bool) -> Path:
         return self.output / "Original" / ("Correct" if correct else "Incorrect") / f"{index:07d}.png"
 
-    def originals(self, index: int, correct: bool = True) -> tuple[Path, Path]:
-        """Where an original may be, since another classifier moves it: as judged ``correct``, and otherwise."""
-        return self.original(index, correct), self.original(index, not correct)
+    def originals(self, index: int, correct: bool = True) -> list[Path]:
+        """Where an original may be, since another classifier moves it: first where it is, else as judged."""
+        paths = [self.original(index, correct), self.original(index, not correct)]
+        return sorted(paths, key=lambda path: not path.exists())
 
     def write(self, record: Record, pictures: Pictures | None) -> None:
         """Write a picture's files, its record last; pictures: None keeps the Info files and the record alone.
@@ -148,20 +143,16 @@ class ResultFolder:
         What an earlier attempt left is removed, its record first: at every instant a record has its own files.
         """
         record = replace(record, saved=pictures is not None)
-        files, drawn = {}, {}
-        for (kind, content), path in self.files(record).items():
-            if content == "Info":
-                files[path] = record.info(kind).encode()
-            else:
-                drawn[path] = pictures.contents[kind][content]
-        files |= atomic.pngs(drawn)
+        drawn = self.files(record)
+        files = {drawn.pop((kind, "Info")): record.info(kind).encode() for kind in self.kinds}
+        files |= atomic.pngs({path: pictures.contents[kind][content] for (kind, content), path in drawn.items()})
         if pictures and pictures.pre_explanation:
             files[self.floats(record.folder("pre-explanation"), record.index)] = pictures.pre_explanation
         if pictures and pictures.original:
             files |= self.new_original(record, pictures.original)
         commit = self.record(record.index)
         self.forget(record.index, but=files)
-        with atomic.prepared({**files, commit: atomic.to_json(record.to_dict()).encode()}) as name:
+        with atomic.prepared({**files, commit: atomic.to_json(asdict(record)).encode()}) as name:
             name(files)
             if pictures and pictures.original:
                 self.original(record.index, not record.correct).unlink(missing_ok=True)
@@ -170,17 +161,18 @@ class ResultFolder:
     def new_original(self, record: Record, picture: Image.Image) -> dict[Path, bytes]:
         """What to store of the original, which all experiments of an output folder share; nothing if it is there.
 
-        Raises ValueError for another picture: the experiments must explain the same ones.
+        Raises FlagError for another picture: the experiments must explain the same ones.
         """
-        path, twin = self.originals(record.index, record.correct)
-        known = {stored: fingerprint_of(stored) for stored in (path, twin) if stored.exists()}
-        for stored, pixels in known.items():
-            if pixels not in (None, fingerprint(picture)):
-                raise ValueError(
-                    f"--output_path {self.output}: {stored.relative_to(self.output)} is another picture than "
-                    f"{record.file}; experiments on other data or of another size need another output folder"
-                )
-        return {path: atomic.png(picture)} if known.get(path) is None else {}
+        place, whole = self.original(record.index, record.correct), []
+        for path in self.originals(record.index):
+            with suppress(ValueError):
+                whole.append((path, fingerprint(decoded(path))))
+        for path, pixels in whole:
+            if pixels != fingerprint(picture):
+                other = f"{path.relative_to(self.output)} is another picture than {record.file}"
+                need = "experiments on other data or of another size need another output folder"
+                raise FlagError("output_path", f"{self.output}: {other}; {need}")
+        return {} if place in dict(whole) else {place: atomic.png(picture)}
 
     def forget(self, index: int, but: Container[Path] = ()) -> None:
         """Let a picture count as unfinished, for good, and remove its files, ``but`` those that are written next."""
@@ -226,17 +218,17 @@ class ResultFolder:
 
     def pictures_of(self, record: Record) -> dict[str, Path] | None:
         """The pictures to show of a finished one; None where they were not saved."""
-        experiment = ResultFolder(self.output, str(Path(self.exp_name).parent)) if self.refined else self
-        masked = self.kinds[0]
-        folders = FOLDERS if self.refined else [record.folder("pre-explanation")]  # it may have been judged elsewhere
-        attacked = (experiment.path("pre-explanation", folder, "CF", record.index) for folder in folders)
+        masked, run, folders = self.kinds[0], self, [record.folder("pre-explanation")]
+        if self.refined:  # the run may have judged the pre-explanation otherwise
+            run, folders = ResultFolder(self.output, str(Path(self.exp_name).parent)), FOLDERS
+        attacked = (run.path("pre-explanation", folder, "CF", record.index) for folder in folders)
         shown = {
-            "original": next(filter(Path.exists, self.originals(record.index)), None),
-            "pre-explanation": next(filter(Path.exists, attacked), None),
+            "original": self.originals(record.index)[0],
+            "pre-explanation": max(attacked, key=Path.exists),
             "mask": self.path(masked, record.folder(masked), "SM", record.index),
             "explanation": self.path("explanation", record.folder("explanation"), "CF", record.index),
         }
-        return shown if all(path and path.exists() for path in shown.values()) else None
+        return shown if all(map(Path.exists, shown.values())) else None
 
 
 def fingerprint(picture: Image.Image) -> str:
@@ -246,10 +238,15 @@ def fingerprint(picture: Image.Image) -> str:
     return levels.hexdigest()
 
 
-def fingerprint_of(path: Path) -> str | None:
-    """A stored picture's, or None if it cannot be decoded."""
+def decoded(path: Path) -> Image.Image:
+    """A stored picture.  Raises ValueError if it is not there, or not whole."""
     try:
-        with Image.open(path, formats=["PNG"]) as stored:
-            return fingerprint(stored)
-    except (OSError, SyntaxError, ValueError):
-        return None
+        data = io.BytesIO(path.read_bytes())
+        Image.open(data, formats=["PNG"]).verify()  # checksums, to the last byte; decoding does not look at them
+        picture = Image.open(data, formats=["PNG"])
+        picture.load()
+        return picture
+    except FileNotFoundError:
+        raise ValueError(f"{path}: is missing") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be decoded ({error})") from None

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -55,10 +55,6 @@ class Holder:
             return None
         except (ValueError, TypeError):
             return Holder(path)
-
-    def content(self) -> bytes:
-        """What ``read`` takes."""
-        return json.dumps({name: value for name, value in asdict(self).items() if name != "path"}).encode()
 
     def alive(self) -> bool | None:
         """Whether the process lives; None where only its counter tells."""
@@ -120,7 +116,10 @@ def hold(folder: Path, chunk: int = 0, chunks: int = 1) -> Iterator["Lock"]:
         notice(f"listening for up to {PATIENCE:g} s whether it is alive: {holder}")
     for holder in listen(silent, PATIENCE):
         refuse(holder)
-    with gate(folder):
+    with open(folder / "gate", "ab") as gate:  # newcomers look and place their locks one after the other
+        deadline = time.monotonic() + PATIENCE
+        while flock(gate, fcntl.LOCK_EX) is False and time.monotonic() < deadline:
+            time.sleep(0.01)
         for holder in others():
             alive = holder.alive()
             if alive or (alive is None and holder not in silent):
@@ -147,7 +146,8 @@ class Lock:
         try:
             self.file = open(temporary, "w+b", buffering=0)  # noqa: SIM115 (closed on release)
             held = bool(flock(self.file, fcntl.LOCK_EX))
-            self.holder = Holder(path, host_name(), os.getpid(), birth(os.getpid()), now(), chunk, chunks, held)
+            self.values = {"host": host_name(), "pid": os.getpid(), "born": birth(os.getpid()), "since": now()}
+            self.values |= {"chunk": chunk, "chunks": chunks, "flock": held}
             self._write(0)
             atomic.place(temporary, path)
         except FileExistsError:
@@ -157,7 +157,7 @@ class Lock:
 
     def _write(self, beat: int) -> None:
         """In place, and of one length, so that the file stays the one that is held."""
-        os.pwrite(self.file.fileno(), replace(self.holder, beat=f"{beat:012d}").content(), 0)
+        os.pwrite(self.file.fileno(), json.dumps({**self.values, "beat": f"{beat:012d}"}).encode(), 0)
         os.fsync(self.file.fileno())
 
     def beat(self) -> None:
@@ -187,16 +187,6 @@ class Lock:
                 self.path.unlink(missing_ok=True)
         finally:
             self.file.close()
-
-
-@contextmanager
-def gate(folder: Path) -> Iterator[None]:
-    """Newcomers look and place their locks one after the other, where the file system knows flock."""
-    deadline = time.monotonic() + PATIENCE
-    with open(folder / "gate", "ab") as file:
-        while flock(file, fcntl.LOCK_EX) is False and time.monotonic() < deadline:
-            time.sleep(0.01)
-        yield
 
 
 def flock(file: IO, kind: int) -> bool | None:

@@ -1,15 +1,20 @@
-"""From an explanation to what is stored of each picture: its record, and its pictures with 8 bits."""
+"""From an explanation to what is stored of each picture: its record, its pictures with 8 bits, and float16 files."""
 
+import io
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.data.pictures import to_pil
+from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.explain import Explanation
 from ace_counterfactuals.core.method.filtering import change_mask
 from ace_counterfactuals.core.method.objectives import predict, probabilities
-from ace_counterfactuals.core.runs.floats import to_npy, to_stored
 from ace_counterfactuals.core.runs.layout import Pictures, fingerprint
-from ace_counterfactuals.core.runs.records import KINDS, Likeliest, Outcome, Record
+from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
+
+ROUNDS = 8  # of moving changes back across the threshold
 
 
 def draw_pictures(explanation: Explanation, i: int, *, inpaint: float | None = None) -> Pictures:
@@ -35,17 +40,14 @@ def draw_refined(explanation: Explanation, i: int) -> Pictures:
 
 def make_record(explanation: Explanation, i: int, *, index: int, file: str, label: int) -> Record:
     """The record of the i-th picture of a batch."""
-    binary = explanation.logits.ndim == 1
+    binary, image = explanation.logits.ndim == 1, explanation.image[i]
     prediction = explanation.prediction[i].item()
     target = -1 if explanation.target is None else explanation.target[i].item()
-    clean = probabilities(explanation.logits[i : i + 1])[0]
-    image = explanation.image[i]
 
     def outcome(changed: Tensor, logits: Tensor) -> Outcome:
         logits = logits[i : i + 1]
         probability, now, change = probabilities(logits)[0], predict(logits).item(), (image - changed[i]).abs()
-        best = top5(probability)
-        classes = [label for label, _ in best]
+        likeliest, classes = (values.tolist() for values in probability.topk(min(5, len(probability))))
         return Outcome(
             prediction=now,
             success=now == target if target >= 0 else now != prediction,
@@ -57,9 +59,10 @@ def make_record(explanation: Explanation, i: int, *, index: int, file: str, labe
             target_prob=probability[target].item() if target >= 0 else None,
             l1=change.mean().item(),
             l_inf=change.max().item(),
-            top5=best,
+            top5=tuple(zip(classes, likeliest, strict=True)),
         )
 
+    clean = outcome(explanation.image, explanation.logits)
     return Record(
         index=index,
         file=file,
@@ -67,19 +70,60 @@ def make_record(explanation: Explanation, i: int, *, index: int, file: str, labe
         label=label,
         prediction=prediction,
         target=target,
-        correct5=binary or label in [known for known, _ in top5(clean)],
-        source_prob=clean[prediction].item(),
-        target_prob=clean[target].item() if target >= 0 else None,
+        correct5=binary or label in dict(clean.top5),
+        source_prob=clean.source_prob,
+        target_prob=clean.target_prob,
         mask_area=(~explanation.keep[i]).double().mean().item(),
         outcomes={
             "pre-explanation": outcome(explanation.pre_explanation, explanation.pre_logits),
             "explanation": outcome(explanation.counterfactual, explanation.cf_logits),
         },
-        top5=top5(clean),
+        top5=clean.top5,
         pixels=fingerprint(to_pil(image)),
     )
 
 
-def top5(probability: Tensor) -> Likeliest:
-    values, classes = torch.topk(probability, min(5, len(probability)))
-    return tuple(zip(classes.tolist(), values.tolist(), strict=True))
+def to_stored(image: Tensor, pre_explanation: Tensor, inpaint: float) -> Tensor:
+    """The pre-explanation in float16, every pixel's change on its own side of ``inpaint`` when it is read again.
+
+    image, pre_explanation: (3, H, W) in [0, 1].  Rounding to the nearest moves a few changes across the threshold,
+    those that lie on it above all, as many do after whole steps of 1/255; these are moved back by units in the last
+    place, an eighth of a grey level each.  Where that does not help, float32 is returned.
+    """
+    below = change_mask(image[None], pre_explanation[None])[0] < inpaint
+    towards = (image - pre_explanation).sign()
+    half = pre_explanation.half()
+    for _ in range(ROUNDS):
+        now = change_mask(image[None], from_stored(half)[None])[0] < inpaint
+        if torch.equal(now, below):
+            return half
+        direction = torch.where(now == below, 0, torch.where(below, towards, -towards)).half()
+        moved = np.nextafter(half.cpu().numpy(), (half + direction).cpu().numpy())
+        half = torch.from_numpy(moved).to(half.device).clamp(0, 1)
+    return pre_explanation
+
+
+def from_stored(stored: Tensor) -> Tensor:
+    """To float32; a float16 that a grey level rounds to is that level, so that what did not change has not."""
+    if stored.dtype == torch.float32:
+        return stored
+    level = (stored.float() * 255).round() / 255
+    return torch.where(level.half() == stored, level, stored.float())
+
+
+def to_npy(stored: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, stored.cpu().numpy())
+    return buffer.getvalue()
+
+
+def read_stored(path: Path) -> Tensor:
+    """(3, H, W) float32 in [0, 1].  Raises UnreadableImage for anything that ``to_npy`` does not write."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableImage(path, " ".join(str(error).split())) from None
+    known = values.dtype in (np.float16, np.float32) and values.ndim == 3 and len(values) == 3
+    if not known or not (values.min() >= 0 and values.max() <= 1):
+        raise UnreadableImage(path, f"wanted float16 (3, H, W) in [0, 1], found {values.dtype} {values.shape}")
+    return from_stored(torch.from_numpy(values))

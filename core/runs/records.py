@@ -1,10 +1,10 @@
-"""What is kept of one explained picture: a record, its row of results.csv, and the statistics over many.
+"""What is kept of an explained picture: a record, which ``recording`` makes, its Info files and row of results.csv.
 
-Reading needs no torch; core/recording.py makes records.
+Nothing here imports torch.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 KINDS = ("pre-explanation", "explanation")
@@ -68,15 +68,9 @@ class Record:
     def info(self, kind: str) -> str:
         """The text of the picture's Info file."""
         outcome, number = self.outcomes[kind], float if self.binary else int
-        values = {
-            "label": number(self.label),
-            "pred": number(self.prediction),
-            "target": number(self.target),
-            "cf pred": number(outcome.prediction),
-            "l_inf": outcome.l_inf,
-            "l_1": outcome.l1,
-        }
-        return "\n".join(f"{name}: {value}" for name, value in values.items())
+        classes = map(number, (self.label, self.prediction, self.target, outcome.prediction))
+        values = zip(INFO, (*classes, outcome.l_inf, outcome.l1), strict=True)
+        return "\n".join(f"{name}: {value}" for name, value in values)
 
     def row(self) -> dict:
         """The picture's row of results.csv."""
@@ -86,9 +80,6 @@ class Record:
             for name in ("prediction", "success", "source_prob", "target_prob", "l1", "l_inf"):
                 row[f"{SHORT[kind]}_{name}"] = getattr(outcome, name)
         return row
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> "Record":

@@ -20,13 +20,12 @@ from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, explain
-from ace_counterfactuals.core.runs.begin import begin, describe, first_batch_size, read_config, refuse_other_flags
+from ace_counterfactuals.core.runs.begin import begin, describe, first_batch_size, read_config, refuse_other_settings
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import Lock, hold
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.core.runs.records import Record
-from ace_counterfactuals.core.runs.runlog import run_log
 from ace_counterfactuals.core.runs.setup import (
     align_classes,
     check,
@@ -38,6 +37,7 @@ from ace_counterfactuals.core.runs.setup import (
     task_of,
 )
 from ace_counterfactuals.core.runs.signals import patient, stop_if_asked
+from ace_counterfactuals.core.runs.status import run_log
 from ace_counterfactuals.core.runs.tables import write_tables
 
 QUIET = 300.0  # seconds between two lines of progress where there is no terminal
@@ -98,7 +98,7 @@ def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> Result
     """Write the tables of the whole experiment from what its chunks finished; refuse if pictures are missing."""
     stored = read_config(results.root)
     config, images = align_classes(config, images, tuple(stored.get("classes") or ()) or None)
-    refuse_other_flags(results, stored, to_dict(config))
+    refuse_other_settings(results, {"flags": to_dict(config), "weights": {}})
     selected = select_images(images, config, all_chunks=True)
     finished, skipped = results.read_whole()
     refuse_other_pictures(results, config, selected, finished)

@@ -79,8 +79,8 @@ def name_of(label: int, names: Sequence[str] | None) -> str:
 
 def fit(draw: ImageDraw.ImageDraw, text: str, width: int, font) -> str:
     """The text, its end left out where it is wider than ``width`` pixels."""
-    if draw.textlength(text, font) <= width:
-        return text
-    while text and draw.textlength(text + "…", font) > width:
+    shown = text
+    while text and draw.textlength(shown, font) > width:
         text = text[:-1]
-    return text + "…"
+        shown = text + "…"
+    return shown

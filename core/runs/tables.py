@@ -7,6 +7,7 @@ from typing import Any
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
+from ace_counterfactuals.core.data.folders import first
 from ace_counterfactuals.core.runs.begin import read_config, read_yaml
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder
@@ -50,7 +51,7 @@ def refuse_missing(config: MainConfig, results: ResultFolder, missing: Sequence[
     """Raises FlagError, saying which chunks to run, for pictures that are missing of those wanted."""
     if not missing:
         return
-    names = ", ".join(f"{index:07d}" for index in missing[:10]) + (", ..." if len(missing) > 10 else "")
+    names = first((f"{index:07d}" for index in missing), 10)
     chunks, run = config.run.chunks, "the chunks that hold them (index % chunks == chunk)"
     if chunks > 1:
         run = f"chunk {', '.join(map(str, sorted({index % chunks for index in missing})))} of {chunks}"

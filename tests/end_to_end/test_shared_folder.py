@@ -9,12 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from ace_counterfactuals.core.runs.begin import make_folder
+from ace_counterfactuals.core.runs.begin import begin as begin_run
 from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
-from ace_counterfactuals.core.runs.runlog import run_log
+from ace_counterfactuals.core.runs.status import run_log
 from ace_counterfactuals.core.runs.tables import write_tables
 from ace_counterfactuals.core.runs.verify import verify
 from tests.support.toys import tree
@@ -36,7 +36,7 @@ def write_chunk(results: ResultFolder, chunk: int, chunks: int, count: int) -> N
     """What main.py does for a chunk, but for explaining."""
     config = MainConfig()
     config = replace(config, run=replace(config.run, chunk=chunk, chunks=chunks))
-    make_folder(results, {"flags": {}, "weights": {}, "classes": None})
+    begin_run(config, results, {"flags": {}, "weights": {}, "classes": None})
     with hold(results.log, chunk, chunks), run_log(results.log, {"selected": count}) as log:
         for index in range(chunk, count, chunks):
             drawn = dict.fromkeys(KINDS, {"CF": picture(index), "Noise": picture(index), "SM": picture(index)})
@@ -87,7 +87,7 @@ def test_processes_that_begin_one_folder_at_once_agree_on_its_settings(tmp_path)
 
     def begin(i):
         try:
-            make_folder(results, {"flags": SETTINGS, "weights": {"model_path": str(i)}, "classes": None})
+            begin_run(MainConfig(), results, {"flags": SETTINGS, "weights": {"model_path": str(i)}, "classes": None})
         except ValueError:
             os._exit(7)
 

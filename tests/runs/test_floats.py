@@ -7,8 +7,7 @@ import torch
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.method.filtering import change_mask
-from ace_counterfactuals.core.runs.floats import from_stored, read_stored, to_npy, to_stored
-from ace_counterfactuals.core.runs.recording import draw_pictures
+from ace_counterfactuals.core.runs.recording import draw_pictures, from_stored, read_stored, to_npy, to_stored
 from tests.runs.test_layout import a_record
 from tests.support.toys import SIDE, Workshop, exit_code, pictures
 

@@ -1,6 +1,7 @@
 """A record holds what the summary, the tables and the sheet say of a picture."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_the_info_among_more_classes_has_whole_numbers():
 
 def test_a_record_survives_json():
     for made in (record(), record(MANY, target=None, label=-1)):
-        assert Record.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+        assert Record.from_dict(json.loads(json.dumps(asdict(made)))) == made
 
 
 def test_a_record_keeps_the_likeliest_five_classes_of_each_picture():
@@ -121,7 +122,7 @@ def test_a_record_keeps_the_likeliest_five_classes_of_each_picture():
 
 
 def test_a_record_written_before_the_likeliest_classes_were_kept_is_read():
-    values = json.loads(json.dumps(record().to_dict()))
+    values = json.loads(json.dumps(asdict(record())))
     for part in (values, *values["outcomes"].values()):
         del part["top5"]
     assert Record.from_dict(values).top5 == Record.from_dict(values).outcomes["explanation"].top5 == ()

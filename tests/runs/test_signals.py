@@ -14,7 +14,7 @@ import yaml
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs import signals
 from ace_counterfactuals.core.runs.locks import holders
-from ace_counterfactuals.core.runs.runlog import RUNNING, read_logs
+from ace_counterfactuals.core.runs.status import RUNNING, read_logs
 from tests.support.paths import MAIN
 from tests.support.toys import Workshop, tree
 

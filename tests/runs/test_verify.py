@@ -67,7 +67,7 @@ DAMAGE = {
         lambda p: Image.new("RGB", (8, 8)).save(p),
         "differs from its original by",
     ),
-    "truncated floats": ("pre-explanation/*/*/CF/0000002.npy", cut, "cannot be read"),
+    "truncated floats": ("pre-explanation/*/*/CF/0000002.npy", cut, "unreadable"),
     "a truncated original": ("../../Original/*/0000002.png", cut, "cannot be decoded"),
     "a missing original": ("../../Original/*/0000002.png", os.unlink, "is missing"),
 }

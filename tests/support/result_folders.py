@@ -1,6 +1,7 @@
 """Result folders made by hand, and evaluate.py called in this process."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -95,5 +96,5 @@ def write_record(output: Path, index: int, folder: str, run: str = "exp") -> Pat
     )
     path = output / f"Results/{run}/records/{index:07d}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record.to_dict()))
+    path.write_text(json.dumps(asdict(record)))
     return path
