@@ -165,11 +165,8 @@ def verify(path: Path, entry: Weights, sha256: str = "") -> str:
     from ace_counterfactuals.core.data.datasets import spec_of
     from ace_counterfactuals.models.classifiers import load_classifier
     from ace_counterfactuals.models.denoisers import load_denoiser
-    from ace_counterfactuals.models.inception import load_inception
+    from ace_counterfactuals.models.judges import load_inception, load_oracle, load_simsiam, load_vggface2
     from ace_counterfactuals.models.loading import describe, digest, load_state
-    from ace_counterfactuals.models.oracles import load_oracle
-    from ace_counterfactuals.models.simsiam import load_simsiam
-    from ace_counterfactuals.models.vggface2 import load_vggface2
 
     found = digest(path)
     if not found.startswith(sha256):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ace_counterfactuals.models.inception import pytorch_fid_inception
+from ace_counterfactuals.models.judges import optional
 
 PART = 4096
 SPLITS = 10
@@ -63,14 +63,12 @@ def fid(originals: np.ndarray, counterfactuals: np.ndarray) -> float:
     Of fewer pictures than features, its square root of a singular matrix is off by up to 1e-4 of the figure;
     ``frechet_distance`` is not, but published figures are.
     """
-    pytorch_fid_inception()  # says what is not installed
-    from pytorch_fid.fid_score import calculate_frechet_distance
-
+    score = optional("pytorch_fid.fid_score", "FID")
     (mean_1, sigma_1), (mean_2, sigma_2) = map(moments, (originals, counterfactuals))
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.filterwarnings("ignore", ".*`?disp`?.*", DeprecationWarning)  # an argument that scipy retires
         warnings.filterwarnings("ignore", ".*singular.*")  # pytorch-fid looks for it itself
-        return float(calculate_frechet_distance(mean_1, sigma_1, mean_2, sigma_2))
+        return float(score.calculate_frechet_distance(mean_1, sigma_1, mean_2, sigma_2))
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

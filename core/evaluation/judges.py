@@ -18,13 +18,18 @@ from ace_counterfactuals.core.evaluation.cache import Store
 from ace_counterfactuals.core.evaluation.passes import Task
 from ace_counterfactuals.core.evaluation.subject import Subject
 from ace_counterfactuals.models import classifiers
-from ace_counterfactuals.models.features import architecture, load_features
-from ace_counterfactuals.models.inception import load_inception, published_inception
+from ace_counterfactuals.models.judges import (
+    features_name,
+    load_features,
+    load_inception,
+    load_lpips,
+    load_oracle,
+    load_simsiam,
+    load_vggface2,
+    published_inception,
+    published_vgg16,
+)
 from ace_counterfactuals.models.loading import digest, is_url
-from ace_counterfactuals.models.oracles import load_oracle
-from ace_counterfactuals.models.perceptual import load_lpips, published_vgg16
-from ace_counterfactuals.models.simsiam import load_simsiam
-from ace_counterfactuals.models.vggface2 import load_vggface2
 
 HUB = "hub"
 
@@ -233,7 +238,7 @@ def open_features(session: Session, subject: Subject) -> dict[str, Network]:
     wanted = {"heads": spec_of(subject.dataset).heads, "arch": what["arch"]}
     for file in session.config.networks.features:
         with blaming("features"):
-            name = f"{architecture(file, **wanted)} features of {Path(file).name}"
+            name = f"{features_name(file, **wanted)} features of {Path(file).name}"
         known = {"sha256": session.named("features", file, name), **what}
         if name in found or known in [network.what for network in found.values()]:
             raise FlagError("features", f"{file}: is the same network as another of them, or has its name")

@@ -20,9 +20,9 @@ from ace_counterfactuals.core.evaluation.metrics import flips
 from ace_counterfactuals.core.runs.begin import package_version
 from ace_counterfactuals.core.runs.experiment import read_pairs
 from ace_counterfactuals.core.runs.records import Record
-from ace_counterfactuals.models import oracles, vggface2
+from ace_counterfactuals.models import judges
 from ace_counterfactuals.models.classifiers import load_classifier
-from ace_counterfactuals.models.features import load_features
+from ace_counterfactuals.models.judges import load_features
 from tests.support.paths import GOLDEN
 from tests.support.result_folders import counterfactual, evaluate, figures, metrics, write_experiment, write_record
 from tests.support.toys import SIDE, Workshop, write_classifier
@@ -65,7 +65,7 @@ def test_evaluate_gives_the_recorded_figures_in_one_pass_and_again_from_the_cach
     def refuse(*_, **__):
         raise AssertionError("asked again")
 
-    for module, name in ((vggface2, "load_vggface2"), (oracles, "load_oracle"), (passes, "decode")):
+    for module, name in ((judges, "load_state"), (judges, "load_weights"), (passes, "decode")):
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr("ace_counterfactuals.models.classifiers.load_classifier", refuse)
     assert evaluate(*words) == 0

@@ -8,11 +8,8 @@ from torch.nn.functional import cosine_similarity
 from torchvision.transforms.functional import resize, to_tensor
 
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.judges import caffe_name, caffe_resnet50, load_oracle, load_simsiam, load_vggface2
 from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
-from ace_counterfactuals.models.oracles import load_oracle
-from ace_counterfactuals.models.resnets import build_caffe_resnet50, caffe_name
-from ace_counterfactuals.models.simsiam import load_simsiam
-from ace_counterfactuals.models.vggface2 import load_vggface2
 from tests.support import weight_files as files
 from tests.support.paths import GOLDEN
 
@@ -71,13 +68,13 @@ def test_an_oracle_is_frozen_and_in_eval_mode(oracle):
 
 def test_caffes_names_are_those_of_the_published_file(golden_weights):
     state = state_dict(load_weights(golden_weights("oracle_celeba.pth")))
-    trunk = build_caffe_resnet50(torch.nn.Identity()).state_dict()
+    trunk = caffe_resnet50(torch.nn.Identity()).state_dict()
     names = {f"feat_extract.{caffe_name(name)}" for name in trunk}
     assert names == {name for name in state if name.startswith("feat_extract.conv")}
 
 
 def test_a_caffe_resnet_differs_from_torchvisions_in_strides_and_pooling_alone():
-    ours = build_caffe_resnet50(torch.nn.Identity()).eval()
+    ours = caffe_resnet50(torch.nn.Identity()).eval()
     theirs = torchvision.models.resnet50()
     assert ours.layer2[0].conv1.stride == (2, 2) and ours.layer2[0].conv2.stride == (1, 1)
     assert {k for k in theirs.state_dict() if not k.startswith("fc.")} == set(ours.state_dict())

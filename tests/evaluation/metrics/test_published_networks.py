@@ -15,8 +15,7 @@ import torchvision
 
 from ace_counterfactuals.core.cli import compute
 from ace_counterfactuals.core.cli.parsing import run_script
-from ace_counterfactuals.models.inception import load_inception
-from ace_counterfactuals.models.perceptual import load_lpips
+from ace_counterfactuals.models.judges import load_inception, load_lpips, published_inception
 from tests.support.paths import ROOT
 
 FACES = ROOT / "tests/golden/eval/celeba"
@@ -41,7 +40,7 @@ def figure(printed: str) -> float:
 def test_the_inception_is_read_from_its_cache_or_from_a_file(inception_file, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(inception_file.parents[1]))
     images = torch.rand(1, 3, 64, 64)
-    features = load_inception()(images)
+    features = load_inception(published_inception())(images)
     assert features.shape == (1, 2048) and features.std() > 0
     assert torch.equal(load_inception(inception_file)(images), features)
 
@@ -110,8 +109,9 @@ def test_diversity_is_over_pictures_in_the_same_folder_of_every_run(backbone_fil
 
 @pytest.mark.parametrize("package, load", [("pytorch_fid", load_inception), ("lpips", load_lpips)])
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(package, load, capsys):
-    with patch.dict(sys.modules, {package: None}), pytest.raises(SystemExit):
-        run_script(load)
+    missing = {name: None for name in sys.modules if name.partition(".")[0] == package} | {package: None}
+    with patch.dict(sys.modules, missing), pytest.raises(SystemExit):
+        run_script(lambda: load("none.pth"))
     assert capsys.readouterr().err.strip().endswith("is not installed: pip install -e .[eval]")
 
 
