@@ -1,7 +1,8 @@
-"""Explanations of pictures that a program holds, by networks that it holds."""
+"""What a program calls: explanations of pictures by networks that it holds, and the evaluation of saved ones."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from ace_counterfactuals.core.runs.begin import describe, weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, task_of
 from ace_counterfactuals.models.denoisers import DiffusionModel
+
+if TYPE_CHECKING:
+    from ace_counterfactuals.core.evaluation.model import Evaluation
 
 SETTINGS = {item.name for group in (AttackConfig, SamplingConfig, RegionConfig) for item in fields(group)}
 SETTINGS |= {"seed", "batch_size", "dataset", "label_query"}
@@ -74,7 +78,7 @@ class ACE:
         indices = range(len(images)) if indices is None else indices
         files = [f"{index:07d}.png" for index in indices] if files is None else files
         labels = [-1] * len(images) if labels is None else labels
-        if not len(images) == len(indices) == len(files) == len(labels):
+        if not 0 < len(images) == len(indices) == len(files) == len(labels):
             raise ValueError(
                 f"{len(images)} pictures, {len(indices)} indices, {len(files)} files, {len(labels)} labels"
             )
@@ -99,14 +103,12 @@ class ACE:
         region = open_region(config.region.region, invert=config.region.region_invert)
         if region:
             region.check(origin.files, *images.shape[2:])
-        parts = []
-        for batch in torch.arange(len(images)).split(config.run.batch_size):
-            places: list[int] = batch.tolist()
-            image = images[batch].to(parameter.device, parameter.dtype)
-            indices = [origin.indices[i] for i in places]
-            mask = region.masks([origin.files[i] for i in places], image) if region else None
+        parts, size = [], config.run.batch_size
+        for batch in (slice(start, start + size) for start in range(0, len(images), size)):
+            image, indices = images[batch].to(parameter.device, parameter.dtype), list(origin.indices[batch])
+            mask = region.masks(origin.files[batch], image) if region else None
             if before is None:
-                label = torch.tensor([origin.labels[i] for i in places], device=image.device)
+                label = torch.tensor(origin.labels[batch], device=image.device)
                 found = method.explain(image, task, label=label, indices=indices, region=mask)
             else:
                 target = None if before.target is None else before.target[batch].to(image.device)
@@ -126,3 +128,19 @@ def explain(
 def refine(found: Explanation, classifier: Classifier, denoiser: DiffusionModel, **settings) -> Explanation:
     """``ACE(classifier, denoiser, **settings).refine(found)``; ``preset`` is one of the settings."""
     return ACE(classifier, denoiser, **settings).refine(found)
+
+
+def evaluate(
+    output_path: str, exp_name: str | Sequence[str] = "exp", *, only: Sequence[str] = (), **settings
+) -> "Evaluation":
+    """Every figure that the given weights allow, of one experiment or of several; evaluate.py's tables are written.
+
+    output_path: folder that holds Original and Results.  only: names of metrics, each of which must be possible; all
+    that are possible if not given.  settings: evaluate.py's flags, with underscores.
+    Raises ValueError for an incomplete experiment, weights that do not fit, and a picture that cannot be read.
+    """
+    from ace_counterfactuals.core.evaluation import run  # the metrics take as long to import as torch
+    from ace_counterfactuals.core.evaluation.config import evaluate_config
+
+    config, given = evaluate_config(), {"output_path": output_path, "exp_name": exp_name, **settings}
+    return run.evaluate(from_dict(config, read_settings(config, given)), only)[0]

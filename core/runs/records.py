@@ -72,14 +72,14 @@ class Record:
         values = zip(INFO, (*classes, outcome.l_inf, outcome.l1), strict=True)
         return "\n".join(f"{name}: {value}" for name, value in values)
 
-    def row(self) -> dict:
-        """The picture's row of results.csv."""
+    def row(self) -> dict[str, str]:
+        """The picture's row of results.csv, as it is read back."""
         names = ("index", "file", "label", "prediction", "target", "source_prob", "target_prob", "mask_area")
         row = {name: getattr(self, name) for name in names}
         for kind, outcome in self.outcomes.items():
             for name in ("prediction", "success", "source_prob", "target_prob", "l1", "l_inf"):
                 row[f"{SHORT[kind]}_{name}"] = getattr(outcome, name)
-        return row
+        return {name: "" if value is None else str(value) for name, value in row.items()}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Record":

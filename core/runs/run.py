@@ -140,10 +140,8 @@ def refuse_other_pictures(
     for sample in prefetch(images, known[:: -(-len(known) // DECODED) or 1], config.run.num_workers):
         stored = finished[sample.index]
         if isinstance(sample, Sample) and stored.pixels not in ("", fingerprint(to_pil(sample.image))):
-            raise ValueError(
-                f"{made}: {stored.file} in {there} has other pixels than the one that was explained; "
-                "choose another exp_name"
-            )
+            other = f"{stored.file} in {there} has other pixels than the one that was explained"
+            raise ValueError(f"{made}: {other}; choose another exp_name")
 
 
 def file_name(config: MainConfig, path: Path) -> str:

@@ -1,7 +1,7 @@
 """The tables of an experiment or of a chunk: summary.yaml, results.csv and sheet.png, and gathering those of chunks."""
 
 import csv
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def write_tables(
     results: ResultFolder,
     indices: Collection[int],
     finished: Mapping[int, Record],
-    skipped: Container[int],
+    skipped: Collection[int],
 ) -> None:
     """Write the tables over the finished pictures among ``indices``, if there are any.
 

@@ -134,16 +134,11 @@ def check_tables(
     if damaged.keys() & rows.keys():
         return None  # both are written anew after the pictures
     for index, row in rows.items():
-        if index not in finished or row != as_text(finished[index].row()):
+        if index not in finished or row != finished[index].row():
             return f"{table}: picture {index:07d} is not as its record says"
     if not rows or told != summarise([finished[index] for index in rows], skipped=told["skipped"], flags=flags):
         return f"{summary}: is not the mean over {table.name}"
     return None
-
-
-def as_text(row: dict) -> dict:
-    """As it comes back from a CSV file."""
-    return {name: "" if value is None else str(value) for name, value in row.items()}
 
 
 def move_aside(results: ResultFolder, findings: list[Finding]) -> None:

@@ -148,6 +148,11 @@ def test_what_does_not_fit_the_pictures_or_the_classifier_is_refused(unknown, as
         ACE(*unknown, **SETTINGS).explain(pictures(1), **asked)
 
 
+def test_no_pictures_are_refused(unknown):
+    with pytest.raises(ValueError, match="0 pictures"):
+        ACE(*unknown, **SETTINGS).explain(pictures(1)[:0])
+
+
 PROCESS = """
 import json, logging, signal, sys, time, warnings
 import numpy, torch, PIL.Image

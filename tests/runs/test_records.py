@@ -135,7 +135,7 @@ def test_a_row_holds_what_results_csv_promises():
         names = ["prediction", "success", "source_prob", "target_prob", "l1", "l_inf"]
         promised += [f"{short}_{name}" for name in names]
     assert list(row) == promised
-    assert (row["index"], row["file"], row["label"], row["prediction"], row["target"]) == (7, "a/b.png", 1, 1, 0)
+    assert list(row.values())[:5] == ["7", "a/b.png", "1", "1", "0"]
 
 
 def test_the_summary_is_the_mean_over_all_pictures():
