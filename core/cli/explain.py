@@ -24,10 +24,10 @@ def main(typed: MainConfig) -> int:
 
 
 def check(config: MainConfig) -> int:
-    from ace_counterfactuals.core.preflight import preflight, render
+    from ace_counterfactuals.core.preflight import preflight
 
     report = preflight(config)
-    print(render(report))
+    print(report.render())
     return 1 if report.problems else 0
 
 

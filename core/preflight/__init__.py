@@ -1,17 +1,26 @@
 """``--check True``: load everything, explain nothing, write nothing, and say what a run would meet."""
 
-from dataclasses import dataclass, field
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.core.data.imageset import Sample
+from ace_counterfactuals.core.data.imageset import EmptySelection, ImageSet, Sample, prefetch, select
+from ace_counterfactuals.core.data.pictures import to_pil
+from ace_counterfactuals.core.evaluation.intervals import wilson
+from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task, judge
-from ace_counterfactuals.core.preflight.data import check_classifier, check_disk, check_pictures, first_pictures
 from ace_counterfactuals.core.preflight.model import check_cost, check_filter
-from ace_counterfactuals.core.preflight.section import Budget, Section
-from ace_counterfactuals.core.runs import begin
+from ace_counterfactuals.core.preflight.report import Report, in_bytes, part_of
+from ace_counterfactuals.core.runs.begin import check_folder, describe
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.run import load_region
@@ -23,33 +32,15 @@ from ace_counterfactuals.core.runs.setup import (
     load_explained,
     open_images,
     prepare_device,
+    select_images,
     task_of,
 )
+from ace_counterfactuals.models.classifiers import Classifier
 
 SECONDS = 50.0
-TITLES = ("pictures", "classifier", "filter", "cost", "disk")
-
-
-@dataclass
-class Report:
-    """sections: by title; None or absent is what could not be measured.  faults: why not, or why it cannot be run."""
-
-    sections: dict[str, Section | None] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-
-    @property
-    def problems(self) -> list[str]:
-        """A line for each thing that is wrong or looks wrong."""
-        found = (problem for title in TITLES for problem in (self.sections.get(title) or Section()).problems)
-        return list(dict.fromkeys([*self.faults, *found]))
-
-    def attempt(self, function, *arguments):
-        """What ``function`` returns, or None after its complaint is added to the faults."""
-        try:
-            return function(*arguments)
-        except (ValueError, OSError, torch.OutOfMemoryError) as error:
-            self.faults.append(" ".join(str(error).split()))
-            return None
+TRIAL, SAMPLE = 8, 64  # pictures that the run is tried on, and the classifier
+AT_ONCE = 8
+LIKELY = 0.05  # an accident of this probability may have happened
 
 
 def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
@@ -58,65 +49,186 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
     Raises ValueError where settings contradict each other or the data set cannot be read; the rest goes on around what
     is wrong, and says so in the report.
     """
-    budget, report = Budget(seconds), Report()
+    end, report = time.monotonic() + seconds, Report()
     check(config)
     if config.run.merge_chunks:
         raise FlagError("merge_chunks", "True explains nothing, so that there is nothing to check; leave out check")
     results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
     images, device = open_images(config, quiet=True), prepare_device(config)
-    classifier = report.attempt(load_explained, config, images.query, device)
-    denoiser = report.attempt(load_denoiser, config, device)
+    classifier = denoiser = None
+    with report.going_on():
+        loaded = load_explained(config, images.query, device)
+        config, images = align_classes(config, images, loaded.class_names)
+        classifier = loaded
+    with report.going_on():
+        denoiser = load_denoiser(config, device)
     if classifier is not None:
-        aligned = report.attempt(align_classes, config, images, classifier.class_names)
-        config, images = aligned or (config, images)
-        classifier = classifier if aligned else None
-    if classifier is not None:
-        report.attempt(check_labels, config, images, classifier.num_outputs)
-        tried = (images, classifier, config, device, budget.share(0.2))
-        report.sections["classifier"] = report.attempt(check_classifier, *tried)
-    report.attempt(check_folder, results, config)
-    section, pending, count = report.attempt(check_pictures, images, config, results) or (Section(), images, 0)
-    report.attempt(load_region, config, pending)
-    samples = first_pictures(pending, section)
-    report.sections["pictures"] = section
-    if samples:
-        report.sections["disk"] = report.attempt(check_disk, samples[0], config, count)
+        with report.going_on():
+            check_labels(config, images, classifier.num_outputs)
+        with report.going_on():
+            check_classifier(report, images, classifier, config, device, part_of(end, 0.2))
+    with report.going_on():
+        anew = config.run.overwrite and config.run.chunks == 1
+        check_folder(results, describe(config, None), anew=anew)
+    pending, count = images, 0
+    with report.going_on():
+        pending, count = check_pictures(report, images, config, results)
+    with report.going_on():
+        load_region(config, pending)
+    samples = first_pictures(report, pending)
     if samples and classifier is not None:
-        task = task_of(config, classifier, denoiser)
-        if (batch := report.attempt(judge_samples, samples, task, device)) is not None:
-            report.attempt(try_networks, report, batch, config, count, budget)
+        with report.going_on():
+            batch = judge_samples(report, samples, task_of(config, classifier, denoiser), device)
+            if denoiser is not None:
+                call = check_filter(report, batch, config, end)
+                if call is not None:
+                    check_cost(report, batch, config, count, call, end)
+    if samples:
+        with report.going_on():
+            check_disk(report, samples[0], config, count)
     return report
 
 
-def check_folder(results: ResultFolder, config: MainConfig) -> None:
-    """Refuse a result folder that a run would refuse."""
-    anew = config.run.overwrite and config.run.chunks == 1
-    begin.check_folder(results, begin.describe(config, None), anew=anew)
-
-
-def judge_samples(samples: list[Sample], task: Task, device: torch.device) -> Batch:
-    """With their predictions and targets."""
+def judge_samples(report: Report, samples: list[Sample], task: Task, device: torch.device) -> Batch:
+    """With their predictions and targets, which should not be the same."""
     image = torch.stack([sample.image for sample in samples]).to(device)
     label = torch.tensor([sample.label for sample in samples], device=device)
-    return judge(image, task, [sample.index for sample in samples]).aimed(label)
-
-
-def try_networks(report: Report, batch: Batch, config: MainConfig, count: int, budget: Budget) -> None:
-    """Try on a few pictures what the run would do with all.  count: of these."""
+    batch = judge(image, task, [sample.index for sample in samples]).aimed(label)
     if batch.target is not None and bool((batch.target == batch.prediction).all()):
-        said = f"all of the {len(batch.indices)} pictures tried are predicted as their target already"
-        report.sections["pictures"].problems.append(f"label_target {config.data.label_target}: {said}")
-    if batch.task.denoiser is not None:
-        report.sections["filter"], seconds = check_filter(batch, config.model.use_fp16, budget)
-        if seconds is not None:
-            report.sections["cost"] = check_cost(batch, config, count, seconds, budget)
+        said = f"all of the {len(samples)} pictures tried are predicted as their target already"
+        report.problems.append(f"label_target {task.label_target}: {said}")
+    return batch
 
 
-def render(report: Report) -> str:
-    """The report for a terminal, problems last."""
-    lines = []
-    for title in TITLES:
-        text = (report.sections.get(title) or Section()).lines or ["not measured, see the problems"]
-        lines += [f"{title if i == 0 else '':<12}{line}" for i, line in enumerate(text)]
-    problems = [f"problem     {line}" for line in report.problems] or ["no problems"]
-    return "\n".join([*lines, *problems])
+def check_pictures(report: Report, images: ImageSet, config: MainConfig, results: ResultFolder) -> tuple[ImageSet, int]:
+    """Tell of the selection.
+
+    Returns the pictures to try the run on, all of the set's if nothing is left, and how many are left.
+    """
+    data, run, lines = config.data, config.run, report.sections["pictures"]
+    labelled, chosen = 0, replace(images, records=[])
+    try:
+        labelled = len(select(images, label_target=data.label_target, label_query=data.label_query))
+        chosen = select_images(images, config)
+    except EmptySelection as error:
+        report.problems.append(str(error))
+    finished, _ = results.read()
+    pending = [entry for entry in chosen.records if entry.index not in finished]
+    ends = f", {chosen.records[0].path.name} to {chosen.records[-1].path.name}" if len(chosen) else ""
+    where = f"dataset {data.dataset} in {data.data_dir}"
+    lines.append(f"{len(chosen)} of the {len(images)} of {where} are selected{ends}")
+    bounded = min(labelled, data.num_samples)
+    reasons = {
+        "another label": len(images) - labelled,
+        f"beyond num_samples {data.num_samples}": labelled - bounded,
+        f"in other chunks than {run.chunk} of {run.chunks}": bounded - len(chosen),
+    }
+    if others := [f"{count} {reason}" for reason, count in reasons.items() if count]:
+        lines.append(f"not selected: {', '.join(others)}")
+    lines += images.notices
+    if done := len(chosen) - len(pending):
+        lines.append(f"{done} are finished already in {results.root}")
+    return replace(images, records=pending or chosen.records or images.records), len(pending)
+
+
+def first_pictures(report: Report, images: ImageSet) -> list[Sample]:
+    """The first TRIAL readable pictures among the first 4 * TRIAL; the unreadable ones are a problem."""
+    samples, unreadable = [], []
+    for item in prefetch(images, range(min(len(images), 4 * TRIAL)), 0):
+        (samples if isinstance(item, Sample) else unreadable).append(item)
+        if len(samples) == TRIAL:
+            break
+    if unreadable:
+        said = f"{len(unreadable)} of the first pictures are unreadable and would be skipped, such as {unreadable[0]}"
+        report.problems.append(said)
+    return samples
+
+
+@torch.no_grad()
+def check_classifier(
+    report: Report, images: ImageSet, classifier: Classifier, config: MainConfig, device: torch.device, end: float
+) -> None:
+    """Try the classifier on up to SAMPLE pictures of the whole set, drawn by the seed, until ``end``."""
+    order = np.random.default_rng(config.run.seed).permutation(len(images))[:SAMPLE].tolist()
+    labels, predictions = [], []
+    for start in range(0, len(order), AT_ONCE):
+        if predictions and time.monotonic() > end:
+            break
+        items = prefetch(images, order[start : start + AT_ONCE], config.run.num_workers)
+        if samples := [item for item in items if isinstance(item, Sample)]:
+            labels += [sample.label for sample in samples]
+            image = torch.stack([sample.image for sample in samples]).to(device)
+            predictions += predict(classifier(image)).tolist()
+    classes = 2 if classifier.binary else classifier.num_outputs
+    judge_predictions(report, labels, predictions, classes, images.class_names or classifier.class_names or ())
+    size, trained = config.data.image_size, classifier.image_size
+    if trained not in (None, size):
+        report.problems.append(f"image_size {size}: the classifier was trained on pictures of {trained} pixels")
+
+
+def judge_predictions(
+    report: Report, labels: list[int], predictions: list[int], classes: int, names: Sequence[str]
+) -> None:
+    """Accuracy, and whether guessing would have reached it.  labels: -1 where unknown."""
+    if not predictions:
+        return
+    known = [(label, p) for label, p in zip(labels, predictions, strict=True) if label >= 0]
+    n, right, chance = len(known), sum(a == b for a, b in known), guessing(known, classes)
+    accuracy = "accuracy unknown: the pictures have no labels"
+    if n:
+        low, high = wilson(right, n)
+        guess = "all have one label" if chance is None else f"guessing {chance:.1%}"
+        interval = f"(95 %: {low:.0%} to {high:.0%})"
+        accuracy = f"accuracy {right / n:.1%} on n = {n} drawn from the whole set {interval}; {guess}"
+    shares = [
+        f"{names[label] if label < len(names) else label} {count / len(predictions):.0%}"
+        for label, count in Counter(predictions).most_common(6)
+    ]
+    report.sections["classifier"] += [accuracy, f"predicts {', '.join(shares)} (n = {len(predictions)})"]
+    if chance is not None and right < min(n, 1.5 * chance * n) and binomial_tail(right, n, chance) > LIKELY:
+        report.problems.append(
+            f"accuracy near chance: {right} of {n} pictures, where guessing is right on {chance:.0%}; check "
+            "label_query, dataset and classifier_path, and whether it was trained on other inputs, such as BGR pictures"
+        )
+
+
+def guessing(known: list[tuple[int, int]], classes: int) -> float | None:
+    """The accuracy of guessing: of one class among all, or of these predictions dealt to the pictures at random.
+
+    known: (label, prediction) of each picture.  None where all have one label of two, which any guesser may know.
+    """
+    occurring = {label for label, _ in known}
+    if len(occurring) < 2:
+        return 1 / classes if classes > 2 and known else None
+    labels, predictions = zip(*known, strict=True)
+    agreement = sum(labels.count(k) * predictions.count(k) for k in occurring) / len(known) ** 2
+    return max(1 / classes, agreement)
+
+
+def binomial_tail(successes: int, n: int, p: float) -> float:
+    """P(X >= successes) for X ~ B(n, p)."""
+    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(successes, n + 1))
+
+
+def check_disk(report: Report, sample: Sample, config: MainConfig, pending: int) -> None:
+    """The room that the pictures left will take, and that there is, where the output is to lie."""
+    path = Path(config.output.output_path).resolve()
+    folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
+    disk = os.statvfs(folder)
+    each, free = bytes_each(sample, config, disk.f_frsize), disk.f_bavail * disk.f_frsize
+    needed, there = f"{in_bytes(each * pending)} will be written", f"{in_bytes(free)} are free in {folder}"
+    report.sections["disk"].append(f"about {needed} ({pending} x {in_bytes(each)}), {there}")
+    if each * pending > free:
+        report.problems.append(f"{needed}, but only {there}")
+    if not os.access(folder, os.W_OK):
+        report.problems.append(f"output_path: {folder} cannot be written to")
+
+
+def bytes_each(sample: Sample, config: MainConfig, block: int) -> int:
+    """Bytes of one picture's files: the attacked ones compress as the original, noise and masks hardly."""
+    values = sample.image.numel()
+    sizes = [1, 1, 1]  # a block each: two Info files and the record
+    if config.output.save_images:
+        sizes += 3 * [len(atomic.png(to_pil(sample.image)))] + 2 * [values] + 2 * [values // 3]
+        sizes += [2 * values] * config.output.save_float
+    return sum(-(-size // block) * block for size in sizes)

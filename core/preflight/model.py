@@ -1,6 +1,9 @@
 """What ``--check True`` finds out of the diffusion model, the filter, time and memory."""
 
 import math
+import os
+import resource
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from ace_counterfactuals.core.method.filtering import Filter, step_tensor, to_di
 from ace_counterfactuals.core.method.noise import Draw, image_noise
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch
-from ace_counterfactuals.core.preflight.section import Budget, Section, in_bytes, in_time
+from ace_counterfactuals.core.preflight.report import Report, in_bytes, in_time, part_of
 from ace_counterfactuals.core.runs.config import MainConfig
 
 USELESS = 0.9  # of the error of a guess
@@ -20,57 +23,55 @@ FEW = 4  # pictures that say nothing of a share
 
 
 @torch.no_grad()
-def check_filter(batch: Batch, half: bool, budget: Budget) -> tuple[Section, float | None]:
+def check_filter(report: Report, batch: Batch, config: MainConfig, end: float) -> float | None:
     """Whether the network tells noise from picture, and the classifier still knows the filtered pictures.
 
-    half: whether the network computes in half precision.  Also returns the seconds of one call of the network on one
-    picture, None if it returns NaN.
+    Returns the seconds of one call of the network on one picture, None if it returns NaN.
     """
-    filter_, refinement, seconds = batch.filter, steps_of(batch.refiner), math.inf
-    section = Section([steps_of(filter_)])
-    section.lines += [f"in the refinement {refinement}"] if refinement != section.lines[0] else []
+    filter_, lines = batch.filter, report.sections["filter"]
+    own, refinement = steps_of(filter_), steps_of(batch.refiner)
+    lines += [own] if own == refinement else [own, f"in the refinement {refinement}"]
     if not filter_.steps:
-        return section, 0.0
-    top, errors = filter_.steps - 1, {}
-    steps = dict.fromkeys([top, top // 2])
-    for t in steps:
-        started = budget.clock()
-        errors[t] = noise_error(batch.take([0]), t)
-        seconds = min(seconds, budget.clock() - started)
-    if len(batch.indices) * len(steps) * seconds < budget.share(0.25).left:
-        errors = {t: noise_error(batch, t) for t in steps}
-    step_of = {t: filter_.diffusion.timestep_map.values[t].item() for t in steps}
-    broken = [step_of[t] for t in steps if not math.isfinite(errors[t])]
-    if broken:
-        cause = "half precision overflows: give use_fp16 False" if half else "is the file whole?"
-        section.problems.append(f"the diffusion model returns NaN or infinity at step {broken[0]}; {cause}")
-        return section, None
-    said = ", ".join(f"{errors[t]:.3f} at step {step_of[t]}" for t in steps)
-    section.lines.append(f"noise prediction error {said} (1: as bad as predicting nothing)")
-    useless = {t: errors[t] > USELESS * guess_error(batch, t) for t in steps}
+        return 0.0
+    top, tried = filter_.steps - 1, batch.take([0])
+    for _ in range(2):  # the first call takes longer
+        started = time.monotonic()
+        noise_error(tried, top)
+        seconds = time.monotonic() - started
+    if len(batch.indices) * 2 * seconds < 0.25 * (end - time.monotonic()):
+        tried = batch
+    errors = {t: noise_error(tried, t) for t in (top, top // 2)}
+    step_of = {t: filter_.diffusion.timestep_map.values[t].item() for t in errors}
+    if broken := [step_of[t] for t in errors if not math.isfinite(errors[t])]:
+        cause = "half precision overflows: give use_fp16 False" if config.model.use_fp16 else "is the file whole?"
+        report.problems.append(f"the diffusion model returns NaN or infinity at step {broken[0]}; {cause}")
+        return None
+    said = ", ".join(f"{errors[t]:.3f} at step {step_of[t]}" for t in errors)
+    lines.append(f"noise prediction error {said} (1: as bad as predicting nothing)")
+    useless = {t: errors[t] > USELESS * guess_error(batch, t) for t in errors}
     if useless[top]:
         warm = "it may have been trained for a warm start only: lower sampling_time_fraction"
         advice = "check model_path, diffusion_steps and noise_schedule" if all(useless.values()) else warm
         where = f"at step {step_of[top]}, where the filter starts"
-        section.problems.append(f"the diffusion model does not denoise these pictures {where}; {advice}")
-    try_predictions(batch, seconds, section, budget.share(0.4))
-    return section, seconds
+        report.problems.append(f"the diffusion model does not denoise these pictures {where}; {advice}")
+    try_predictions(report, batch, seconds, part_of(end, 0.4))
+    return seconds
 
 
-def try_predictions(batch: Batch, seconds: float, section: Section, budget: Budget) -> None:
+def try_predictions(report: Report, batch: Batch, seconds: float, end: float) -> None:
     """Filter some pictures as the first iteration of an attack would, and see whether the prediction stays."""
     kept, one_step = [], batch.task.attack.attack_filter == "one-step"
     for one in (batch.take([i]) for i in range(len(batch.indices))):
         filtering = one.filter.predict if one_step else one.filter
-        if (1 if one_step else one.filter.steps) * seconds > budget.left:
+        if (1 if one_step else one.filter.steps) * seconds > end - time.monotonic():
             break
         logits = batch.task.classifier(filtering(one.image, one.noise(0)))
         kept.append(predict(logits).item() == one.prediction.item())
     lost, n = len(kept) - sum(kept), len(kept)
     tried = f"keeps {sum(kept)} of {n} predictions" if n else "predictions not tried: filtering takes too long here"
-    section.lines.append(tried)
+    report.sections["filter"].append(tried)
     if n >= FEW and 2 * lost > n:
-        section.problems.append(
+        report.problems.append(
             f"the filter alone changes the prediction of {lost} of {n} pictures: the attack starts from another "
             "decision; lower sampling_time_fraction"
         )
@@ -109,123 +110,98 @@ def guess_error(batch: Batch, t: int) -> float:
 class Cost:
     """gradient, refinement: seconds a picture, measured on ``batch`` pictures at once; batch 0: estimated.
 
-    base, growth: bytes held before, and added by each picture of a batch, None where that is not known.
+    base, growth: bytes held before, and added by each picture of a batch; 0 where that is not known.
     """
 
     gradient: float
     refinement: float
     batch: int = 0
-    base: int | None = None
-    growth: int | None = None
+    base: int = 0
+    growth: int = 0
 
-    def memory(self, batch: int) -> int | None:
+    def memory(self, batch: int) -> int:
         """Bytes that a batch takes, networks and all."""
-        return None if self.growth is None else self.base + batch * self.growth
+        return self.base + batch * self.growth
 
 
-def check_cost(batch: Batch, config: MainConfig, pending: int, call_seconds: float, budget: Budget) -> Section:
+def check_cost(report: Report, batch: Batch, config: MainConfig, pending: int, call_seconds: float, end: float) -> None:
     """Time an iteration of the attack and the refinement, on one picture, then on a batch if time and memory allow.
 
     call_seconds: of the network, on one picture.  Raises NonFiniteError if a network returns NaN.
     """
-    flags, device = config.attack, batch.image.device
-    cost, wanted = estimate(batch, call_seconds), max(1, min(config.run.batch_size, pending))
-    limit, section = memory_limit(device), Section()
+    flags, device, lines = config.attack, batch.image.device, report.sections["cost"]
+    cost, wanted, limit = estimate(batch, call_seconds), max(1, min(config.run.batch_size, pending)), limit_of(device)
     saved = not flags.attack_joint or flags.attack_joint_shortcut or flags.attack_joint_checkpoint
     advice = "give a smaller batch_size" if saved else "give attack_joint_checkpoint True, or a smaller batch_size"
-
-    def too_much() -> bool:
-        memory = cost.memory(wanted)
-        return memory is not None and limit is not None and memory > 0.9 * limit
-
     for size in (1, wanted):
-        if size * (cost.gradient + cost.refinement) > budget.left or too_much():
+        if size * (cost.gradient + cost.refinement) > end - time.monotonic() or cost.memory(wanted) > 0.9 * limit:
             break
         try:
-            cost = measure_batch(batch.take([i % len(batch.indices) for i in range(size)]), budget)
+            cost = measure_batch(batch.take([i % len(batch.indices) for i in range(size)]))
         except torch.OutOfMemoryError:
-            section.problems.append(f"{size} pictures at once do not fit into memory; {advice}")
+            report.problems.append(f"{size} pictures at once do not fit into memory; {advice}")
             break
-    memory = cost.memory(wanted)
-    if too_much() and not section.problems:
-        takes = f"about {in_bytes(memory)} of {in_bytes(limit)} of memory"
-        section.problems.append(f"{wanted} pictures at once take {takes}; {advice}")
+    takes = f"about {in_bytes(cost.memory(wanted))} of {in_bytes(limit)}"
+    if cost.memory(wanted) > 0.9 * limit:
+        report.problems.append(f"{wanted} pictures at once take {takes} of memory; {advice}")
     iterations = flags.attack_iterations if ATTACKS[flags.attack_method] else 0
     each = iterations * cost.gradient + cost.refinement
     how = f"measured on a batch of {cost.batch}" if cost.batch else "estimated from single calls of the network"
-    section.lines = [
+    parts = f"{in_bytes(cost.base)} held before + {wanted} at once x {in_bytes(cost.growth)}"
+    lines += [
         f"{in_time(each)} a picture = {iterations} x {in_time(cost.gradient)} for the gradient "
         f"+ {in_time(cost.refinement)} for the refinement, {how} on {device.type}",
         f"{in_time(each * pending)} for the {pending} pictures left to explain",
+        f"memory: {takes} = {parts}" if cost.base else "memory not measured",
     ]
-    if memory is None:
-        section.lines.append("memory not measured")
-    else:
-        of = f" of {in_bytes(limit)}" if limit else ""
-        parts = f"{in_bytes(cost.base)} held before + {wanted} at once x {in_bytes(cost.growth)}"
-        section.lines.append(f"memory: about {in_bytes(memory)}{of} = {parts}")
-    return section
 
 
 def estimate(batch: Batch, call_seconds: float) -> Cost:
     """The cost of a picture by how often each calls the network; a call backward takes two forward."""
-    flags = batch.task.attack
+    flags, steps = batch.task.attack, batch.filter.steps
     calls = 0 if not flags.attack_joint else 1 if flags.attack_joint_shortcut else 3 + flags.attack_joint_checkpoint
-    calls *= min(1, batch.filter.steps) if flags.attack_filter == "one-step" else batch.filter.steps
+    calls *= min(1, steps) if flags.attack_filter == "one-step" else steps
     calls = calls if ATTACKS[flags.attack_method] else 0
     return Cost(calls * call_seconds, batch.refiner.steps * call_seconds)
 
 
-def measure_batch(batch: Batch, budget: Budget) -> Cost:
-    """Explain a batch with one iteration of the attack."""
+def measure_batch(batch: Batch) -> Cost:
+    """Explain a batch with one iteration of the attack; both parts end with a look at what the device computed."""
     n, device = len(batch.indices), batch.image.device
     batch = replace(batch, task=replace(batch.task, attack=replace(batch.task.attack, attack_iterations=1)))
-    base, started = start_memory(device), budget.clock()
+    base, started = start_memory(device), time.monotonic()
     found = attack(batch)
-    finish(device)
-    attacked = budget.clock()
+    found.sum().item()
+    attacked = time.monotonic()
     conclude(batch, found)
-    finish(device)
-    refined, peak = budget.clock(), peak_memory(device)
-    growth = None if base is None else (peak - base) // n
+    refined = time.monotonic()
+    growth = (peak_memory(device) - base) // n if base else 0
     return Cost((attacked - started) / n, (refined - attacked) / n, n, base, growth)
 
 
-def finish(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()
-
-
-def start_memory(device: torch.device) -> int | None:
-    """Bytes held now, from which on ``peak_memory`` counts; None where that cannot be known."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
+def start_memory(device: torch.device) -> int:
+    """Bytes held now, from which on ``peak_memory`` counts; 0 where that cannot be known."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the most that this process held
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the most that this process held
     except OSError:
-        return None
-    return of_process("VmRSS") if device.type == "cpu" else None
+        return 0
+    return peak_memory(device)
 
 
 def peak_memory(device: torch.device) -> int:
     """The most bytes held since ``start_memory``."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else of_process("VmHWM")
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def of_process(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def memory_limit(device: torch.device) -> int | None:
+def limit_of(device: torch.device) -> int:
     """Bytes of the device; on the CPU of the machine, or what its control group leaves this process."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    if device.type != "cpu" or not Path("/proc/meminfo").exists():
-        return None
-    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    group = Path("/sys/fs/cgroup/memory.max")
+    total, group = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), Path("/sys/fs/cgroup/memory.max")
     allowed = group.read_text().strip() if group.exists() else "max"
     return min(total, int(allowed)) if allowed.isdecimal() else total

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from torch import nn
 from ace_counterfactuals.core import preflight as module
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.preflight import Report, preflight, render
-from ace_counterfactuals.core.preflight.data import bytes_each
+from ace_counterfactuals.core.preflight import bytes_each, preflight
+from ace_counterfactuals.core.preflight.report import Report
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import open_images
 from tests.support.paths import GOLDEN
@@ -108,7 +109,7 @@ def scene(tmp_path, monkeypatch):
 def test_a_sound_set_up_has_no_problems_and_is_reported_in_full(scene):
     report = scene.check()
     assert report.problems == []
-    text = render(report)
+    text = report.render()
     assert [line.split()[0] for line in text.splitlines() if line[0] != " "] == [
         "pictures", "classifier", "filter", "cost", "disk", "no",
     ]  # fmt: skip
@@ -119,12 +120,12 @@ def test_a_sound_set_up_has_no_problems_and_is_reported_in_full(scene):
 
 
 def test_a_refinement_with_steps_of_its_own_is_reported(scene):
-    text = render(scene.check(refine_timestep_respacing=10, refine_time_fraction=0.2))
+    text = scene.check(refine_timestep_respacing=10, refine_time_fraction=0.2).render()
     assert "8 of 20 steps, from step" in text and "in the refinement 2 of 10 steps, from step" in text
 
 
 def test_pictures_are_counted_by_the_reason_that_leaves_them_out(scene):
-    first, second = scene.check(num_samples=10, chunks=2, chunk=1).sections["pictures"].lines
+    first, second = scene.check(num_samples=10, chunks=2, chunk=1).sections["pictures"]
     assert first.startswith("5 of the 36 of ") and first.endswith("03.png to 27.png")
     assert [int(word) for word in second.split() if word.isdecimal()][:2] == [24, 2]  # of 12 red ones, indices 24 to 35
     assert "5 in other chunks" in second
@@ -133,7 +134,7 @@ def test_pictures_are_counted_by_the_reason_that_leaves_them_out(scene):
 def test_an_empty_selection_is_a_problem_and_the_rest_is_still_measured(scene):
     report = scene.check(chunks=1000, chunk=999)
     assert report.problems[0].startswith("chunk 999 of 1000 is empty")
-    assert report.sections["pictures"].lines[0].startswith("0 of the 36")
+    assert report.sections["pictures"][0].startswith("0 of the 36")
     assert all(report.sections[title] for title in ("filter", "cost", "disk"))
 
 
@@ -248,8 +249,8 @@ def test_a_batch_that_does_not_fit_is_a_problem(scene):
 
 
 def test_a_full_disk_is_a_problem(scene, monkeypatch):
-    usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr("ace_counterfactuals.core.preflight.data.shutil.disk_usage", lambda folder: usage)
+    usage = SimpleNamespace(f_frsize=1000, f_bavail=1)
+    monkeypatch.setattr(module.os, "statvfs", lambda folder: usage)
     assert "will be written, but only 1000 B are free" in scene.problem()
 
 
@@ -269,8 +270,8 @@ def test_finished_pictures_and_other_settings_are_recognised(tmp_path):
     workshop = Workshop(tmp_path)
     workshop.run(num_samples=2)
     report = preflight(parse(MainConfig, "", workshop.arguments()))
-    assert report.sections["pictures"].lines[-1].startswith("2 are finished already")
-    assert "for the 4 pictures left" in render(report)
+    assert report.sections["pictures"][-1].startswith("2 are finished already")
+    assert "for the 4 pictures left" in report.render()
     assert not any("other settings" in line for line in report.problems)
     report = preflight(parse(MainConfig, "", workshop.arguments(attack_iterations=3)))
     assert any("attack_iterations 3 (there: 2)" in line for line in report.problems)
@@ -293,15 +294,15 @@ def test_what_would_take_too_long_is_estimated_instead(scene):
     started = time.monotonic()
     report = scene.check(seconds=1.0)
     assert time.monotonic() - started < 10  # all of it would sleep for more than 20
-    seconds = float(report.sections["cost"].lines[0].split(" x ")[1].split(" s ")[0])
+    seconds = float(report.sections["cost"][0].split(" x ")[1].split(" s ")[0])
     assert 3 * 8 * 0.19 < seconds < 2 * 3 * 8 * 0.2  # three calls, one of them backward, for each of eight steps
-    assert "estimated from single calls" in render(report) and "takes too long here" in render(report)
+    assert "estimated from single calls" in report.render() and "takes too long here" in report.render()
     assert report.problems == []
 
 
 def test_a_run_in_one_step_is_estimated_by_one_call_forward_and_back_for_each_iteration(scene):
     scene.denoiser = Slow()
-    line = scene.check(seconds=1.0, attack_filter="one-step").sections["cost"].lines[0]
+    line = scene.check(seconds=1.0, attack_filter="one-step").sections["cost"][0]
     assert 3 * 0.19 < float(line.split(" x ")[1].split(" ms ")[0]) / 1000 < 2 * 3 * 0.2
 
 
@@ -312,7 +313,7 @@ def test_a_slow_classifier_is_tried_on_fewer_pictures(scene):
             return super().forward(image)
 
     scene.classifier = Slow()
-    tried = scene.check(seconds=0.5).sections["classifier"].lines[0]
+    tried = scene.check(seconds=0.5).sections["classifier"][0]
     assert "n = 36" not in tried and "n = " in tried
 
 
@@ -325,7 +326,7 @@ def test_a_slow_classifier_is_tried_on_fewer_pictures(scene):
 def test_every_kind_of_run_can_be_checked(scene, changes):
     report = scene.check(**changes)
     assert report.problems == []
-    assert render(report)
+    assert report.render()
 
 
 def test_contradicting_flags_and_missing_data_are_errors_of_one_line(scene, capsys):

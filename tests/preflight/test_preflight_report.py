@@ -2,14 +2,15 @@
 
 import pytest
 
-from ace_counterfactuals.core.preflight.data import binomial_tail, guessing, judge_predictions
+from ace_counterfactuals.core.preflight import binomial_tail, guessing, judge_predictions, report
 from ace_counterfactuals.core.preflight.model import Cost
-from ace_counterfactuals.core.preflight.section import Budget, in_bytes, in_time
+from ace_counterfactuals.core.preflight.report import Report, in_bytes, in_time, part_of
 
 
 def test_a_classifier_that_is_right_on_few_pictures_is_not_called_a_guess():
-    section = judge_predictions([0, 1, 0], [0, 1, 0], 2, ())
-    assert not section.problems and "accuracy 100.0% on n = 3" in section.lines[0]
+    found = Report()
+    judge_predictions(found, [0, 1, 0], [0, 1, 0], 2, ())
+    assert not found.problems and "accuracy 100.0% on n = 3" in found.sections["classifier"][0]
 
 
 def test_guessing_knows_how_often_a_label_occurs():
@@ -21,7 +22,7 @@ def test_guessing_knows_how_often_a_label_occurs():
 
 def test_the_memory_of_a_batch_grows_by_its_pictures():
     assert Cost(1.0, 1.0, batch=1, base=3, growth=2).memory(4) == 11
-    assert Cost(1.0, 1.0).memory(4) is None
+    assert Cost(1.0, 1.0).memory(4) == 0
 
 
 def test_numbers_read_well():
@@ -30,10 +31,6 @@ def test_numbers_read_well():
     assert binomial_tail(0, 5, 0.3) == pytest.approx(1) and binomial_tail(5, 5, 0.5) == pytest.approx(1 / 32)
 
 
-def test_a_budget_ends_and_can_be_shared():
-    now = 0.0
-    budget = Budget(10, lambda: now)
-    part = budget.share(0.5)
-    assert (budget.left, part.left) == (10, 5)
-    now = 7.0
-    assert (budget.left, part.left) == (3, 0)
+def test_a_part_of_the_time_left_ends_before_it(monkeypatch):
+    monkeypatch.setattr(report.time, "monotonic", lambda: 2.0)
+    assert part_of(12.0, 0.5) == 7.0 and part_of(12.0, 1.0) == 12.0

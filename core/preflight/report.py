@@ -1,0 +1,60 @@
+"""What a check has to say, and figures for people."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+TITLES = ("pictures", "classifier", "filter", "cost", "disk")
+
+
+@dataclass
+class Report:
+    """sections: lines by title, none of what could not be measured.  problems: what is wrong or looks wrong."""
+
+    sections: dict[str, list[str]] = field(default_factory=lambda: {title: [] for title in TITLES})
+    problems: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Within, a mistake of the user's is a problem, and no end of the check."""
+        try:
+            yield
+        except (ValueError, OSError, torch.OutOfMemoryError) as error:
+            self.problems.append(" ".join(str(error).split()))
+
+    def render(self) -> str:
+        """The report for a terminal, problems last."""
+        lines = []
+        for title, found in self.sections.items():
+            first, *others = found or ["not measured, see the problems"]
+            lines += [f"{title:<12}{first}", *(f"{'':<12}{line}" for line in others)]
+        problems = [f"problem     {line}" for line in dict.fromkeys(self.problems)]
+        return "\n".join([*lines, *(problems or ["no problems"])])
+
+
+def part_of(end: float, share: float) -> float:
+    """When a share, in [0, 1], of the time that is left until ``end`` will be over (``time.monotonic``)."""
+    now = time.monotonic()
+    return now + share * (end - now)
+
+
+def in_time(seconds: float) -> str:
+    """'12 ms', '3.2 s', '10 min', '10 h' or '12 days'."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def in_bytes(count: float) -> str:
+    """'12 B', '2.0 KiB', and so on to TiB."""
+    unit = 0
+    while count >= 1024 and unit < 4:
+        count, unit = count / 1024, unit + 1
+    return f"{count:.{1 if unit and count < 10 else 0}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
