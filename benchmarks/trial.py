@@ -165,7 +165,7 @@ def set_up(config: MainConfig, files: dict[str, Path], *, count: int, first: int
 @torch.no_grad()
 def features(classifier: Classifier, image: Tensor) -> Tensor:
     """(N, 3, H, W) in [0, 1] -> (N, D), what the head of a network of ``models.small`` reads."""
-    return classifier.network.features((image - classifier.mean) / classifier.std)
+    return classifier.network[:-1]((image - classifier.mean) / classifier.std)
 
 
 def share(name: str, count: int, n: int) -> dict:

@@ -1,10 +1,16 @@
 """Small networks for pictures of about 28 to 64 pixels: ``small-<width>``, ``plain-<width>`` and ``mixer-<width>``.
 
 They are unlike each other in what an attack can exploit: shortcuts and strides, max pooling and position, patches and
-wide kernels.
+wide kernels. Each is a sequence that ends in a linear ``head``: normalised images (N, 3, H, W) -> (N, num_classes).
 """
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
+
+
+def _named(**layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers))
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequential:
@@ -26,48 +32,28 @@ class Block(nn.Module):
         return self.activation(self.two(self.activation(self.one(x))) + self.shortcut(x))
 
 
-class Network(nn.Module):
-    """(N, 3, H, W) -> (N, num_classes): a linear ``head`` on the ``features`` (N, D) that a kind of network has."""
-
-    head: nn.Linear
-
-    def features(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
-
-
-class SmallNetwork(Network):
-    """A stem, three stages of widths w, 2w and 4w, average pooling, a linear head."""
-
-    def __init__(self, width: int, num_classes: int):
-        super().__init__()
-        self.stem = nn.Sequential(*_conv(3, width), nn.SiLU())
-        self.stages = nn.Sequential(
+def small(width: int, num_classes: int) -> nn.Sequential:
+    """A stem, three stages of widths w, 2w and 4w, average pooling."""
+    return _named(
+        stem=nn.Sequential(*_conv(3, width), nn.SiLU()),
+        stages=nn.Sequential(
             Block(width, width, stride=1),
             Block(width, 2 * width, stride=2),
             Block(2 * width, 4 * width, stride=2),
-        )
-        self.head = nn.Linear(4 * width, num_classes)
+        ),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flat=nn.Flatten(),
+        head=nn.Linear(4 * width, num_classes),
+    )
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.stages(self.stem(x)).mean(dim=(2, 3))
 
-
-class PlainNetwork(Network):
+def plain(width: int, num_classes: int) -> nn.Sequential:
     """Convolutions, ReLU and max pooling (after VGG, Simonyan and Zisserman 2015); the head sees a 3 x 3 grid."""
-
-    def __init__(self, width: int, num_classes: int):
-        super().__init__()
-        widths = (3, width, 2 * width, 4 * width)
-        stages = ((*_conv(a, b), nn.ReLU(), nn.MaxPool2d(2)) for a, b in zip(widths, widths[1:], strict=False))
-        self.stages = nn.Sequential(*(layer for stage in stages for layer in stage))
-        self.pool = nn.AdaptiveAvgPool2d(3)
-        self.head = nn.Linear(9 * 4 * width, num_classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.pool(self.stages(x)).flatten(1)
+    stages = nn.Sequential()
+    for inputs, outputs in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
+        stages.extend([*_conv(inputs, outputs), nn.ReLU(), nn.MaxPool2d(2)])
+    pool, head = nn.AdaptiveAvgPool2d(3), nn.Linear(9 * 4 * width, num_classes)
+    return _named(stages=stages, pool=pool, flat=nn.Flatten(), head=head)
 
 
 class MixerBlock(nn.Module):
@@ -83,17 +69,15 @@ class MixerBlock(nn.Module):
         return self.channels(x + self.space(x))
 
 
-class MixerNetwork(Network):
-    """Patches of 4 x 4 pixels, four mixing blocks of one width, average pooling, a linear head."""
-
-    def __init__(self, width: int, num_classes: int):
-        super().__init__()
-        self.patches = nn.Sequential(nn.Conv2d(3, width, 4, stride=4), nn.GELU(), nn.BatchNorm2d(width))
-        self.blocks = nn.Sequential(*(MixerBlock(width) for _ in range(4)))
-        self.head = nn.Linear(width, num_classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.blocks(self.patches(x)).mean(dim=(2, 3))
+def mixer(width: int, num_classes: int) -> nn.Sequential:
+    """Patches of 4 x 4 pixels, four mixing blocks of one width, average pooling."""
+    return _named(
+        patches=nn.Sequential(nn.Conv2d(3, width, 4, stride=4), nn.GELU(), nn.BatchNorm2d(width)),
+        blocks=nn.Sequential(*(MixerBlock(width) for _ in range(4))),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flat=nn.Flatten(),
+        head=nn.Linear(width, num_classes),
+    )
 
 
-FAMILIES = {"small": SmallNetwork, "plain": PlainNetwork, "mixer": MixerNetwork}
+FAMILIES = {"small": small, "plain": plain, "mixer": mixer}
