@@ -7,7 +7,7 @@ so that a command line can name the attacks at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ace_counterfactuals.core.base.settings import FlagError
@@ -114,17 +114,29 @@ def find_attack(method: str, *, targeted: bool) -> Attack | None:
 
 @dataclass(frozen=True)
 class Iterate:
-    """Where an attack stands: ``iteration`` updates are done, and the next one goes on from ``variable`` alone."""
+    """Where an attack stands: ``iteration`` updates are done, and the next one goes on from ``variable`` alone.
+
+    variable, picture: of the pictures that are attacked, (N, 3, H, W).
+    """
 
     iteration: int
     variable: Tensor
     picture: Tensor
 
+    def take(self, places: list[int]) -> Iterate:
+        """Of the pictures at these places."""
+        return replace(self, variable=self.variable[places], picture=self.picture[places])
+
 
 def iterates(
-    attack: Attack, grad_fn: GradFn, image: Tensor, config: AttackConfig, region: Tensor | None = None
+    attack: Attack,
+    grad_fn: GradFn,
+    image: Tensor,
+    config: AttackConfig,
+    region: Tensor | None = None,
+    start: Iterate | None = None,
 ) -> Iterator[Iterate]:
-    """The attack after each of its iterations, starting at ``image`` itself.
+    """The attack after each of its iterations, starting at ``image`` itself, or where it stood.
 
     region: (N or 1, 1, H, W) bool; outside it every picture is ``image``.
     """
@@ -133,9 +145,11 @@ def iterates(
         picture = attack.decode(variable)
         return picture if region is None else picture.where(region, image)
 
-    variable = attack.encode(image)
-    picture = shown(variable)
-    for i in range(config.attack_iterations):
+    if start is None:
+        variable = attack.encode(image)
+        start = Iterate(0, variable, shown(variable))
+    variable, picture = start.variable, start.picture
+    for i in range(start.iteration, config.attack_iterations):
         variable = attack.step(variable, grad_fn(picture, i), config.attack_step / 255)
         variable = attack.project(variable, image, config.attack_epsilon / 255)
         picture = shown(variable)

@@ -21,6 +21,14 @@ class AttackConfig:
     attack_epsilon: float = flag(
         255.0, "radius of the L-inf ball around the picture, in 1/255 of the range; not for C&W", low=0, high=255
     )
+    attack_stop_confidence: float = flag(
+        1.0,
+        "a picture's attack ends once the filtered picture's probability of the target (untargeted: of another class "
+        "than the prediction), in a moving average, is above this; 1 never",
+        low=0,
+        high=1,
+    )
+    attack_stop_patience: int = flag(1, "iterations in a row that it must be above it", low=1)
     attack_step: float = flag(1.0, "step size, in 1/255 of the range", low=0)
     attack_joint: bool = flag(True, "attack through the diffusion model; False attacks the classifier alone")
     attack_filter: str = flag(

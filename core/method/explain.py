@@ -18,10 +18,11 @@ from ace_counterfactuals.core.method.gradients import (
 )
 from ace_counterfactuals.core.method.noise import REFINEMENT, NoiseFn
 from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
+from ace_counterfactuals.core.method.stopping import Stopping
 from ace_counterfactuals.core.method.task import Batch, Task, judge
 
 OnIteration = Callable[[Iterate], None]
-"""Called after each iteration of an attack with where it stands."""
+"""Called after each iteration of an attack with where it stands, of the pictures that are not done yet."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Explanation:
     pre_explanation, counterfactual, noised: (N, 3, H, W) in [0, 1]; ``noised`` is the pre-explanation at step tau.
     mask: (N, 1, H, W) in [0, 1], the pre-explanation's change before dilation; keep: bool, pixels that stayed.
     prediction: (N,); target: (N,) or None if untargeted; the logits are the classifier's on each picture.
+    iterations: (N,) updates of the attack, where pictures may end before the others, else None.
     """
 
     image: Tensor
@@ -44,6 +46,7 @@ class Explanation:
     logits: Tensor
     pre_logits: Tensor
     cf_logits: Tensor
+    iterations: Tensor | None
 
 
 @torch.no_grad()
@@ -64,7 +67,7 @@ def explain(
     Raises ValueError for a target outside the classifier's outputs and NonFiniteError if a network returns NaN.
     """
     batch = judge(image, task, indices, region).aimed(label)
-    return conclude(batch, attack(batch, on_iteration))
+    return conclude(batch, *attack(batch, on_iteration))
 
 
 @torch.no_grad()
@@ -89,21 +92,37 @@ def refine(
 
 
 @torch.no_grad()
-def attack(batch: Batch, on_iteration: OnIteration | None = None) -> Tensor:
-    """The pre-explanations, (N, 3, H, W) in [0, 1]."""
-    config, found = batch.task.attack, batch.image
+def attack(batch: Batch, on_iteration: OnIteration | None = None) -> tuple[Tensor, Tensor | None]:
+    """The pre-explanations, (N, 3, H, W) in [0, 1], and ``Explanation.iterations``.
+
+    A picture that is done leaves the batch.  With deterministic kernels, which may go by a batch's size, the last one
+    that is not done is computed in its place once more.
+    """
+    config, rows = batch.task.attack, list(range(len(batch.image)))
     entry = find_attack(config.attack_method, targeted=batch.target is not None)
     if entry is None:
-        return found
-    for state in iterates(entry, make_grad_fn(batch, entry), batch.image, config, batch.region):
-        found = state.picture
-        if on_iteration:
-            on_iteration(state)
-    return found
+        return batch.image, None
+    found, iterations = batch.image.clone(), torch.zeros_like(batch.prediction)
+    part, start, stopping = batch, None, Stopping(config)
+    while start is None or start.iteration < config.attack_iterations:
+        done: set[int] = set()
+        for state in iterates(entry, make_grad_fn(part, entry, stopping.see), part.image, config, part.region, start):
+            if on_iteration:
+                on_iteration(state)
+            if done := stopping.done(part, rows):
+                break
+        found[rows], iterations[rows] = state.picture, state.iteration
+        left = [place for place, row in enumerate(rows) if row not in done]
+        if not left:
+            break
+        if torch.are_deterministic_algorithms_enabled():
+            left += left[-1:] * (len(rows) - len(left))
+        rows, part, start = [rows[place] for place in left], part.take(left), state.take(left)
+    return found, iterations if stopping.on else None
 
 
 @torch.no_grad()
-def conclude(batch: Batch, pre_explanation: Tensor) -> Explanation:
+def conclude(batch: Batch, pre_explanation: Tensor, iterations: Tensor | None = None) -> Explanation:
     """What follows the attack: refine the pre-explanation, and let the classifier judge both pictures."""
     refiner, noise, indices = batch.refiner, batch.noise(REFINEMENT), batch.indices
     refined = inpaint(refiner, batch.image, pre_explanation, noise, batch.task.sampling, batch.region)
@@ -120,15 +139,21 @@ def conclude(batch: Batch, pre_explanation: Tensor) -> Explanation:
         logits=batch.logits,
         pre_logits=pre_logits,
         cf_logits=cf_logits,
+        iterations=iterations,
     )
 
 
-def make_grad_fn(batch: Batch, entry: Attack) -> GradFn:
-    """The gradient that the settings describe: of the classification and the distance, new noise each iteration."""
+def make_grad_fn(batch: Batch, entry: Attack, on_logits: Callable[[Tensor], None] | None = None) -> GradFn:
+    """The gradient that the settings describe: of the classification and the distance, new noise each iteration.
+
+    on_logits: called with the classifier's logits on what it is taken at, the filtered pictures.
+    """
     config, filter_ = batch.task.attack, batch.filter
 
     def objective(picture: Tensor) -> Tensor:
         logits = batch.task.classifier(picture)
+        if on_logits:
+            on_logits(logits)
         return -entry.loss(logits, batch.prediction) if batch.target is None else entry.loss(logits, batch.target)
 
     def classification_gradient(adversary: Tensor, noise: NoiseFn) -> Tensor:

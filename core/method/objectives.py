@@ -18,6 +18,13 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.softmax(1)
 
 
+def confidence(logits: Tensor, prediction: Tensor, target: Tensor | None) -> Tensor:
+    """(N,): the probability of the target, or without one that of any other class than the prediction."""
+    chosen = prediction if target is None else target
+    probability = probabilities(logits).gather(1, chosen[:, None])[:, 0]
+    return 1 - probability if target is None else probability
+
+
 def choose_targets(prediction: Tensor, label: Tensor, label_target: int, *, binary: bool) -> Tensor | None:
     """Where each picture is to be sent; None is anywhere but the prediction.
 

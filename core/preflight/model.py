@@ -147,9 +147,10 @@ def check_cost(report: Report, batch: Batch, config: MainConfig, pending: int, c
     iterations = flags.attack_iterations if ATTACKS[flags.attack_method] else 0
     each = iterations * cost.gradient + cost.refinement
     how = f"measured on a batch of {cost.batch}" if cost.batch else "estimated from single calls of the network"
+    most = "at most " if flags.attack_stop_confidence < 1 else ""
     parts = f"{in_bytes(cost.base)} held before + {wanted} at once x {in_bytes(cost.growth)}"
     lines += [
-        f"{in_time(each)} a picture = {iterations} x {in_time(cost.gradient)} for the gradient "
+        f"{most}{in_time(each)} a picture = {iterations} x {in_time(cost.gradient)} for the gradient "
         f"+ {in_time(cost.refinement)} for the refinement, {how} on {device.type}",
         f"{in_time(each * pending)} for the {pending} pictures left to explain",
         f"memory: {takes} = {parts}" if cost.base else "memory not measured",
@@ -170,7 +171,7 @@ def measure_batch(batch: Batch) -> Cost:
     n, device = len(batch.indices), batch.image.device
     batch = replace(batch, task=replace(batch.task, attack=replace(batch.task.attack, attack_iterations=1)))
     base, started = start_memory(device), time.monotonic()
-    found = attack(batch)
+    found, _ = attack(batch)
     found.sum().item()
     attacked = time.monotonic()
     conclude(batch, found)

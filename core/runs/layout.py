@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -152,7 +152,7 @@ class ResultFolder:
             files |= self.new_original(record, pictures.original)
         commit = self.record(record.index)
         self.forget(record.index, but=files)
-        with atomic.prepared({**files, commit: atomic.to_json(asdict(record)).encode()}) as name:
+        with atomic.prepared({**files, commit: atomic.to_json(record.to_dict()).encode()}) as name:
             name(files)
             if pictures and pictures.original:
                 self.original(record.index, not record.correct).unlink(missing_ok=True)

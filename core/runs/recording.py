@@ -80,6 +80,7 @@ def make_record(explanation: Explanation, i: int, *, index: int, file: str, labe
         },
         top5=clean.top5,
         pixels=fingerprint(to_pil(image)),
+        iterations=None if explanation.iterations is None else explanation.iterations[i].item(),
     )
 
 

@@ -4,7 +4,7 @@ Nothing here imports torch.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 KINDS = ("pre-explanation", "explanation")
@@ -38,8 +38,9 @@ class Outcome:
 class Record:
     """A finished picture. label and target are -1 where unknown or free; mask_area: share of pixels that could change;
     outcomes: by kind; top5: the likeliest classes of the original picture; pixels: fingerprint of the original
-    picture, "" in records that are older than it; saved: whether its pictures were stored. With a binary classifier
-    every '5' of a rate is a constant, as in the original program."""
+    picture, "" in records that are older than it; saved: whether its pictures were stored; iterations: of its attack,
+    where pictures may end before the others. With a binary classifier every '5' of a rate is a constant, as in the
+    original program."""
 
     index: int
     file: str
@@ -55,6 +56,7 @@ class Record:
     top5: Likeliest = ()
     pixels: str = ""
     saved: bool = True
+    iterations: int | None = None
 
     @property
     def correct(self) -> bool:
@@ -80,6 +82,11 @@ class Record:
             for name in ("prediction", "success", "source_prob", "target_prob", "l1", "l_inf"):
                 row[f"{SHORT[kind]}_{name}"] = getattr(outcome, name)
         return {name: "" if value is None else str(value) for name, value in row.items()}
+
+    def to_dict(self) -> dict:
+        """What is stored: a value that is not known is left out where older records have none."""
+        values = asdict(self)
+        return values if self.iterations is not None else {k: v for k, v in values.items() if k != "iterations"}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Record":

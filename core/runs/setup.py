@@ -41,6 +41,7 @@ def check(config: MainConfig) -> None:
         (attack.attack_joint_shortcut and not attack.attack_joint, "attack_joint_shortcut", aside),
         (attack.attack_joint_checkpoint and not attack.attack_joint, "attack_joint_checkpoint", aside),
         (attack.attack_filter == "one-step" and other_way, "attack_filter", alone),
+        (attack.attack_stop_confidence == 0, "attack_stop_confidence", "0: wanted more than 0; 1 never ends an attack"),
         (outputs.save_float and not outputs.save_images, "save_float", "True keeps pictures that save_images does not"),
         (untargeted and config.model.class_cond, "class_cond", "True denoises towards a target; give a label_target"),
         (not plain, "exp_name", f"'{name}': wanted the name of a folder in OUTPUT_PATH/Results"),

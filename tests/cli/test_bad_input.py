@@ -60,6 +60,8 @@ CONTRADICTIONS = [
     ({"attack_filter": "one-step", "attack_joint": False}, "--attack_filter one-step"),
     ({"attack_filter": "one-step", "attack_joint_shortcut": True}, "--attack_filter one-step"),
     ({"attack_filter": "one-step", "attack_joint_checkpoint": True}, "--attack_filter one-step"),
+    ({"attack_stop_confidence": 0}, "--attack_stop_confidence 0"),
+    ({"attack_stop_confidence": 1.5}, "--attack_stop_confidence 1.5"),
     ({"attack_method": "C&W"}, "--attack_method C&W is targeted"),
     ({"class_cond": True}, "--class_cond True"),
     ({"timestep_respacing": "200"}, "--timestep_respacing"),

@@ -34,6 +34,8 @@ ORIGINAL = {
     "attack_method": "PGD",
     "attack_iterations": 50,
     "attack_epsilon": 255,
+    "attack_stop_confidence": 1.0,
+    "attack_stop_patience": 1,
     "attack_step": 1.0,
     "attack_joint": True,
     "attack_filter": "chain",

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ace_counterfactuals.core.base.runtime import make_deterministic
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import explain, make_grad_fn
 from ace_counterfactuals.core.method.task import judge
@@ -96,6 +97,18 @@ def test_with_deterministic_kernels_the_first_batch_size_of_an_experiment_is_kep
     workshop.run(exp_name="parts", batch_size=3, cudnn_deterministic=True)
     assert "batch_size 3 is taken as 2" in capsys.readouterr().err
     assert pictures_and_records(workshop, "parts") == pictures_and_records(workshop, "whole")
+
+
+def test_with_deterministic_kernels_a_picture_ends_with_the_same_bytes_whoever_leaves_the_batch(torch_flags):
+    make_deterministic()
+    settings = {"attack_stop_confidence": 0.5, "attack_iterations": 12, "attack_step": 8.0, "label_target": 1}
+    task, image = toy_task(torch.float32, **settings), pictures(4)
+    whole = explain(image, task, indices=INDICES)
+    assert len(set(whole.iterations.tolist())) > 1
+    for i, index in enumerate(INDICES):
+        padded = explain(image[[i] * 4], task, indices=[index] * 4)
+        assert padded.iterations[0] == whole.iterations[i]
+        assert torch.equal(padded.counterfactual[0], whole.counterfactual[i])
 
 
 @pytest.mark.parametrize("changes", [{"num_workers": 3}, {"attack_joint_checkpoint": True, "batch_size": 1}])

@@ -321,7 +321,7 @@ def test_a_slow_classifier_is_tried_on_fewer_pictures(scene):
     "changes",
     [{"attack_method": "None"}, {"attack_joint": False}, {"sampling_time_fraction": 0}, {"attack_joint_shortcut": True},
      {"sampling_stochastic": False}, {"save_images": False}, {"attack_joint_checkpoint": True},
-     {"label_target": -1}, {"attack_filter": "one-step"}],
+     {"label_target": -1}, {"attack_filter": "one-step"}, {"attack_stop_confidence": 0.9}],
 )  # fmt: skip
 def test_every_kind_of_run_can_be_checked(scene, changes):
     report = scene.check(**changes)

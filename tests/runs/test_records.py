@@ -35,6 +35,7 @@ def explanation(logits=BINARY, target=0, change=0.25) -> Explanation:
         keep=torch.tensor([[[[True, True], [True, False]]]]),
         prediction=(clean > 0).long() if clean.ndim == 1 else clean.argmax(1),
         target=None if target is None else torch.tensor([target]),
+        iterations=None,
         **tensors,
     )
 
