@@ -27,8 +27,6 @@ class FlagError(ValueError):
     settings as declared, and says what was wanted and what to do.
     """
 
-    hyphens = False  # of the program's flags, which it sets itself
-
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field} {reason}")
         self.field, self.reason = field, reason

@@ -62,11 +62,9 @@ def part(chunks: int, environ: Mapping[str, str]) -> tuple[int, int]:
     rank, count = found[:2] if found else (0, 1) if array else mpi_rank()
     if array is None:
         if chunks not in (1, count):
-            raise FlagError(
-                "chunks",
-                f"{chunks} with --chunk auto: {count} {'process was' if count == 1 else 'processes were'} started "
-                f"here; start {chunks}, or give --chunk a number",
-            )
+            started = "process was" if count == 1 else "processes were"
+            advice = f"start {chunks}, or give --chunk a number"
+            raise FlagError("chunks", f"{chunks} with --chunk auto: {count} {started} started here; {advice}")
         return rank, count
     if chunks == 1:
         position, tasks = array_position(*array)
@@ -74,20 +72,16 @@ def part(chunks: int, environ: Mapping[str, str]) -> tuple[int, int]:
     # With --chunks the task's id is its number, so that a task that is repeated alone is the part it was before.
     chunk = array[0] * count + rank
     if chunk >= chunks or chunks % count:
-        raise FlagError(
-            "chunks",
-            f"{chunks} with --chunk auto: SLURM array task {array[0]} of {count} ranks is none of them; "
-            f"number the tasks from 0, --array=0-{max(chunks // count - 1, 0)}, or leave out --chunks",
-        )
+        none = f"SLURM array task {array[0]} of {count} ranks is none of them"
+        advice = f"number the tasks from 0, --array=0-{max(chunks // count - 1, 0)}, or leave out --chunks"
+        raise FlagError("chunks", f"{chunks} with --chunk auto: {none}; {advice}")
     return chunk, chunks
 
 
 def array_position(task: int, count: int, low: int, high: int, step: int) -> tuple[int, int]:
     """A task's place among the tasks of its array, and their number."""
     if low + (count - 1) * step != high or (count == 1 and task):
-        raise FlagError(
-            "chunk",
-            f"auto: SLURM array task {task} is one of {count} from {low} to {high}, which does not tell the "
-            "number of chunks; give --chunks as well, and task ids count from 0",
-        )
+        known = f"SLURM array task {task} is one of {count} from {low} to {high}"
+        advice = "give --chunks as well, and task ids count from 0"
+        raise FlagError("chunk", f"auto: {known}, which does not tell the number of chunks; {advice}")
     return (task - low) // step, count

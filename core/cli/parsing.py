@@ -5,10 +5,11 @@ import functools
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from ace_counterfactuals.core.base.notices import NOTICES
@@ -94,6 +95,22 @@ def flags_table(config: type) -> str:
     return "\n".join(lines)
 
 
+def choose(argv: Sequence[str] | None, table: Mapping[str, str], kind: str) -> tuple[str, list[str]]:
+    """The entry of the table that is typed first, and the words after it.  --help prints the table, and exits.
+
+    table: name -> what it is for.  Raises ValueError for an entry that there is not.
+    """
+    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(f"usage: {Path(sys.argv[0]).name} {kind} [flag ...]      {kind} --help tells its flags\n")
+        print("\n".join(f"  {entry:<20}{text}" for entry, text in table.items()))
+        sys.exit(0)
+    if name not in table:
+        hint = did_you_mean(name, table, otherwise=f"there are {', '.join(table)}")
+        raise ValueError(f"{name}: no such {kind.lower()}{hint}")
+    return name, words
+
+
 def program(config: type, description: str, *, hyphens: bool = False) -> Callable:
     """Make ``main(settings) -> exit code`` a program ``main(argv=None) -> exit code``, which shows notices.
 
@@ -107,7 +124,7 @@ def program(config: type, description: str, *, hyphens: bool = False) -> Callabl
                 with showing_notices():
                     return main(parse(config, description, argv, hyphens=hyphens))
             except FlagError as error:
-                error.hyphens = hyphens
+                error.field = hyphenated(error.field) if hyphens else error.field
                 raise
 
         return run
@@ -115,20 +132,11 @@ def program(config: type, description: str, *, hyphens: bool = False) -> Callabl
     return decorate
 
 
-class ToStderr(logging.Handler):
-    """Shows notices on what is stderr at the moment, so that tables can be piped."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(f"note: {record.getMessage()}", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def showing_notices() -> Iterator[None]:
-    """Within, notices are shown, once however many programs are around."""
-    if any(isinstance(handler, ToStderr) for handler in NOTICES.handlers):
-        yield
-        return
-    handler, level = ToStderr(), NOTICES.level
+    """Within, notices are shown on stderr, so that tables can be piped."""
+    handler, level = logging.StreamHandler(), NOTICES.level
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
     NOTICES.addHandler(handler)
     NOTICES.setLevel(logging.INFO)
     try:
@@ -146,7 +154,7 @@ def run_script(main: Callable[..., int] | str, *words: str) -> NoReturn:
     A user's mistake is one line on stderr and exit code 2, a signal is 130 or 143.
     """
     try:
-        with signals.handled(), showing_notices(), warnings.catch_warnings():
+        with signals.handled(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are read in spite of a flaw
             if isinstance(main, str):
                 main = import_module(f"{__package__}.{main}").main
@@ -155,15 +163,15 @@ def run_script(main: Callable[..., int] | str, *words: str) -> NoReturn:
     except KeyboardInterrupt as error:
         print(signals.INTERRUPTED, file=sys.stderr)
         sys.exit(error.code if isinstance(error, signals.Stopped) else 130)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        fail(f"{where}{error.strerror or error}")
-    except FlagError as error:
-        fail(f"--{hyphenated(error.field) if error.hyphens else error.field} {error.reason}")
-    except (ValueError, FloatingPointError) as error:
-        fail(str(error))
+    except (OSError, ValueError, FloatingPointError) as error:
+        print(f"error: {' '.join(told(error).split())}", file=sys.stderr)
+        sys.exit(2)
 
 
-def fail(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def told(error: Exception) -> str:
+    """What a user is told of a mistake."""
+    if isinstance(error, FlagError):
+        return f"--{error.field} {error.reason}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

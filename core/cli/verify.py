@@ -5,7 +5,7 @@ Exits with 1 if anything was found.
 
 from pathlib import Path
 
-from ace_counterfactuals.core.cli.parsing import Parser
+from ace_counterfactuals.core.cli.parsing import Parser, showing_notices
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.verify import verify
 
@@ -16,7 +16,8 @@ def main(argv=None) -> int:
     parser.add_argument("exp_name", help="the run's --exp_name")
     given = parser.parse_args(argv)
     results = ResultFolder(Path(given.output), given.exp_name)
-    findings = verify(results)
+    with showing_notices():
+        findings = verify(results)
     for finding in findings:
         print(finding.reason)
     if findings:

@@ -144,3 +144,12 @@ def test_an_unknown_experiment_and_a_missing_folder_are_one_line(capsys):
 def test_cd_asks_for_the_attribute(capsys):
     words = [*SWAP, "--celeba-path", GOLDEN / "data/celeba", "--oracle-path", "x"]
     assert "--query-label -1: wanted the explained attribute, 0 to 39" in failure("compute_CD", *words, capsys=capsys)
+
+
+def test_the_diversity_of_no_pictures_is_not_available(capsys, tmp_path):
+    shutil.copytree(FACES / "Original", tmp_path / "Original")
+    for seed in (1, 2):
+        (tmp_path / f"Results/run-{seed}/explanation/CC/CCF/CF").mkdir(parents=True)
+    where = ["--output-path", tmp_path, "--device", "cpu"]
+    assert run("LPIPS", *where, "--exp-pattern", "run-*", "--exp-values", 1, 2) == 0
+    assert "LPIPS: n/a (0 images)" in capsys.readouterr().out
