@@ -93,9 +93,9 @@ def refine_all(settings: list[Setting], folders: list[ResultFolder], run: Attack
     for setting, folder, task in zip(settings, folders, load_each(settings, device), strict=True):
         notice(f"refining into {folder.root}")
         classes = run.settings["classes"] if run.settings else task.classifier.class_names
-        begin(setting.config, folder, describe(setting.config, classes, setting.digests))
+        config = begin(setting.config, folder, describe(setting.config, classes, setting.digests))
         refine_samples = partial(refine_stored, task, moved)
-        complete(Work(setting.config, folder, selected, len(everything), device, region, refine_samples, draw_refined))
+        complete(Work(config, folder, selected, len(everything), device, region, refine_samples, draw_refined))
     if moved:
         notice(
             f"the classifier decides otherwise about {len(moved)} of {len(selected)} originals than when their "

@@ -31,8 +31,12 @@ DERIVED = (REFINED, "sweep.", "evaluation")  # how the names of what other progr
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
 
-def begin(config: MainConfig, results: ResultFolder, described: dict) -> None:
-    """Make the result folder, anew if the flags say so, or check that it was made as ``described``."""
+def begin(config: MainConfig, results: ResultFolder, described: dict) -> MainConfig:
+    """Make the result folder, anew if the flags say so, or check that it was made as ``described``.
+
+    Returns the flags with the batch size that the folder began with, where kernels are deterministic: then bytes go by
+    the shape of a batch.
+    """
     anew, chunk, chunks = config.run.overwrite, config.run.chunk, config.run.chunks
     if anew and (restarts := [name for name in RESTARTS if os.environ.get(name, "0") not in ("", "0")]):
         anew = False  # it would throw away what the job did before
@@ -48,6 +52,12 @@ def begin(config: MainConfig, results: ResultFolder, described: dict) -> None:
     results.create()
     if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
         refuse_other_settings(results, described)  # another process may have been first
+    own = config.run.batch_size
+    first = read_config(results.root).get("batch_size", own)
+    if not config.run.cudnn_deterministic or first == own:
+        return config
+    notice(f"batch_size {own} is taken as {first}, with which {results.root} began, for equal bytes")
+    return replace(config, run=replace(config.run, batch_size=first))
 
 
 def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) -> None:
@@ -127,16 +137,6 @@ def weight_digests(config: MainConfig) -> dict[str, str]:
     digests = {name: digest(path) for name in WEIGHTS if (path := getattr(config.weights, name))}
     digests["region"] = region_digest(config.region.region)
     return {name: f"sha256:{sha}" for name, sha in digests.items() if sha}
-
-
-def first_batch_size(config: MainConfig, results: ResultFolder) -> MainConfig:
-    """With deterministic kernels bytes go by the shape of a batch, so that the experiment's first one is kept."""
-    own = config.run.batch_size
-    first = read_config(results.root).get("batch_size", own)
-    if not config.run.cudnn_deterministic or first == own:
-        return config
-    notice(f"batch_size {own} is taken as {first}, with which {results.root} began, for equal bytes")
-    return replace(config, run=replace(config.run, batch_size=first))
 
 
 def read_config(root: Path) -> dict:

@@ -163,16 +163,14 @@ class ResultFolder:
 
         Raises FlagError for another picture: the experiments must explain the same ones.
         """
-        place, whole = self.original(record.index, record.correct), []
-        for path in self.originals(record.index):
-            with suppress(ValueError):
-                whole.append((path, fingerprint(decoded(path))))
-        for path, pixels in whole:
+        place, stored = self.original(record.index, record.correct), self.originals(record.index)
+        known = {path: pixels for path in stored if (pixels := pixels_of(path))}
+        for path, pixels in known.items():
             if pixels != fingerprint(picture):
                 other = f"{path.relative_to(self.output)} is another picture than {record.file}"
                 need = "experiments on other data or of another size need another output folder"
                 raise FlagError("output_path", f"{self.output}: {other}; {need}")
-        return {} if place in dict(whole) else {place: atomic.png(picture)}
+        return {} if place in known else {place: atomic.png(picture)}
 
     def forget(self, index: int, but: Container[Path] = ()) -> None:
         """Let a picture count as unfinished, for good, and remove its files, ``but`` those that are written next."""
@@ -250,3 +248,10 @@ def decoded(path: Path) -> Image.Image:
         raise ValueError(f"{path}: is missing") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: cannot be decoded ({error})") from None
+
+
+def pixels_of(path: Path) -> str | None:
+    """The fingerprint of a stored picture; None if it is not there, or not whole."""
+    with suppress(ValueError):
+        return fingerprint(decoded(path))
+    return None

@@ -49,12 +49,14 @@ class Holder:
     @staticmethod
     def read(path: Path) -> "Holder | None":
         """None where the file is gone."""
+        content = b""
         try:
-            return Holder(path, **json.loads(path.read_bytes()))
+            content = path.read_bytes()
+            return Holder(path, **json.loads(content))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
-            return Holder(path)
+            return Holder(path, beat=str(content))
 
     def alive(self) -> bool | None:
         """Whether the process lives; None where only its counter tells."""

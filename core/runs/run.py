@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, explain
-from ace_counterfactuals.core.runs.begin import begin, describe, first_batch_size, read_config, refuse_other_settings
+from ace_counterfactuals.core.runs.begin import begin, describe, read_config, refuse_other_settings
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import Lock, hold
@@ -81,7 +81,7 @@ def run(config: MainConfig) -> ResultFolder:
     check_labels(config, images, classifier.num_outputs)
     selected = select_images(images, config)
     region = load_region(config, selected)
-    begin(config, results, describe(config, images.class_names or classifier.class_names))
+    config = begin(config, results, describe(config, images.class_names or classifier.class_names))
     total = len(select_images(images, config, all_chunks=True))
     task = task_of(config, classifier, denoiser)
 
@@ -108,9 +108,7 @@ def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> Result
 
 def complete(work: Work) -> None:
     """Explain what is not finished of the work's pictures, and write the tables over all that is."""
-    results = work.results
-    work = replace(work, config=first_batch_size(work.config, results))
-    config, images = work.config, work.images
+    config, results, images = work.config, work.results, work.images
     told = {"pictures": len(images), "selected": work.total, "flags": to_dict(config)}
     with hold(results.log, config.run.chunk, config.run.chunks) as lock, run_log(results.log, told) as timed:
         atomic.remove_strays(results.folders())

@@ -53,7 +53,8 @@ def read_logs(folder: Path) -> Iterator[tuple[Path, dict]]:
     """What each process logged of itself, the latest first; files that cannot be read are left out."""
     for path in sorted(folder.glob("*.json"), reverse=True):
         with suppress(OSError, ValueError):
-            yield path, json.loads(path.read_bytes())
+            values = json.loads(path.read_bytes())
+            yield path, values if isinstance(values, dict) else {}
 
 
 def selected_pictures(folder: Path) -> int:
@@ -63,8 +64,8 @@ def selected_pictures(folder: Path) -> int:
 
 def images_per_minute(folder: Path, holder: locks.Holder) -> float:
     """Of a running process, over its latest pictures; 0 if unknown."""
-    running = (holder.host, holder.pid, RUNNING)
-    own = (path for path, log in read_logs(folder) if (log["host"], log["pid"], log["ended"]) == running)
+    running = {"host": holder.host, "pid": holder.pid, "ended": RUNNING}
+    own = (path for path, log in read_logs(folder) if running.items() <= log.items())
     with suppress(StopIteration, FileNotFoundError), open(next(own).with_suffix(".csv"), newline="") as file:
         rows = [row for row in csv.reader(file) if len(row) == 2 and row[1]]  # the last may be half written
         seconds = [float(row[1]) for row in rows[1:][-RECENT:]]

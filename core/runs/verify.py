@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ace_counterfactuals.core.base.notices import now, owner
 from ace_counterfactuals.core.runs.begin import read_config
-from ace_counterfactuals.core.runs.layout import ResultFolder, decoded, fingerprint, no_such_experiment
+from ace_counterfactuals.core.runs.layout import ResultFolder, decoded, fingerprint, no_such_experiment, pixels_of
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.recording import read_stored
 from ace_counterfactuals.core.runs.records import Record, read_record
@@ -67,7 +67,8 @@ def check_record(results: ResultFolder, path: Path) -> Record | Finding | None:
             return None
         allowed = check_files(results, record)
     except ValueError as error:
-        return Finding(str(error), (path, *there, *filter(is_damaged, results.originals(index))))
+        originals = [place for place in results.originals(index) if place.exists() and not pixels_of(place)]
+        return Finding(str(error), (path, *there, *originals))
     if stale := [place for place in there if place not in allowed]:
         return Finding(f"{stale[0]}: is not where its record says", (path, *there))
     return record
@@ -101,15 +102,6 @@ def check_files(results: ResultFolder, record: Record) -> list[Path]:
         return [*files.values()]
     read_stored(floats)
     return [*files.values(), floats]
-
-
-def is_damaged(path: Path) -> bool:
-    """Whether a stored picture is not whole."""
-    try:
-        decoded(path)
-        return False
-    except ValueError:
-        return path.exists()
 
 
 def check_strays(results: ResultFolder, known: Container[int]) -> Iterator[Finding]:

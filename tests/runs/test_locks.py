@@ -136,6 +136,20 @@ def test_a_process_of_another_host_whose_heart_beats_is_alive(tmp_path, monkeypa
         heart.join()
 
 
+def test_a_live_process_whose_lock_file_cannot_be_understood_keeps_its_chunk(tmp_path, monkeypatch):
+    """Such as one of a later version, which keeps more in it."""
+    monkeypatch.setattr(locks, "PATIENCE", 30)
+    path, stop = write_lock(tmp_path, host="node7", colour="red"), threading.Event()
+    heart = threading.Thread(target=beating, args=(path, stop))
+    heart.start()
+    try:
+        with pytest.raises(Locked, match="on an unknown host"), hold(tmp_path):
+            pass
+    finally:
+        stop.set()
+        heart.join()
+
+
 def test_the_heart_of_a_holder_beats_in_the_file_that_it_holds(tmp_path):
     with hold(tmp_path) as lock:
         seen = holders(tmp_path)[0]
