@@ -1,6 +1,7 @@
 """Refine stored pre-explanations again: other masks, other steps of the diffusion, another seed or diffusion model."""
 
 from pathlib import Path
+from typing import Any
 
 from ace_counterfactuals.core.cli.launchers import AUTO, place, run_part
 from ace_counterfactuals.core.cli.parsing import program
@@ -10,7 +11,7 @@ from ace_counterfactuals.core.runs.status import status
 
 
 @program(PostConfig, __doc__)
-def main(typed: PostConfig) -> int:
+def main(typed: Any) -> int:
     if typed.run.status:
         print(status_of_all(ResultFolder(Path(typed.output.output_path), typed.output.exp_name)))
         return 0
@@ -25,12 +26,11 @@ def status_of_all(results: ResultFolder) -> str:
     return "\n".join(status(ResultFolder(results.output, f"{results.exp_name}/{name}")) for name in names)
 
 
-def refine(config: PostConfig, *, automatic: bool) -> int:
+def refine(config: Any, *, automatic: bool) -> int:
     from ace_counterfactuals.core.postprocessing.postprocess import postprocess
     from ace_counterfactuals.core.postprocessing.sweep import read_sweep, sweep_table
 
-    refined = run_part(postprocess, config, automatic=automatic)
-    if refined and refined.sweep:
-        print(sweep_table(read_sweep(refined.sweep.parent)))
-        print(f"look at {refined.sweep}")
+    if sweep := run_part(postprocess, config, automatic=automatic):
+        print(sweep_table(read_sweep(sweep.parent)))
+        print(f"look at {sweep}")
     return 0

@@ -1,6 +1,7 @@
 """All settings of postprocessing.py."""
 
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import field, fields, make_dataclass
+from typing import Any
 
 from ace_counterfactuals.core.base.settings import group
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
@@ -20,7 +21,7 @@ SWEPT = (
 """The flags of postprocessing.py that take several values; the last varies fastest."""
 
 
-def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
+def of_the_run(config: type) -> type:
     """The flags of ``config`` as postprocessing.py takes them: None is the run's own, the SWEPT take several values.
 
     Only what results depend on, and paths, are the run's; the others keep their defaults.
@@ -30,28 +31,21 @@ def of_the_run(config: type, *, without: tuple[str, ...] = ()) -> type:
         default = None if item.metadata["result"] or item.metadata["path"] else item.default
         metadata = {**item.metadata, "many": item.name in SWEPT or item.name in OF_REFINEMENT}
         items.append((item.name, item.type, field(default=default, metadata=metadata)))
-    return make_dataclass(config.__name__, [item for item in items if item[0] not in without], frozen=True)
+    return make_dataclass(config.__name__, [item for item in items if item[0] != "check"], frozen=True)
 
 
-PostSampling, PostWeights, PostData = (of_the_run(config) for config in (SamplingConfig, WeightsConfig, DataConfig))
-
-PostModel, PostDiffusion, PostAttack = (of_the_run(config) for config in (ModelConfig, DiffusionConfig, AttackConfig))
-
-PostRegion = of_the_run(RegionConfig)
-
-PostRun = of_the_run(RunConfig, without=("check",))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PostConfig:
-    """All flags of postprocessing.py: those of main.py, so that the command lines of the original are understood."""
-
-    output: ExperimentConfig = group(ExperimentConfig, "the experiment whose pre-explanations are refined")
-    sampling: PostSampling = group(PostSampling, "sampling: the refinement")
-    weights: PostWeights = group(PostWeights, "weights")
-    run: PostRun = group(PostRun, "run: where, how much at once, which part")
-    model: PostModel = group(PostModel, "U-Net: as it was trained")
-    diffusion: PostDiffusion = group(PostDiffusion, "diffusion process: as it was trained")
-    data: PostData = group(PostData, "data: the run's; to be given for a folder of the original program")
-    region: PostRegion = group(PostRegion, "region: the run's")
-    attack: PostAttack = group(PostAttack, "attack: the run's; understood, but nothing is attacked")
+GROUPS = {
+    "output": (ExperimentConfig, "the experiment whose pre-explanations are refined"),
+    "sampling": (of_the_run(SamplingConfig), "sampling: the refinement"),
+    "weights": (of_the_run(WeightsConfig), "weights"),
+    "run": (of_the_run(RunConfig), "run: where, how much at once, which part"),
+    "model": (of_the_run(ModelConfig), "U-Net: as it was trained"),
+    "diffusion": (of_the_run(DiffusionConfig), "diffusion process: as it was trained"),
+    "data": (of_the_run(DataConfig), "data: the run's; to be given for a folder of the original program"),
+    "region": (of_the_run(RegionConfig), "region: the run's"),
+    "attack": (of_the_run(AttackConfig), "attack: the run's; understood, but nothing is attacked"),
+}
+PostConfig: Any = make_dataclass(
+    "PostConfig", [(n, c, group(c, title)) for n, (c, title) in GROUPS.items()], frozen=True
+)
+"""All flags of postprocessing.py: those of main.py, so that the command lines of the original are understood."""

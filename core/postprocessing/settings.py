@@ -7,7 +7,7 @@ where the diffusion model is not: other weights, or other flags of the U-Net, of
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from ace_counterfactuals.core.base.settings import FlagError, from_dict, to_dict
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig, by_itself
-from ace_counterfactuals.core.postprocessing.config import SWEPT, PostConfig
+from ace_counterfactuals.core.postprocessing.config import SWEPT
 from ace_counterfactuals.core.postprocessing.stored import AttackedRun
 from ace_counterfactuals.core.runs.begin import CONFIG, WEIGHTS, described_flags, read_config, weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -32,9 +32,10 @@ def result_flags(*configs: type) -> list[str]:
     return [item.name for config in configs for item in fields(config) if item.metadata["result"]]
 
 
-# What pre-explanations depend on, and what tells one diffusion model from another.
 OF_THE_RUN = result_flags(DataConfig, WeightsConfig, AttackConfig, RegionConfig)
+"""What pre-explanations depend on"""
 OF_THE_MODEL = [name for name in result_flags(SamplingConfig, ModelConfig, DiffusionConfig) if name not in SWEPT]
+"""What tells one diffusion model from another"""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Setting:
     digests: Mapping[str, str]
 
 
-def make_settings(post: PostConfig, run: AttackedRun) -> list[Setting]:
-    """Every combination of the values, those of one model together.
+def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
+    """Every combination of the values, those of one model together.  post: the flags, a ``PostConfig``.
 
     Raises ValueError for flags that contradict what the pre-explanations were made with.
     """
@@ -56,28 +57,27 @@ def make_settings(post: PostConfig, run: AttackedRun) -> list[Setting]:
         if name in given and given[name] != taken[name]:
             notice(f"{name} is taken to be the attack's, since {own} is given, with which is refined")
     base, fixed = to_dict(MainConfig()), {name: value for name, value in taken.items() if name not in SWEPT}
-    made = run.settings and {**run.settings, "flags": by_itself(run.settings["flags"])}
-    if made:
-        refuse_other_run(run, made, fixed)
-        base |= described_flags(made["flags"])
+    if run.settings:
+        refuse_other_flags(run.settings, fixed, run.results.root)
+        base |= described_flags(run.settings["flags"])
     base |= fixed
     axes = [taken.get(name, (base[name],)) for name in SWEPT]
     combinations = [base | dict(zip(SWEPT, values, strict=True)) for values in product(*axes)]
     models = {flags["model_path"]: flags for flags in combinations}
     digests = {path: weight_digests(from_dict(MainConfig, flags)) for path, flags in models.items()}
     first = {"flags": combinations[0], "weights": digests[combinations[0]["model_path"]]}
-    if made:
-        refuse_other_weights(run, first, chosen="model_path" in taken)
-    own, settings = made or first_setting(run.results.root) or first, {}
+    if run.settings:
+        fixed_weights = [name for name in (*WEIGHTS, "region") if name != "model_path" or name not in taken]
+        refuse_other_weights(run.settings, first, fixed_weights, run.results.root)
+    own, settings = run.settings or first_setting(run.results.root) or first, {}
     for flags in combinations:  # a value may be given twice
         sha = digests[flags["model_path"]]
-        name = folder_name(flags, sha, own)
-        exp_name = f"{flags['exp_name']}/{name}"
-        settings[name] = Setting(from_dict(MainConfig, flags | {"exp_name": exp_name}), sha)
+        exp_name = f"{flags['exp_name']}/{folder_name(flags, sha, own)}"
+        settings[exp_name] = Setting(from_dict(MainConfig, flags | {"exp_name": exp_name}), sha)
     return list(settings.values())
 
 
-def refuse_other_run(run: AttackedRun, made: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def refuse_other_flags(made: Mapping[str, Any], given: Mapping[str, Any], root: Path) -> None:
     """Flags of data, classifier and attack may be repeated but not differ.  made: what config.yaml holds."""
     number = {name: i for i, name in enumerate(made.get("classes") or ())}
     stored, differences = {**to_dict(MainConfig()), **made["flags"]}, []
@@ -88,27 +88,23 @@ def refuse_other_run(run: AttackedRun, made: Mapping[str, Any], given: Mapping[s
         if value is not None and not attribute and number.get(value, value) != there:
             differences.append(f"{name} {value} (there: {there!r})")
     if differences:
-        raise ValueError(
-            f"{run.results.root}: its pre-explanations were made with other settings: {'; '.join(differences)}; "
-            "leave these flags out, or run main.py with them under another exp_name"
-        )
+        other = f"its pre-explanations were made with other settings: {'; '.join(differences)}"
+        advice = "leave these flags out, or run main.py with them under another exp_name"
+        raise ValueError(f"{root}: {other}; {advice}")
 
 
-def refuse_other_weights(run: AttackedRun, first: Mapping[str, Any], *, chosen: bool) -> None:
-    """Another classifier or region would make another question of it; another model must be ``chosen``."""
-    for name in (*WEIGHTS, "region"):
-        asked = name == "model_path" and chosen
-        if not asked and first["weights"].get(name) != run.settings["weights"].get(name):
-            reason = f"{first['flags'][name]}: is not what {run.results.root} was made with; give that one"
-            raise FlagError(name, reason)
+def refuse_other_weights(made: Mapping[str, Any], asked: Mapping[str, Any], names: Sequence[str], root: Path) -> None:
+    """Another classifier or region would make another question of it."""
+    for name in names:
+        if asked["weights"].get(name) != made["weights"].get(name):
+            raise FlagError(name, f"{asked['flags'][name]}: is not what {root} was made with; give that one")
 
 
 def first_setting(root: Path) -> dict | None:
     """Of a folder of the original program, whose own model is not known: what it was first refined with."""
-    for path in sorted(root.glob(f"{REFINED}*/{CONFIG}")):
-        if "_s-" not in path.parent.name and "_m-" not in path.parent.name:
-            return read_config(path.parent)
-    return None
+    folders = (path.parent for path in sorted(root.glob(f"{REFINED}*/{CONFIG}")))
+    plain = (folder for folder in folders if "_s-" not in folder.name and "_m-" not in folder.name)
+    return next(map(read_config, plain), None)
 
 
 def folder_name(flags: Mapping[str, Any], digests: Mapping[str, str], own: Mapping[str, Any]) -> str:

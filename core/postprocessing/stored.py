@@ -1,18 +1,17 @@
 """What is refined again: stored originals and pre-explanations, of a run of main.py or of the original program."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.data.folders import first
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
-from ace_counterfactuals.core.data.specs import UNKNOWN, PictureFile
+from ace_counterfactuals.core.data.specs import PictureFile
+from ace_counterfactuals.core.method.config import by_itself
 from ace_counterfactuals.core.runs.begin import CONFIG, read_config
-from ace_counterfactuals.core.runs.experiment import Pair, picture_size, read_pairs
+from ace_counterfactuals.core.runs.experiment import Pair, read_pairs
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
 from ace_counterfactuals.core.runs.recording import read_stored
 from ace_counterfactuals.core.runs.records import Record
@@ -28,9 +27,6 @@ class StoredPicture(PictureFile):
     target: int
     original: Path
     pre_explanation: Path
-
-    def exists(self) -> bool:
-        return self.original.exists() and self.pre_explanation.exists()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +61,8 @@ class StoredSet(ImageSet):
 class AttackedRun:
     """A run whose pre-explanations are refined again.
 
-    images: its finished pictures, by index.  settings: what its config.yaml holds; None for the original program's.
+    images: its finished pictures, by index.  settings: what its config.yaml holds, the flags of its refinement in place
+    of the attack's; None for the original program's.
     """
 
     results: ResultFolder
@@ -78,25 +75,24 @@ def open_run(output: Path, exp_name: str, data_dir: str | None) -> AttackedRun:
 
     data_dir: where the pictures came from, which a region may go by; None is the run's own.
     """
-    results = ResultFolder(output, exp_name)
+    results, settings = ResultFolder(output, exp_name), None
     if not results.root.is_dir():
         raise no_such_experiment(output, exp_name)
     if (results.root / CONFIG).exists() or results.records_folder.exists():
         settings = read_config(results.root)
+        settings = settings | {"flags": by_itself(settings["flags"])}
         data = Path(data_dir or settings["flags"].get("data_dir", "")).expanduser()
         pictures = [picture_of_record(results, record, data) for record in results.read()[0].values()]
     else:
-        settings, data = None, Path(data_dir or "").expanduser()
+        data = Path(data_dir or "").expanduser()
         pictures = [picture_of_pair(results, pair, data) for pair in read_pairs(output, f"{exp_name}/{KIND}")]
     if not pictures:
         raise ValueError(f"{results.root} has no finished picture; run main.py with this exp_name first")
-    missing = [f"{picture.index:07d}" for picture in pictures if not picture.exists()]
+    missing = [f"{p.index:07d}" for p in pictures if not (p.original.exists() and p.pre_explanation.exists())]
     if missing:
-        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(
-            f"{results.root}: {len(missing)} of {len(pictures)} finished pictures have no stored original or "
-            f"pre-explanation: {names}; main.py keeps them with save_images True"
-        )
+        lacking = f"{len(missing)} of {len(pictures)} finished pictures have no stored original or pre-explanation"
+        names = first(missing, 5)
+        raise ValueError(f"{results.root}: {lacking}: {names}; main.py keeps them with save_images True")
     return AttackedRun(results, StoredSet(name=exp_name, records=pictures, transform=lambda image: image), settings)
 
 
@@ -115,16 +111,3 @@ def picture_of_pair(results: ResultFolder, pair: Pair, data_dir: Path) -> Stored
     info, path = pair.read_info(), data_dir / pair.original.relative_to(results.output)
     decided = (int(info[name]) for name in ("label", "pred", "target"))
     return StoredPicture(int(pair.original.stem), path, *decided, pair.original, pair.counterfactual)
-
-
-def check_size(picture: StoredPicture, image_size: int) -> None:
-    """Raises FlagError for an image_size that is not the stored pictures'."""
-    width, height = picture_size(picture.original)
-    if height != image_size or width not in (image_size, 2 * image_size):
-        raise FlagError("image_size", f"{image_size}: {picture.original} is {width} x {height} pixels; give {height}")
-
-
-def stack_targets(samples: Sequence[StoredSample]) -> Tensor | None:
-    """(N,), or None where the targets were left free, as they are for all pictures of a run or for none."""
-    targets = torch.tensor([sample.target for sample in samples])
-    return None if (targets == UNKNOWN).all() else targets

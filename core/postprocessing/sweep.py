@@ -1,7 +1,9 @@
 """sweep.csv and sweep.png: what each setting of the refinement does to flip rate, size of the change and mask."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -21,23 +23,13 @@ INK = "#1a1a1a"
 def read_sweep(root: Path) -> list[dict]:
     """A row for each setting in the experiment's folder that has its tables."""
     rows = []
-    for folder in sorted(root.glob(f"{REFINED}*")):
-        if (folder / "summary.yaml").exists():
-            flags, summary = read_config(folder)["flags"], read_summary(folder / "summary.yaml")
-            areas = [float(row["mask_area"]) for row in read_table(folder / "results.csv")]
-            figures = summary["explanation"]
-            rows.append(
-                {
-                    "setting": folder.name,
-                    **{name: flags[name] for name in SWEPT},
-                    "n": summary["n"],
-                    "flip_rate": figures["cf"],
-                    "l1": figures["l1"],
-                    "l_inf": figures["l inf"],
-                    "mask_area": sum(areas) / len(areas),
-                }
-            )
-    return sorted(rows, key=lambda row: [(isinstance(row[name], str), row[name]) for name in SWEPT])
+    for folder in (path.parent for path in root.glob(f"{REFINED}*/summary.yaml")):
+        flags, summary = read_config(folder)["flags"], read_summary(folder / "summary.yaml")
+        areas, figures = [float(row["mask_area"]) for row in read_table(folder / "results.csv")], summary["explanation"]
+        row = {"setting": folder.name, **{name: flags[name] for name in SWEPT}, "n": summary["n"]}
+        row |= {"flip_rate": figures["cf"], "l1": figures["l1"], "l_inf": figures["l inf"]}
+        rows.append(row | {"mask_area": sum(areas) / len(areas)})
+    return sorted(rows, key=lambda row: [*((isinstance(row[name], str), row[name]) for name in SWEPT), row["setting"]])
 
 
 def write_sweep(root: Path) -> Path | None:
@@ -56,8 +48,14 @@ def draw(rows: Sequence[dict], title: str) -> Figure:
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, name, label in ((left, "l1", "mean absolute change (l1)"), (right, "mask_area", "mask area")):
-        for place, (text, line) in enumerate(lines.items()):
-            draw_line(axes, line, name, along, place, text)
+        for colour, marker, (text, line) in zip(cycle(COLOURS), cycle(MARKERS), lines.items(), strict=False):
+            x, y = [row[name] for row in line], [row["flip_rate"] for row in line]
+            low, high = zip(*(wilson(row["flip_rate"] * row["n"], row["n"]) for row in line), strict=True)
+            axes.vlines(x, low, high, color=colour, alpha=0.3)
+            axes.plot(x, y, color=colour, marker=marker, markersize=7, linewidth=1, label=text)
+            for row, here in zip(line, zip(x, y, strict=True), strict=True):
+                value = shown(along, row[along])
+                axes.annotate(value, here, (6, -10), textcoords="offset points", fontsize=8, color=INK)
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
         axes.set_ylim(-0.03, 1.03)
@@ -88,25 +86,14 @@ def word(name: str) -> str:
     return name.removeprefix("sampling_").removeprefix("timestep_").removesuffix("_path").replace("_", " ")
 
 
-def shown(name: str, value) -> str:
+def shown(name: str, value: Any) -> str:
+    """A flag's value in a legend."""
     return Path(value).name if name == "model_path" else str(value) or "''"
-
-
-def draw_line(axes, line: Sequence[dict], name: str, along: str, place: int, text: str) -> None:
-    colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-    x, y = [row[name] for row in line], [row["flip_rate"] for row in line]
-    intervals = [wilson(row["flip_rate"] * row["n"], row["n"]) for row in line]
-    axes.vlines(x, [low for low, _ in intervals], [high for _, high in intervals], color=colour, alpha=0.3)
-    axes.plot(x, y, color=colour, marker=marker, markersize=7, linewidth=1, label=text)
-    for row, here in zip(line, zip(x, y, strict=True), strict=True):
-        axes.annotate(shown(along, row[along]), here, (6, -10), textcoords="offset points", fontsize=8, color=INK)
 
 
 def sweep_table(rows: Sequence[dict]) -> str:
     """The sweep for a terminal."""
-    width = max([len("setting"), *(len(row["setting"]) for row in rows)])
+    width = max(len(row["setting"]) for row in rows)
     lines = [f"{'setting':<{width}}{'n':>7}{'flip rate':>11}{'l1':>9}{'mask area':>11}"]
-    for row in rows:
-        figures = f"{row['n']:>7}{row['flip_rate']:>11.3f}{row['l1']:>9.4f}{row['mask_area']:>11.3f}"
-        lines.append(f"{row['setting']:<{width}}{figures}")
-    return "\n".join(lines)
+    line = f"{{setting:<{width}}}{{n:>7}}{{flip_rate:>11.3f}}{{l1:>9.4f}}{{mask_area:>11.3f}}"
+    return "\n".join([*lines, *(line.format(**row) for row in rows)])
