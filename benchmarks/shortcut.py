@@ -24,7 +24,7 @@ from torch import Tensor
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset
 from ace_counterfactuals.core.data.pictures import to_pil
-from ace_counterfactuals.core.evaluation.metrics import distances
+from ace_counterfactuals.core.evaluation.metrics.distances import distances
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Task
@@ -88,7 +88,7 @@ def figures(cell: Cell, changed: Tensor, classifier: Classifier) -> dict:
         "share": share_of_change(cell.image, changed).mean().item(),
         "level before": level(cell.image).mean().item(),
         "level after": level(changed).mean().item(),
-        "l1": distances.l1(cell.image, changed).mean().item(),
+        "l1": distances(cell.image, changed)[:, 0].mean().item(),
     }
 
 

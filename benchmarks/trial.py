@@ -15,7 +15,7 @@ from ace_counterfactuals.core.base.settings import from_dict
 from ace_counterfactuals.core.data.imageset import ImageSet
 from ace_counterfactuals.core.evaluation.gaussians import Gaussian, fit, frechet_distance
 from ace_counterfactuals.core.evaluation.intervals import wilson
-from ace_counterfactuals.core.evaluation.metrics import distances
+from ace_counterfactuals.core.evaluation.metrics.distances import distances
 from ace_counterfactuals.core.evaluation.metrics.mask_area import mask_area
 from ace_counterfactuals.core.evaluation.metrics.transfer import judge as verdict
 from ace_counterfactuals.core.evaluation.metrics.transfer import transfer
@@ -136,7 +136,7 @@ class Bench:
             row |= {f"n {name}": found.n, **interval(f"transfer {name}", found.share, found.low, found.high)}
         sampling = batch.task.sampling
         sizes = {"inpaint": sampling.sampling_inpaint, "dilation": sampling.sampling_dilation}
-        row["l1"] = distances.l1(batch.image, changed).mean().item()
+        row["l1"] = distances(batch.image, changed)[:, 0].mean().item()
         row["mask area"] = mask_area(batch.image, changed, **sizes).mean().item()
         seen = features(list(self.unseen.values())[-1], changed).numpy()
         row["frechet"] = frechet_distance(self.reference, fit(seen)) if n > 1 else None

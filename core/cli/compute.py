@@ -22,14 +22,14 @@ from ace_counterfactuals.core.base.settings import FlagError, flag, from_dict, g
 from ace_counterfactuals.core.cli.parsing import choose, program, run_script
 from ace_counterfactuals.core.data.datasets import DATASETS, spec_of
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
-from ace_counterfactuals.core.evaluation.frechet import sides_of
 from ace_counterfactuals.core.evaluation.gaussians import fid, split_distances
-from ace_counterfactuals.core.evaluation.judges import HUB, Session
+from ace_counterfactuals.core.evaluation.judges import HUB
 from ace_counterfactuals.core.evaluation.metric import METRICS, Metric
+from ace_counterfactuals.core.evaluation.metrics.frechet import sides_of
 from ace_counterfactuals.core.evaluation.metrics.transfer import Transfer, transfer, verdicts
 from ace_counterfactuals.core.evaluation.read import open_plain
 from ace_counterfactuals.core.evaluation.run import ask
-from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.evaluation.session import Session, Subject
 from ace_counterfactuals.core.runs.experiment import StoredExperiment, stored_originals
 from ace_counterfactuals.models.classifiers import load_classifier
 
@@ -130,7 +130,7 @@ def find_cd(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) 
 
 def find_lpips(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
     population = f"{metric.population.name}, in the same folder in all runs"
-    found = metric.together(metric, subjects) if metric.name in subjects[0].tasks else ()
+    found = metric.figures(metric, subjects[0]) if metric.possible(*subjects) else ()
     value, n = next(((figure.value, figure.n) for figure in found), (None, 0))
     return Found({"lpips": value}, n, population, {"exp_values": list(flags["exp_values"])})
 
@@ -144,7 +144,7 @@ def find_fid(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any])
     if pairs:
         if min(len(pairs), len(originals)) < 2:
             raise FlagError("exp_name", f"{flags['exp_name']}: FID needs two pictures, there is 1")
-        sides = sides_of(subject, subject.tasks[metric.name][""], pairs)
+        sides = sides_of(subject.tasks[metric.judge][""], pairs, list(originals.values()))
         if splits:
             _, values = split_distances(sides, flags["seed"], splits)
             if np.isnan(values).any():
@@ -270,7 +270,8 @@ def carry_out(command: Command, config: Any) -> int:
         originals = stored_originals(output)
         further = tuple((originals["Incorrect"] | originals["Correct"]).values()) if metric.asked == "sets" else ()
         some = any(stored.pairs for stored in experiments)
-        found = command.find(metric, ask(session, experiments, [metric], strict=some, further=further), flags)
+        ask(session, experiments, [metric], strict=some, further=further)
+        found = command.find(metric, session.subjects, flags)
         shown = {key: "n/a (0 images)" if v is None else format(v, command.form) for key, v in found.figures.items()}
         for line in found.lines or command.lines:
             print(line.format(n=found.n, **shown))

@@ -12,19 +12,21 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ace_counterfactuals.core.base.runtime import notice
+from ace_counterfactuals.core.base.notices import notice
 
 FORMAT, VERSION = "ace-cache", 1
 KEY, PART = 32, 2**24
 
 
 class Store:
-    """``what``: names of the network and all settings that its numbers depend on, written into the file's head."""
+    """The rows of one file; ``places``: key -> where its row begins."""
 
     def __init__(self, folder: Path, role: str, what: dict, dtype: str = "<f4"):
+        """what: all that the numbers depend on, as JSON has it; the file begins with it, and is named after it."""
         head = {"format": FORMAT, "version": VERSION, "role": role, **what, "dtype": dtype}
         self.head = json.loads(json.dumps(head))  # as it will be read
         name = hashlib.sha256(json.dumps([role, what]).encode()).hexdigest()[:16]  # one for all versions
@@ -45,8 +47,7 @@ class Store:
 
     def add(self, keys: Sequence[bytes], values: np.ndarray) -> None:
         """Keep a row of ``values`` (N, W) for each key."""
-        if self.row is None:
-            self.row = self._row(values.shape[1])
+        self.row = self.row or self._row(values.shape[1])
         rows = np.zeros(len(keys), self.row)
         rows["key"], rows["values"] = np.array(keys, f"V{KEY}"), values
         rows["checksum"] = checksums(rows)
@@ -58,44 +59,41 @@ class Store:
         self.places |= {key: start + i * self.row.itemsize for i, key in enumerate(keys)}
 
     def rows(self, keys: Sequence[bytes]) -> np.ndarray:
-        """(len(keys), W) in the order of the keys, each of which must be there; (0, 0) for none."""
-        if not keys:
-            return np.zeros((0, 0), self.dtype)
-        found = np.empty((len(keys), *self.row["values"].shape), self.dtype)
+        """(N, W) in the order of the N >= 1 keys, each of which must be there."""
+        found = np.empty((len(keys), self.width), self.dtype)
         with open(self.path, "rb") as file:
             for place, key in enumerate(keys):
                 file.seek(self.places[key] + KEY)
-                found[place] = np.fromfile(file, self.dtype, found[0].size)
+                found[place] = np.fromfile(file, self.dtype, self.width)
         return found
 
     def _row(self, width: int) -> np.dtype:
         return np.dtype([("key", f"V{KEY}"), ("values", self.dtype, (width,)), ("checksum", "<u4")])
 
     @contextmanager
-    def _open(self) -> Iterator:
+    def _open(self) -> Iterator[BinaryIO]:
         """The file for reading and appending, which no other evaluation writes to meanwhile."""
         with open(self.path, "a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _read(self, file) -> None:
+    def _read(self, file: BinaryIO) -> None:
         """Remember where the rows are; of a file that is damaged, or of another version, nothing, and it is emptied."""
         file.seek(0)
-        width = self._width(file.readline(2**16))
+        end = len(head := file.readline(2**16))
+        width = self._width(head)
         self.row = self._row(width) if width else None
-        start = place = file.tell()
-        whole = width is not None
-        size = self.row.itemsize if self.row else 0
-        while whole and len(data := file.read(max(1, PART // size) * size)) >= size:
+        whole, size = bool(width), self.row.itemsize if self.row else 0
+        while whole and len(data := file.read(PART // size * size)) >= size:
             rows = np.frombuffer(data, self.row, len(data) // size)
             whole = bool((checksums(rows) == rows["checksum"]).all())
-            self.places |= {bytes(key): place + i * size for i, key in enumerate(rows["key"])}
-            place += len(data)
+            self.places |= {bytes(key): end + i * size for i, key in enumerate(rows["key"])}
+            end += rows.nbytes
         if not whole:
             notice(f"{self.path}: of another version or damaged; it is written anew")
             self.places, self.row = {}, None
             file.truncate(0)
-        elif file.seek(0, os.SEEK_END) > (end := start + len(self.places) * size):
+        elif file.seek(0, os.SEEK_END) > end:
             notice(f"{self.path}: cut off; its {len(self.places)} whole rows are kept")
             file.truncate(end)
 
@@ -111,9 +109,7 @@ class Store:
 
 def checksums(rows: np.ndarray) -> np.ndarray:
     """(N,) CRC-32 of key and values."""
-    size = rows.dtype.itemsize - 4
-    raw = np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1)[:, :size]
-    return np.array([zlib.crc32(row.tobytes()) for row in raw], "<u4")
+    return np.array([zlib.crc32(row) for row in rows.view(np.uint8).reshape(len(rows), -1)[:, :-4]], "<u4")
 
 
 def joined(digests: Sequence[bytes]) -> bytes:

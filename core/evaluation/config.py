@@ -6,8 +6,7 @@ from typing import Any
 from ace_counterfactuals.core.base.config import DeviceConfig
 from ace_counterfactuals.core.base.settings import flag, group
 from ace_counterfactuals.core.data.datasets import DATASETS
-from ace_counterfactuals.core.evaluation.judges import JUDGES
-from ace_counterfactuals.core.evaluation.metric import all_metrics
+from ace_counterfactuals.core.evaluation.metric import all_metrics, judges_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +37,15 @@ class ComputeConfig(DeviceConfig):
 
 def evaluate_config() -> Any:
     """The dataclass of all flags, those of metrics that were registered until now among them."""
-    metrics = all_metrics()
-    judges = dict.fromkeys([*JUDGES, *(metric.judge for metric in metrics if metric.judge)])
-    declared = {name: item for owner in (*judges, *metrics) for name, item in owner.flags.items()}
+    declared = {name: item for judge in judges_of(all_metrics()) for name, item in judge.flags.items()}
     options = {"frozen": True, "kw_only": True}
     networks = make_dataclass("NetworksConfig", [(name, Any, item) for name, item in declared.items()], **options)
-    titles = {
-        "results": (ResultsConfig, "results"),
-        "networks": (networks, "networks: each gives its figures; none is needed"),
-        "classifier": (ClassifierConfig, "the classifier that was explained"),
-        "compute": (ComputeConfig, "where"),
-    }
-    groups = [(name, config, group(config, title)) for name, (config, title) in titles.items()]
+    groups = [
+        ("results", ResultsConfig, group(ResultsConfig, "results")),
+        ("networks", networks, group(networks, "networks: each gives its figures; none is needed")),
+        ("classifier", ClassifierConfig, group(ClassifierConfig, "the classifier that was explained")),
+        ("compute", ComputeConfig, group(ComputeConfig, "where")),
+    ]
     return make_dataclass("EvaluateConfig", groups, **options)
 
 

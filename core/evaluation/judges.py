@@ -1,8 +1,6 @@
-"""The networks that an evaluation asks, each declared once: its flags, its loader, what its answers depend on."""
+"""The networks that an evaluation asks, each declared once: its flags, how it is opened, how it is shown pictures."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,7 @@ from torchvision.transforms.functional import resize
 from ace_counterfactuals.core.base.settings import FlagError, blaming, flag
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.pictures import to_tensor
-from ace_counterfactuals.core.evaluation.cache import Store
-from ace_counterfactuals.core.evaluation.passes import Task
-from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.evaluation.session import Judge, Network, Session, Subject, Unavailable
 from ace_counterfactuals.models import classifiers
 from ace_counterfactuals.models.judges import (
     features_name,
@@ -29,87 +25,9 @@ from ace_counterfactuals.models.judges import (
     published_inception,
     published_vgg16,
 )
-from ace_counterfactuals.models.loading import digest, is_url
+from ace_counterfactuals.models.loading import is_url
 
 HUB = "hub"
-
-
-class Unavailable(ValueError):
-    """Why a figure cannot be computed of an experiment: no reason to stop, unless it alone was asked for.
-
-    field: the flag that would help.
-    """
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(reason)
-        self.field = field
-
-
-@dataclass(frozen=True)
-class Network:
-    """load: called when its first answer is missing; blamed: the flag that its errors are about.
-
-    what: all that its answers depend on, as JSON has it, among it the digest of its file.
-    """
-
-    load: Callable
-    what: dict[str, Any] = field(default_factory=dict)
-    blamed: str = ""
-
-
-@dataclass(frozen=True)
-class Session:
-    """What the experiments of an evaluation share: flags, cache, and each task, so that its answers are shared, too.
-
-    files: what of the weights -> {file, sha256}, for the record.
-    """
-
-    config: Any
-    cache: Path
-    device: torch.device
-    tasks: dict[str, Task] = field(default_factory=dict)
-    files: dict[str, dict[str, str]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-
-    def task(self, role: str, network: Network, ask: Callable, dtype: str = "<f4", **more) -> Task:
-        """role: the name of the cache file; more: ``view`` and ``numbered`` of ``Task``."""
-        key = json.dumps([role, network.what])
-        if key not in self.tasks:
-
-            def load():
-                with blaming(network.blamed):
-                    loaded = network.load()
-                return loaded.to(self.device) if isinstance(loaded, nn.Module) else loaded
-
-            self.tasks[key] = Task(Store(self.cache, role, network.what, dtype), load, ask, self.device, **more)
-        return self.tasks[key]
-
-    def digest(self, path: str) -> str:
-        if path not in self.digests:
-            self.digests[path] = digest(path)
-        return self.digests[path]
-
-    def named(self, flag: str, path: str | Path, name: str = "") -> str:
-        """The digest of a flag's file, which is kept for the record under ``name``, else under the flag's."""
-        with blaming(flag):
-            sha256 = self.digest(str(path))
-        self.files[name or flag] = {"file": str(path), "sha256": sha256}
-        return sha256
-
-
-@dataclass(frozen=True, eq=False)
-class Judge:
-    """A network that is asked about pictures, or several of a kind.
-
-    open: (session, subject) -> by name, '' where there is but one; {} where its flag is not given.  Raises
-    ``Unavailable`` where the experiment does not tell whom to ask.
-    flags: name -> ``flag(...)``, of evaluate.py.  view: how a decoded picture is handed over, (3, H, W).
-    """
-
-    name: str
-    open: Callable[[Session, Subject], dict[str, Network]]
-    flags: dict[str, Any] = field(default_factory=dict)
-    view: Callable[[Image.Image], Tensor] = to_tensor
 
 
 def of_one_file(name: str, help: str, load: Callable, published: Callable | None = None, **more) -> Judge:
@@ -121,7 +39,7 @@ def of_one_file(name: str, help: str, load: Callable, published: Callable | None
             return {}
         with blaming(name):
             path = str(published()) if published and path == HUB else path
-        return {"": Network(lambda: load(path), {"sha256": session.named(name, path)}, name)}
+        return {"": Network(lambda: load(path), {"sha256": session.named(name, path)}, path)}
 
     return Judge(name.split("_")[0], open_it, {name: flag("", help, path=True)}, **more)
 
@@ -146,10 +64,10 @@ def open_oracle(session: Session, subject: Subject) -> dict[str, Network]:
             raise ValueError(f"{path}: knows faces, but the data set is {dataset or 'not given'}; see dataset")
         return oracle
 
-    return {"": Network(load, {"sha256": session.named("oracle_path", path), "dataset": dataset}, "oracle_path")}
+    return {"": Network(load, {"sha256": session.named("oracle_path", path), "dataset": dataset}, path)}
 
 
-def open_explained(session: Session, subject: Subject) -> dict[str, Network]:
+def explained(session: Session, subject: Subject) -> Network:
     """The classifier that the experiment explains, of which config.yaml holds path and digest."""
     flags, stored, spec = session.config.classifier, subject.stored.flags, spec_of(subject.dataset)
     given, path = flags.classifier_path, flags.classifier_path or stored.get("classifier_path", "")
@@ -172,7 +90,7 @@ def open_explained(session: Session, subject: Subject) -> dict[str, Network]:
     arch, query = flags.classifier_arch or stored.get("classifier_arch") or "", subject.query
     asked = {"query": query if spec.binary else None, **spec.classifier(arch)}
     what = {"sha256": digest, "dataset": subject.dataset, "query": query, "arch": arch}
-    return {"": Network(lambda: classifiers.load_classifier(path, **asked), what, "classifier_path")}
+    return Network(lambda: classifiers.load_classifier(path, **asked).to(session.device), what, path, "classifier_path")
 
 
 def open_unseen(session: Session, subject: Subject) -> dict[str, Network]:
@@ -196,7 +114,7 @@ def open_unseen(session: Session, subject: Subject) -> dict[str, Network]:
             classifier = classifiers.load_classifier(file, query=query, **wanted)
             return aligned(classifier.to(session.device), classes and tuple(classes), file)
 
-        found[file] = Network(load, {"sha256": sha256, **what}, "unseen")
+        found[file] = Network(load, {"sha256": sha256, **what}, file)
     return found
 
 
@@ -205,7 +123,7 @@ def aligned(
 ) -> Callable[[Tensor], Tensor]:
     """The classifier as (N, 3, H, W) -> (N, K), its outputs in the order of ``classes`` if both are named.
 
-    Raises ValueError, also when it is asked, with the ``file`` that it came from.
+    Raises ValueError about the ``file`` that it came from.
     """
     own = classifier.class_names
     order = list(range(2 if classifier.binary else classifier.num_outputs))
@@ -219,13 +137,7 @@ def aligned(
         raise ValueError(f"{file}: has {len(order)} classes without names, but the experiment has {len(classes)}")
 
     def logits(image: Tensor) -> Tensor:
-        try:
-            output = classifier(image)
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{file}: cannot take pictures of {image.shape[3]} x {image.shape[2]}: {reason}") from None
-        if not output.isfinite().all():
-            raise ValueError(f"{file}: its output is NaN or infinity")
+        output = classifier(image)
         both = torch.stack([torch.zeros_like(output), output], 1) if output.ndim == 1 else output
         return both[:, order]
 
@@ -242,7 +154,7 @@ def open_features(session: Session, subject: Subject) -> dict[str, Network]:
         known = {"sha256": session.named("features", file, name), **what}
         if name in found or known in [network.what for network in found.values()]:
             raise FlagError("features", f"{file}: is the same network as another of them, or has its name")
-        found[name] = Network(lambda file=file: load_features(file, **wanted), known, "features")
+        found[name] = Network(lambda file=file: load_features(file, **wanted), known, file)
     return found
 
 
@@ -264,9 +176,6 @@ INCEPTION = of_one_file("inception_weights", FID_HELP, load_inception, published
 SIMSIAM = of_one_file("simsiam_weights", "S3: weights of SimSiam", load_simsiam)
 VGGFACE2 = of_one_file("vggface2_weights", "FVA, FS: weights of VGGFace2's ResNet-50", load_vggface2, view=face)
 ORACLE = Judge("oracle", open_oracle, ORACLE_FLAGS)
-EXPLAINED = Judge("explained", open_explained)
 UNSEEN = Judge("unseen", open_unseen, UNSEEN_FLAGS)
 FEATURES = Judge("features", open_features, FEATURES_FLAGS)
-LPIPS = of_one_file("lpips_backbone", LPIPS_HELP, load_lpips, published_vgg16)
-JUDGES = (INCEPTION, SIMSIAM, VGGFACE2, ORACLE, EXPLAINED, UNSEEN, FEATURES, LPIPS)
-"""In the order in which they are opened; those of a user's metric come after them."""
+LPIPS = of_one_file("lpips_backbone", LPIPS_HELP, load_lpips, published_vgg16, dtype="<f8")

@@ -7,20 +7,14 @@ follow from what it declares. Those of this project are the files of ``metrics/`
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import partial
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ace_counterfactuals.core.evaluation import intervals
-from ace_counterfactuals.core.evaluation.judges import Judge, Network, Session
-from ace_counterfactuals.core.evaluation.model import Difference, Figure
-from ace_counterfactuals.core.evaluation.passes import Task
-from ace_counterfactuals.core.evaluation.pictures import EVERY, Population
-from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.evaluation.model import EVERY, Difference, Figure, Population
+from ace_counterfactuals.core.evaluation.session import Judge, Subject
 from ace_counterfactuals.core.runs.experiment import Pair
 
 LOWER, HIGHER = "lower", "higher"
@@ -79,8 +73,8 @@ def means(metric: "Metric", subject: Subject) -> Iterator[Figure]:
     pairs = subject.of(metric.population)
     columns = metric.measure(*metric.features(subject, pairs)) if pairs else [np.zeros(0)] * len(metric.quantities)
     for quantity, values in zip(metric.quantities, columns, strict=True):
-        subject.keep(quantity.key, pairs, np.asarray(values, np.float64))
-        yield quantity.mean(values, metric.population.name, subject.seed)
+        subject.keep(quantity.key, pairs, values)
+        yield quantity.mean(values, metric.population.name, subject.session.seed)
 
 
 def paired(metric: "Metric", a: Subject, b: Subject, names: Sequence[str]) -> Iterator[Difference]:
@@ -89,7 +83,7 @@ def paired(metric: "Metric", a: Subject, b: Subject, names: Sequence[str]) -> It
         key = quantity.key
         both = [n for n in names if key in a.values.get(n, {}) and key in b.values.get(n, {})]
         change = np.array([b.values[name][key] - a.values[name][key] for name in both])
-        if bounds := intervals.mean_interval(change, a.seed):
+        if bounds := intervals.mean_interval(change, a.session.seed):
             yield quantity.difference(a, b, float(change.mean()), bounds, n=len(both))
 
 
@@ -99,31 +93,17 @@ def none(*_) -> Iterator:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a network is asked, where it is not simply shown a picture.
-
-    ask: (subject, network, a batch (N, 3, H, W) of each picture) -> (N, W); with ``numbered`` it takes the pictures'
-    numbers, too, as ``indices``.  depends: what else the answers depend on.  dtype: of the answers, in the cache.
-    """
-
-    ask: Callable[..., Tensor]
-    depends: Callable[[Subject], dict[str, Any]] = lambda _: {}
-    dtype: str = "<f8"
-    numbered: bool = False
-
-
-@dataclass(frozen=True)
 class Metric:
     """Figures that are computed together, in three steps: features -> statistics -> numbers.
 
-    name: in ``evaluate(only=...)``; place: orders the tables; population: of the counterfactuals.
-    judge, question: whose answers are the features; None where records and folders tell all.
+    name: in ``evaluate(only=...)``; place: orders the tables; text: Markdown for docs/metrics.md.
+    population: of the counterfactuals.
+    judge: whose answers are the features; None where records and folders tell all.
     asked: of which pictures: 'each' alone, the 'pair' together, the 'changed' alone; 'sets' of counterfactuals and of
     all originals; the counterfactuals of 'runs', two at a time.
     measure: ``features`` of N >= 1 pairs -> (N,) a quantity, its statistic of each picture.
     figures: to numbers with intervals; what is no mean over pictures replaces it.  differences: between experiments a
-    and b, b minus a, on the pictures that both explained.  together: figures of several experiments at once.
-    flags: further flags of evaluate.py, name -> ``flag(...)``.  text: Markdown for docs/metrics.md.
+    and b, b minus a, on the pictures that both explained.
     """
 
     name: str
@@ -133,13 +113,10 @@ class Metric:
     population: Population = EVERY
     judge: Judge | None = None
     _: KW_ONLY
-    question: Question | None = None
     asked: str = "each"
     measure: Callable[..., Sequence[np.ndarray]] = none
     figures: Callable[["Metric", Subject], Iterable[Figure]] = means
     differences: Callable[["Metric", Subject, Subject, Sequence[str]], Iterable[Difference]] = paired
-    together: Callable[["Metric", Sequence[Subject]], Iterable[Figure]] = none
-    flags: dict[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -157,22 +134,17 @@ class Metric:
         if self.asked in ("each", "changed", "sets"):
             yield (pair.counterfactual,)
 
-    def task(self, session: Session, subject: Subject, network: Network) -> Task:
-        """What the network is asked; answers to equal questions are kept once."""
-        if self.question is None:
-            return session.task(self.judge.name, network, lambda asked, *images: asked(*images), view=self.judge.view)
-        known = replace(network, what={**network.what, **self.question.depends(subject)})
-        ask, more = partial(self.question.ask, subject), {"numbered": self.question.numbered, "view": self.judge.view}
-        return session.task(self.name, known, ask, self.question.dtype, **more)
-
     def features(self, subject: Subject, pairs: Sequence[Pair], network: str = "") -> tuple:
         """What ``measure`` takes: the answers (N, W) on originals and on counterfactuals, on one of these, or on both
         together; without a judge (subject, pairs)."""
         if self.judge is None:
             return subject, pairs
-        task = subject.tasks[self.name][network]
-        columns = zip(*(tuple(self.pictures(pair)) for pair in pairs), strict=True)
-        return tuple(subject.rows(task, column) for column in columns)
+        task = subject.tasks[self.judge][network]
+        return tuple(task.rows(asked) for asked in zip(*map(self.pictures, pairs), strict=True))
+
+    def possible(self, *subjects: Subject) -> bool:
+        """Whether its judge can be asked about these experiments."""
+        return self.judge is None or all(self.judge in subject.tasks for subject in subjects)
 
 
 METRICS: dict[str, Metric] = {}
@@ -190,6 +162,16 @@ def all_metrics() -> list[Metric]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     return sorted(METRICS.values(), key=lambda metric: metric.place)
+
+
+OPENED = ("inception", "simsiam", "vggface2", "oracle", "cout", "unseen", "features", "lpips")
+"""The names of judges in the order in which they are opened; those of a user's metric come after them."""
+
+
+def judges_of(metrics: Sequence[Metric]) -> list[Judge]:
+    """Each once, in the order in which they are opened."""
+    judges = dict.fromkeys(metric.judge for metric in metrics if metric.judge)
+    return sorted(judges, key=lambda judge: OPENED.index(judge.name) if judge.name in OPENED else len(OPENED))
 
 
 def described(metrics: Sequence[Metric]) -> str:

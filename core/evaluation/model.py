@@ -3,7 +3,21 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ace_counterfactuals.core.runs.layout import FOLDERS
 from ace_counterfactuals.core.runs.records import Likeliest
+
+
+@dataclass(frozen=True)
+class Population:
+    """Folders of an experiment: CC and IC hold what the classifier got right and wrong, CCF and ICF what flipped."""
+
+    name: str
+    folders: tuple[str, ...]
+
+
+FLIPPED = Population("CC+IC, CCF", ("CC/CCF", "IC/CCF"))
+CORRECT = Population("CC, CCF+ICF", ("CC/CCF", "CC/ICF"))
+EVERY = Population("CC+IC, CCF+ICF", FOLDERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +71,7 @@ class Picture:
 
     @property
     def flipped(self) -> bool:
-        return self.folder.endswith("/CCF")
+        return self.folder in FLIPPED.folders
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,51 +1,60 @@
 """The one pass over the pictures: each is read and decoded once, and every network is asked only what is not cached."""
 
-import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.imageset import prefetch
-from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
+from ace_counterfactuals.core.data.pictures import UnreadableImage, decode
 from ace_counterfactuals.core.evaluation.cache import Store, joined
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Task:
-    """A question to pictures, or to pairs of them, whose answers are rows of numbers.
+    """What a network is asked about pictures, one or several together; its answers are rows of numbers.
 
-    load: gives the network, called when the first answer is missing.  ask: (network, a batch (N, 3, H, W) of each
-    picture of the pair) -> (N, W).  view: how a decoded picture becomes (3, H, W).
-    numbered: the answer depends on the number in the picture's file name, too; ``ask`` takes all N as ``indices``.
+    load: gives the network, called when the first answer is missing; it takes a batch (N, 3, H, W) of each picture,
+    and answers (N,) or (N, W).  view: how a decoded picture becomes (3, H, W).  digests: of the pictures' files, grown
+    as they are asked for.
+    numbered: the answer depends on the number in the picture's file name, too; the network takes all N as ``indices``.
+    flag, file: what errors are about.
     """
 
     store: Store
-    load: Callable
-    ask: Callable[..., Tensor]
+    load: Callable[[], Callable[..., Tensor]]
+    view: Callable[[Image.Image], Tensor]
+    digests: Mapping[Path, bytes]
     device: torch.device
-    view: Callable[[Image.Image], Tensor] = to_tensor
-    numbered: bool = False
+    numbered: bool
+    flag: str
+    file: str
     waiting: dict[tuple, list] = field(default_factory=dict)
     asked: set[bytes] = field(default_factory=set)
 
     @cached_property
-    def network(self):
+    def network(self) -> Callable[..., Tensor]:
         return self.load()
 
-    def key(self, paths: Sequence[Path], digests: Mapping[Path, bytes]) -> bytes:
+    def key(self, paths: Sequence[Path]) -> bytes:
         """What the answer about the pictures is kept by."""
         number = [paths[0].stem.encode()] if self.numbered else []
-        return joined([*(digests[path] for path in paths), *number])
+        return joined([*(self.digests[path] for path in paths), *number])
 
     def lacks(self, key: bytes) -> bool:
         return key not in self.store and key not in self.asked
+
+    def rows(self, asked: Sequence[tuple[Path, ...]]) -> np.ndarray:
+        """(N, W): the answers about N pictures, each alone or with others."""
+        return self.store.rows([self.key(paths) for paths in asked])
 
     def take(self, key: bytes, paths: Sequence[Path], images: Sequence[Tensor], batch_size: int) -> None:
         """Ask as soon as a batch of one size is together."""
@@ -56,12 +65,23 @@ class Task:
             self.answer(batch)
 
     def answer(self, batch: list) -> None:
-        """Ask about all of a batch, and empty it."""
+        """Ask about all of a batch, and empty it.  Raises FlagError for a network that cannot answer."""
         keys, paths, images = zip(*batch, strict=True)
         sides = [torch.stack(side).to(self.device) for side in zip(*images, strict=True)]
         more = {"indices": [int(first.stem) for first, *_ in paths]} if self.numbered else {}
-        with torch.no_grad():
-            self.store.add(keys, self.ask(self.network, *sides, **more).cpu().numpy())
+        network = self.network
+        try:
+            with torch.no_grad():
+                answers = network(*sides, **more).cpu()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            height, width = sides[0].shape[2:]
+            reason = f"cannot take pictures of {width} x {height}: {str(error).partition(chr(10))[0]}"
+            raise FlagError(self.flag, f"{self.file}: {reason}") from error
+        if not answers.isfinite().all():
+            raise FlagError(self.flag, f"{self.file}: its output is NaN or infinity")
+        self.store.add(keys, answers.reshape(len(keys), -1).numpy())
         batch.clear()
 
     def finish(self) -> None:
@@ -74,62 +94,46 @@ class Task:
 Job = tuple[Task, tuple[Path, ...]]
 
 
-@dataclass(frozen=True)
-class Read:
-    """What a worker hands over of one group of jobs: the files' digests, what is to be asked, what does not decode."""
-
-    digests: dict[Path, bytes]
-    asked: list[tuple[Task, bytes, tuple[Path, ...], list[Tensor]]]
-    errors: dict[Path, str]
-
-
 class Groups:
     """Jobs that share pictures, as a list that reads and decodes when it is asked for an item."""
 
-    def __init__(self, groups: Sequence[Callable[[], list[Job]]]):
+    def __init__(self, groups: Sequence[Sequence[Job]]):
         self.groups = groups
 
-    def __getitem__(self, position: int) -> Read:
-        jobs = self.groups[position]()
-        digests, errors, images, views = {}, {}, {}, {}
-        for path in {path: None for _, paths in jobs for path in paths}:
-            digests[path] = hashlib.sha256(path.read_bytes()).digest()
-        asked = []
-        for task, paths in jobs:
-            key = task.key(paths, digests)
+    def __getitem__(self, position: int) -> tuple[list[tuple], dict[Path, str]]:
+        """What ``Task.take`` takes, its task before it, and what does not decode, with the reason."""
+        asked, errors, pictures, views = [], {}, {}, {}
+        for task, paths in self.groups[position]:
+            key = task.key(paths)
             if not task.lacks(key):
                 continue
             for path in paths:
                 if (path, task.view) not in views and path not in errors:
                     try:
-                        images[path] = images.get(path) or decode(path)
-                        views[path, task.view] = task.view(images[path])
+                        pictures[path] = pictures.get(path) or decode(path)
+                        views[path, task.view] = task.view(pictures[path])
                     except UnreadableImage as error:
                         errors[path] = error.reason
             if not errors.keys() & set(paths):
                 asked.append((task, key, paths, [views[path, task.view] for path in paths]))
-        return Read(digests, asked, errors)
+        return asked, errors
 
 
 def run_pass(
-    groups: Sequence[Callable[[], list[Job]]], tasks: Sequence[Task], *, batch_size: int, workers: int
-) -> tuple[dict[Path, bytes], dict[Path, str]]:
-    """Answer all jobs into the stores of their tasks.
+    groups: Sequence[Sequence[Job]], tasks: Sequence[Task], *, batch_size: int, workers: int
+) -> dict[Path, str]:
+    """Answer all jobs, those of a group from pictures that are read together, into the stores of their tasks.
 
-    groups: each gives the jobs that share pictures.  Returns the digest of every file, and, for those that do not
-    decode, the reason.
+    Returns the pictures that do not decode, with the reason.
     """
-    digests, errors = {}, {}
-    for read in with_progress(prefetch(Groups(groups), range(len(groups)), workers), len(groups)):
-        digests |= read.digests
-        errors |= read.errors
-        for task, key, paths, images in read.asked:
+    errors: dict[Path, str] = {}
+    read = prefetch(Groups(groups), range(len(groups)), workers)
+    progress = {"unit": "img", "desc": "pictures", "disable": None, "leave": False, "file": sys.stderr}
+    for asked, failed in tqdm(read, total=len(groups), **progress):
+        errors |= failed
+        for task, key, paths, images in asked:
             if task.lacks(key):
                 task.take(key, paths, images, batch_size)
     for task in tasks:
         task.finish()
-    return digests, errors
-
-
-def with_progress(items: Iterator[Read], total: int) -> Iterator[Read]:
-    return iter(tqdm(items, total=total, unit="img", desc="pictures", disable=None, leave=False, file=sys.stderr))
+    return errors

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.core.evaluation.pictures import Population
+from ace_counterfactuals.core.evaluation.model import Population
 from ace_counterfactuals.core.runs.experiment import (
     Pair,
     StoredExperiment,

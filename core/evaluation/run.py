@@ -1,9 +1,10 @@
 """An evaluation from flags to files: everything that the given weights allow, in one pass over the pictures."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,11 @@ from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.runtime import choose_device
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.evaluation.judges import JUDGES, Session, Unavailable
-from ace_counterfactuals.core.evaluation.metric import Metric, all_metrics
+from ace_counterfactuals.core.evaluation.metric import Metric, all_metrics, judges_of
 from ace_counterfactuals.core.evaluation.model import Difference, Evaluation, Experiment, Figure, Picture
 from ace_counterfactuals.core.evaluation.passes import Job, run_pass
 from ace_counterfactuals.core.evaluation.read import MEND, companions, evaluation_folder, open_whole, shortened
-from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.evaluation.session import Session, Subject, Unavailable, in_all
 from ace_counterfactuals.core.evaluation.tables import write_tables
 from ace_counterfactuals.core.runs.begin import package_version
 from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
@@ -34,11 +34,10 @@ def evaluate(config: Any, only: Sequence[str] = ()) -> tuple[Evaluation, Path]:
     output = Path(config.results.output_path)
     experiments = open_all(config, output)
     place = writable(place_of(config, output, experiments))
-    session = Session(
-        config, cache_folder(config, output, place), choose_device(config.compute.device, config.compute.gpu)
-    )
-    metrics = chosen(only)
-    evaluation = gather(session, ask(session, experiments, metrics, strict=bool(only)), metrics)
+    device = choose_device(config.compute.device, config.compute.gpu)
+    session, metrics = Session(config, cache_folder(config, output, place), device), chosen(only)
+    ask(session, experiments, metrics, strict=bool(only))
+    evaluation = gather(session, metrics)
     write_tables(evaluation, place)
     return evaluation, place
 
@@ -59,23 +58,20 @@ def ask(
     *,
     strict: bool,
     further: tuple[Path, ...] = (),
-) -> list[Subject]:
-    """The experiments with what the judges of the metrics answered.
+) -> None:
+    """Give the session the experiments as its subjects, with what the judges of the metrics answered.
 
     strict: raise ValueError where a metric is not possible.  further: see ``Subject``.
     """
-    subjects = [subject_of(experiment, session) for experiment in experiments]
-    for subject in subjects:
-        subject.further = further
-        open_judges(session, subject, metrics, several=len(subjects) > 1, strict=strict)
-    names = sorted({name for subject in subjects for name in subject.originals})
-    groups = [lambda name=name: list(jobs_of(name, subjects, metrics)) for name in names]
-    tasks, compute = list(session.tasks.values()), session.config.compute
-    digests, errors = run_pass(groups, tasks, batch_size=compute.batch_size, workers=compute.num_workers)
-    for subject in subjects:
-        subject.digests = digests
+    session.subjects.extend(subject_of(experiment, session, further) for experiment in experiments)
+    several = len(experiments) > 1
+    for subject in session.subjects:
+        open_judges(subject, [m for m in metrics if several or m.asked != "runs"], strict=strict)
+    compute, tasks = session.config.compute, list(session.tasks.values())
+    groups = jobs_of(session.subjects, metrics)
+    errors = run_pass(groups, tasks, batch_size=compute.batch_size, workers=compute.num_workers)
+    for subject in session.subjects:
         leave_out(subject, errors)
-    return subjects
 
 
 def open_all(config: Any, output: Path) -> list[StoredExperiment]:
@@ -98,22 +94,21 @@ def place_of(config: Any, output: Path, experiments: Sequence[StoredExperiment])
     return output / "Results" / "evaluation" / name
 
 
-def writable(place: Path) -> Path:
-    """Made, and tried before any work is done."""
+def writable(place: Path, field: str = "evaluation_path") -> Path:
+    """Made, and tried before any work is done.  Raises FlagError about ``field``."""
     try:
         place.mkdir(parents=True, exist_ok=True)
         (trial := place / ".trial").touch()
         trial.unlink()
     except OSError as error:
-        reason = f"{place}: cannot be written to ({error.strerror}); name another folder"
-        raise FlagError("evaluation_path", reason) from None
+        raise FlagError(field, f"{place}: cannot be written to ({error.strerror}); name another folder") from None
     return place
 
 
 def cache_folder(config: Any, output: Path, place: Path) -> Path:
     """OUTPUT_PATH/.cache, or, where that cannot be written, one in the evaluation's own folder."""
     if config.results.cache_path:
-        return writable(Path(config.results.cache_path))
+        return writable(Path(config.results.cache_path), "cache_path")
     try:
         return writable(output / ".cache")
     except FlagError:
@@ -121,7 +116,7 @@ def cache_folder(config: Any, output: Path, place: Path) -> Path:
         return writable(place / ".cache")
 
 
-def subject_of(stored: StoredExperiment, session: Session) -> Subject:
+def subject_of(stored: StoredExperiment, session: Session, further: tuple[Path, ...]) -> Subject:
     """With what the run recorded of its question, or else the flags tell."""
     flags, dataset = session.config.classifier, stored.flags.get("dataset", "")
     if dataset and flags.dataset and dataset != flags.dataset:
@@ -131,45 +126,43 @@ def subject_of(stored: StoredExperiment, session: Session) -> Subject:
         recorded = stored.flags.get(f"label_{name}")
         known = isinstance(recorded, int) and recorded >= 0
         labels[name] = recorded if known else getattr(flags, f"{name}_label")
-    return Subject(stored, session.config, session.cache, dataset or flags.dataset, **labels)
+    return Subject(stored, session, dataset or flags.dataset, **labels, further=further)
 
 
-def open_judges(session: Session, subject: Subject, metrics: Sequence[Metric], *, several: bool, strict: bool) -> None:
-    """Give the subject the tasks of each metric that is possible.  strict: raise ValueError where one is not."""
-    opened = {}
-    wanted = [metric for metric in metrics if metric.judge and (several or metric.asked != "runs")]
-    order = {judge: place for place, judge in enumerate(JUDGES)}
-    for metric in sorted(wanted, key=lambda metric: order.get(metric.judge, len(order))):
+def open_judges(subject: Subject, metrics: Sequence[Metric], *, strict: bool) -> None:
+    """Give the subject the tasks of each judge that can be asked.  strict: raise ValueError where one cannot."""
+    session = subject.session
+    for judge in judges_of(metrics):
         try:
-            if metric.judge not in opened:
-                opened[metric.judge] = metric.judge.open(session, subject)
-            networks = opened[metric.judge]
-            tasks = {name: metric.task(session, subject, network) for name, network in networks.items()}
+            networks = judge.open(session, subject)
         except Unavailable as error:
             if strict:
                 raise FlagError(error.field, f"{to_dict(session.config)[error.field]}: {error}") from None
-            notice(f"{subject.stored.name}: no {metric.quantities[0].name}, because {error}")
+            for metric in metrics:
+                if metric.judge is judge:
+                    notice(f"{subject.stored.name}: no {metric.quantities[0].name}, because {error}")
             continue
-        if tasks:
-            subject.tasks[metric.name] = tasks
+        if networks:
+            subject.tasks[judge] = {name: session.task(judge, network) for name, network in networks.items()}
         elif strict:
-            raise FlagError(next(iter(metric.judge.flags)), "'': no file given")
+            raise FlagError(next(iter(judge.flags)), "'': no file given")
 
 
-def jobs_of(name: str, subjects: Sequence[Subject], metrics: Sequence[Metric]) -> Iterator[Job]:
-    """Every question about the pictures called ``name``, in all experiments, so that each is read once."""
-    pairs = [subject.stored.by_name.get(name) for subject in subjects]
-    for subject, pair in zip(subjects, pairs, strict=True):
-        for metric in metrics:
-            for task in subject.tasks.get(metric.name, {}).values():
-                yield from ((task, paths) for paths in (metric.pictures(pair) if pair else ()))
-                if metric.asked == "sets" and subject.stored.pairs and name in subject.originals:
-                    yield task, (subject.originals[name],)
-    alike = all(pairs) and len({pair.folder for pair in pairs}) == 1
-    for metric in metrics if alike else ():
-        if metric.asked == "runs":
-            for task in subjects[0].tasks.get(metric.name, {}).values():
-                yield from ((task, both) for both in combinations([pair.counterfactual for pair in pairs], 2))
+def jobs_of(subjects: Sequence[Subject], metrics: Sequence[Metric]) -> list[list[Job]]:
+    """Every question, those about pictures of one name together, so that each is read once."""
+    groups: dict[str, list[Job]] = defaultdict(list)
+    for subject, metric in product(subjects, metrics):
+        for task in subject.tasks.get(metric.judge, {}).values():
+            for pair in subject.stored.pairs:
+                groups[pair.name] += [(task, paths) for paths in metric.pictures(pair)]
+            if metric.asked == "sets" and subject.stored.pairs:
+                for name, path in subject.originals.items():
+                    groups[name].append((task, (path,)))
+            if metric.asked == "runs" and subject is subjects[0]:
+                for pairs in in_all(subjects):
+                    several = [pair.counterfactual for pair in pairs]
+                    groups[pairs[0].name] += [(task, both) for both in combinations(several, 2)]
+    return [jobs for _, jobs in sorted(groups.items())]
 
 
 def leave_out(subject: Subject, errors: dict[Path, str]) -> None:
@@ -177,44 +170,44 @@ def leave_out(subject: Subject, errors: dict[Path, str]) -> None:
     stored = subject.stored
     bad = {path: pair.name for pair in stored.pairs for path in (pair.original, pair.counterfactual) if path in errors}
     problems = tuple(f"{path}: unreadable picture: {errors[path]}" for path in bad)
-    if problems and not subject.config.results.allow_partial:
+    if problems and not subject.session.config.results.allow_partial:
         raise ValueError(f"{shortened(problems)}; {MEND}; or leave it out with allow_partial True")
-    subject.leave_out(bad.values(), problems)
+    left = tuple(pair for pair in stored.pairs if pair.name not in bad.values())
+    subject.stored = replace(stored, pairs=left, problems=(*stored.problems, *problems))
     for problem in subject.stored.problems:
         notice(problem)
 
 
-def gather(session: Session, subjects: Sequence[Subject], metrics: Sequence[Metric]) -> Evaluation:
+def gather(session: Session, metrics: Sequence[Metric]) -> Evaluation:
     """Figures and differences, from the answers of all judges."""
-
-    def possible(metric: Metric, *those: Subject) -> bool:
-        return metric.judge is None or all(metric.name in subject.tasks for subject in those)
-
-    shared = [f for m in metrics if len(subjects) > 1 and possible(m, *subjects) for f in m.together(m, subjects)]
-    experiments = []
-    for subject in subjects:
-        found = [figure for m in metrics if possible(m, subject) for figure in m.figures(m, subject)]
-        complete = not subject.stored.problems
-        experiments.append(experiment_of(subject, tuple(replace(f, complete=complete) for f in found + shared)))
+    experiments: list[Experiment] = []
     differences: list[Difference] = []
-    for a, b in combinations(subjects, 2):
+    for subject in session.subjects:
+        possible = [metric for metric in metrics if metric.possible(subject)]
+        ordered = sorted(possible, key=lambda metric: metric.asked != "runs")  # as the columns of metrics.csv
+        found = {metric.name: list(metric.figures(metric, subject)) for metric in ordered}
+        complete = not subject.stored.problems
+        figures = tuple(replace(figure, complete=complete) for metric in possible for figure in found[metric.name])
+        experiments.append(experiment_of(subject, figures))
+    for a, b in combinations(session.subjects, 2):
         names = explained_by_both(a, b)
         for metric in sorted(metrics, key=lambda metric: metric.asked == "sets"):  # first those of single pictures
-            differences += metric.differences(metric, a, b, names) if possible(metric, a, b) else ()
+            differences += metric.differences(metric, a, b, names) if metric.possible(a, b) else ()
     details = {
-        "seed": session.config.compute.seed,
+        "seed": session.seed,
         "device": str(session.device),
         "versions": {name: package_version(name) for name in PACKAGES},
         "weights": session.files,
-        "problems": {s.stored.name: list(s.stored.problems) for s in subjects if s.stored.problems},
+        "problems": {s.stored.name: list(s.stored.problems) for s in session.subjects if s.stored.problems},
     }
     return Evaluation(experiments=tuple(experiments), differences=tuple(differences), details=details)
 
 
 def explained_by_both(a: Subject, b: Subject) -> list[str]:
     """Names of the pictures whose original is the same in both."""
-    originals = [{pair.name: s.digests[pair.original] for pair in s.stored.pairs} for s in (a, b)]
-    return [name for name, digest in originals[0].items() if originals[1].get(name) == digest]
+    digests, there = a.session.digests, b.stored.by_name
+    both = [(pair, there[pair.name]) for pair in a.stored.pairs if pair.name in there]
+    return [pair.name for pair, other in both if digests[pair.original] == digests[other.original]]
 
 
 def experiment_of(subject: Subject, figures: tuple[Figure, ...]) -> Experiment:

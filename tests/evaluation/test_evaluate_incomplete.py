@@ -170,10 +170,16 @@ def test_a_folder_that_cannot_be_written_to_names_the_flag(output, capsys):
     assert "evaluation: cannot be written to" in message and message.startswith("error: --evaluation-path ")
 
 
+def test_a_cache_that_cannot_be_written_to_names_its_flag(output, capsys):
+    (output / "taken").write_text("in the way")
+    message = failure(capsys, "--output-path", output, "--cache-path", output / "taken")
+    assert message.startswith("error: --cache-path ") and "cannot be written to" in message
+
+
 def test_a_read_only_output_folder_is_evaluated_elsewhere(output, tmp_path_factory, monkeypatch, capsys):
     elsewhere, writable = tmp_path_factory.mktemp("elsewhere"), run.writable
 
-    def guarded(place: Path) -> Path:
+    def guarded(place: Path, *_) -> Path:
         if place.is_relative_to(output):
             raise FlagError("evaluation_path", "read-only")
         return writable(place)

@@ -1,5 +1,7 @@
 """A metric is added as a user's module would, without touching another file; evaluate() computes what is asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,6 @@ from ace_counterfactuals import evaluate as evaluate_from_a_program
 from ace_counterfactuals.core.base.settings import FlagError, flag
 from ace_counterfactuals.core.cli.parsing import make_parser
 from ace_counterfactuals.core.evaluation.config import evaluate_config
-from ace_counterfactuals.core.evaluation.judges import Judge, Network
 from ace_counterfactuals.core.evaluation.metric import (
     HIGHER,
     METRICS,
@@ -18,7 +19,8 @@ from ace_counterfactuals.core.evaluation.metric import (
     described,
     register,
 )
-from ace_counterfactuals.core.evaluation.pictures import FLIPPED
+from ace_counterfactuals.core.evaluation.model import FLIPPED
+from ace_counterfactuals.core.evaluation.session import Judge, Network
 from tests.support.paths import ROOT
 from tests.support.result_folders import evaluate, figures, metrics, write_experiment
 
@@ -76,6 +78,37 @@ def test_only_the_metrics_that_are_asked_for_are_computed_and_must_be_possible(b
     assert refused.value.field == "lamp"
     with pytest.raises(ValueError, match="darkness.*brightness"):
         evaluate_from_a_program(str(tmp_path), only=("darkness",), device="cpu")
+
+
+@pytest.mark.parametrize("only", ["flips", "brightness"])
+def test_two_experiments_are_compared_by_one_metric_alone(only, brightness, tmp_path):
+    for name, seed in (("a", 1000), ("b", 2000)):
+        write_experiment(tmp_path, MIXED, f"{name}/explanation", seed=seed)
+    found = evaluate_from_a_program(str(tmp_path), ("a", "b"), only=(only,), lamp=1.0, device="cpu")
+    key = brightness.quantities[0].key if only == "brightness" else "flip_rate"
+    assert [difference.key for difference in found.differences] == [key]
+
+
+def answering(answer):
+    """A judge whose network answers so."""
+    return Judge("lamp", lambda *_: {"": Network(lambda: answer, {}, "lamp.pt")}, {"lamp": flag(0.0, "gain")})
+
+
+def too_small(images):
+    raise RuntimeError("kernel size can't be greater than input\nmore")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(too_small, "lamp.pt: cannot take pictures of 16 x 16: kernel size can't be greater than input"),
+     (lambda images: images.sum(1) / 0, "lamp.pt: its output is NaN or infinity")],
+)  # fmt: skip
+def test_a_network_that_cannot_answer_is_named_by_its_flag_and_file(answer, said, brightness, tmp_path):
+    write_experiment(tmp_path, MIXED)
+    METRICS["brightness"] = replace(brightness, judge=answering(answer))
+    with pytest.raises(FlagError) as refused:
+        evaluate("--output-path", tmp_path)
+    assert (refused.value.field, refused.value.reason) == ("lamp", said)
 
 
 def test_the_metrics_are_described_in_the_documentation():

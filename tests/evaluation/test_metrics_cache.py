@@ -50,6 +50,16 @@ def test_a_file_that_is_cut_off_keeps_its_whole_rows(filled, notes):
     assert filled.path.read_bytes() == data
 
 
+def test_rows_that_two_evaluations_added_at_the_same_time_are_all_kept(filled, notes):
+    other = again(filled)
+    late = [hashlib.sha256(bytes([9 + i])).digest() for i in range(2)]
+    for store in (filled, other):
+        store.add(late, ROWS[:2])
+    other.add([bytes(32)], ROWS[4:])
+    store = again(filled)
+    assert store.rows([*late, bytes(32)]).tolist() == ROWS[[0, 1, 4]].tolist() and notes.text == ""
+
+
 @pytest.mark.parametrize("place", [3, 200])
 def test_a_damaged_file_is_written_anew(place, filled, notes):
     """Once in its head, once in a row."""

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ace_counterfactuals.core.evaluation.frechet import few_notes
 from ace_counterfactuals.core.evaluation.metric import all_metrics
 from ace_counterfactuals.core.evaluation.metrics import cd
+from ace_counterfactuals.core.evaluation.metrics.frechet import few_notes
 
 QUANTITIES = {quantity.key: quantity for metric in all_metrics() for quantity in metric.quantities}
 RNG = np.random.default_rng(0)

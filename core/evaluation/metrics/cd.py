@@ -18,12 +18,11 @@ import numpy as np
 from ace_counterfactuals.core.base.settings import FlagError, blaming
 from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
 from ace_counterfactuals.core.evaluation import intervals
-from ace_counterfactuals.core.evaluation.judges import ORACLE, Network, Session, Unavailable
+from ace_counterfactuals.core.evaluation.judges import ORACLE
 from ace_counterfactuals.core.evaluation.metric import LENGTH, LOWER, Metric, Quantity, none, register
 from ace_counterfactuals.core.evaluation.metrics.mnac import decisions
-from ace_counterfactuals.core.evaluation.model import Figure
-from ace_counterfactuals.core.evaluation.pictures import FLIPPED
-from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.evaluation.model import FLIPPED, Figure
+from ace_counterfactuals.core.evaluation.session import Network, Session, Subject, Unavailable
 
 RESAMPLES = 200
 
@@ -56,20 +55,20 @@ def annotations(folder: str, dataset: str) -> np.ndarray:
         return celeba_attributes(folder, dataset)
 
 
-def folder_of(subject: Subject) -> str:
-    """--celeba-path, or the run's own data where these are there; '' where there are none."""
-    given, own = subject.config.networks.celeba_path, subject.stored.flags.get("data_dir", "")
-    there = given or (own if own and Path(own).is_dir() else "")
-    return there if spec_of(subject.dataset).faces else ""
+def annotations_of(subject: Subject) -> np.ndarray:
+    """Of --celeba-path, or of the run's own data where these are there.  Raises ``Unavailable``."""
+    given, own = subject.session.config.networks.celeba_path, subject.stored.flags.get("data_dir", "")
+    folder = given or (own if own and Path(own).is_dir() else "")
+    if not folder or not spec_of(subject.dataset).faces:
+        raise Unavailable("celeba_path", "the annotations are not known; give --celeba-path")
+    return annotations(folder, subject.dataset)
 
 
 def open_annotated(session: Session, subject: Subject) -> dict[str, Network]:
     """The oracle, where the annotations are there, too."""
     if not session.config.networks.oracle_path:
         return {}
-    if not (folder := folder_of(subject)):
-        raise Unavailable("celeba_path", "the annotations are not known; give --celeba-path")
-    attributes = annotations(folder, subject.dataset).shape[1]
+    attributes = annotations_of(subject).shape[1]
     if not 0 <= subject.query < attributes:
         reason = f"{subject.query}: wanted the explained attribute, 0 to {attributes - 1}, for CD"
         raise FlagError("query_label", reason)
@@ -82,14 +81,11 @@ def figures(metric: Metric, subject: Subject) -> Iterator[Figure]:
     if not pairs:
         yield CD.figure(None, population=FLIPPED.name, n=0)
         return
-    decided, annotated = (
-        [decisions(side) for side in metric.features(subject, pairs)],
-        annotations(folder_of(subject), subject.dataset),
-    )
+    decided, annotated = [decisions(side) for side in metric.features(subject, pairs)], annotations_of(subject)
     if (known := decided[0].shape[1]) != annotated.shape[1]:
-        reason = f"{subject.config.networks.oracle_path}: knows {known} attributes, but celeba_path annotates "
+        reason = f"{subject.session.config.networks.oracle_path}: knows {known} attributes, but celeba_path annotates "
         raise FlagError("oracle_path", f"{reason}{annotated.shape[1]}")
-    yield figure_of(decided, correlations(annotated, query), query, subject.seed)
+    yield figure_of(decided, correlations(annotated, query), query, subject.session.seed)
 
 
 def figure_of(decided: Sequence[np.ndarray], training: np.ndarray, query: int, seed: int) -> Figure:
@@ -113,4 +109,4 @@ def figure_of(decided: Sequence[np.ndarray], training: np.ndarray, query: int, s
 MEANING = "How far attributes change together otherwise than they occur together."
 CD = Quantity("cd", "CD", LOWER, LENGTH, MEANING)
 ANNOTATED = replace(ORACLE, open=open_annotated)
-METRIC = register(Metric("cd", 31, (CD,), __doc__, FLIPPED, ANNOTATED, figures=figures, differences=none))
+register(Metric("cd", 31, (CD,), __doc__, FLIPPED, ANNOTATED, figures=figures, differences=none))

@@ -12,6 +12,8 @@ breaking them otherwise moves the figure by up to 0.002.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,10 +21,10 @@ from torch import Tensor
 
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.evaluation.judges import EXPLAINED, Unavailable
-from ace_counterfactuals.core.evaluation.metric import COSINE, HIGHER, Metric, Quantity, Question, register
-from ace_counterfactuals.core.evaluation.pictures import CORRECT
-from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.evaluation.judges import explained
+from ace_counterfactuals.core.evaluation.metric import COSINE, HIGHER, Metric, Quantity, register
+from ace_counterfactuals.core.evaluation.model import CORRECT
+from ace_counterfactuals.core.evaluation.session import Judge, Network, Session, Subject, Unavailable
 from ace_counterfactuals.core.method.objectives import predict, probabilities
 from ace_counterfactuals.models.classifiers import Classifier
 
@@ -47,7 +49,6 @@ def insertion_ranks(image: Tensor, counterfactual: Tensor) -> Tensor:
     return order.argsort(1).view(len(image), *image.shape[2:])
 
 
-@torch.no_grad()
 def insertion_scores(
     classifier: Callable[[Tensor], Tensor], image: Tensor, counterfactual: Tensor, source: Tensor, target: Tensor
 ) -> Tensor:
@@ -81,33 +82,38 @@ def total_width(pixels: int) -> float:
     return -(-pixels // step) * step / pixels
 
 
-def ask(subject: Subject, classifier: Classifier, image: Tensor, counterfactual: Tensor) -> Tensor:
-    """(N, 2): area and total width, from the query to the target, or, of a binary classifier, from the prediction to
-    the other answer."""
-    if not classifier.binary:
-        for name in ("query", "target"):
-            if not 0 <= (label := getattr(subject, name)) < classifier.num_outputs:
+def open_insertion(session: Session, subject: Subject) -> dict[str, Network]:
+    """The explained classifier, asked for area and total width; of more classes than two also the target decides."""
+    network, ends = explained(session, subject), {"query": subject.query, "target": subject.target}
+    what = network.what
+    if not spec_of(subject.dataset).binary:
+        for name, label in ends.items():
+            if label < 0:
+                raise Unavailable(f"{name}_label", f"it goes from one class to another, and the run had no {name}")
+        what = {**what, "target": subject.target}
+
+    def load() -> Callable[[Tensor, Tensor], Tensor]:
+        classifier = network.load()
+        for name, label in ends.items():
+            if not classifier.binary and not 0 <= label < classifier.num_outputs:
                 reason = f"{label}: wanted a class of the classifier, 0 to {classifier.num_outputs - 1}"
                 raise FlagError(f"{name}_label", reason)
-    logits, pixels = classifier(image), image[0, 0].numel()
-    source, target = (
-        torch.full((len(image),), label, device=image.device) for label in (subject.query, subject.target)
-    )
-    if logits.ndim == 1:
-        source = predict(logits).long()
-        target = 1 - source
-    found = areas(insertion_scores(classifier, image, counterfactual, source, target), pixels)
+        return partial(areas_and_widths, classifier, **ends)
+
+    return {"": replace(network, load=load, what=what)}
+
+
+def areas_and_widths(
+    classifier: Classifier, image: Tensor, counterfactual: Tensor, *, query: int, target: int
+) -> Tensor:
+    """(N, 2) float64, from query to target; of a binary classifier, from the prediction to the other answer."""
+    source, goal = (torch.full((len(image),), label, device=image.device) for label in (query, target))
+    if classifier.binary:
+        source = predict(classifier(image)).long()
+        goal = 1 - source
+    pixels = image[0, 0].numel()
+    found = areas(insertion_scores(classifier, image, counterfactual, source, goal), pixels)
     return torch.stack([found, torch.full_like(found, total_width(pixels))], 1)
-
-
-def depends(subject: Subject) -> dict:
-    """On the target, where there are more classes than two."""
-    if spec_of(subject.dataset).binary:
-        return {}
-    for name in ("query", "target"):
-        if getattr(subject, name) < 0:
-            raise Unavailable(f"{name}_label", f"it goes from one class to another, and the run had no {name}")
-    return {"target": subject.target}
 
 
 def measure(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,5 +124,5 @@ def measure(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 MEANING = "Whether few of the changed pixels carry the decision; about -1 to 1."
 COUT = Quantity("cout", "COUT", HIGHER, (-1.02, 1.02), MEANING)  # the widths of its steps add up to 1.02 at most
 NORMALISED = Quantity("cout_normalised", "COUT, normalised", HIGHER, COSINE, "COUT over its total width.")
-ASKED = {"asked": "pair", "question": Question(ask, depends), "measure": measure}
-METRIC = register(Metric("cout", 50, (COUT, NORMALISED), __doc__, CORRECT, EXPLAINED, **ASKED))
+INSERTION = Judge("cout", open_insertion, dtype="<f8")
+register(Metric("cout", 50, (COUT, NORMALISED), __doc__, CORRECT, INSERTION, asked="pair", measure=measure))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ace_counterfactuals.core.evaluation.judges import VGGFACE2
 from ace_counterfactuals.core.evaluation.metric import COSINE, HIGHER, SHARE, Metric, Quantity, register
-from ace_counterfactuals.core.evaluation.pictures import FLIPPED
+from ace_counterfactuals.core.evaluation.model import FLIPPED
 
 THRESHOLD = 0.5
 
@@ -23,17 +23,13 @@ def cosines(features: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide((a * b).sum(1), lengths, out=np.zeros(len(a)), where=lengths > 0)
 
 
-def verified(similarity: np.ndarray) -> np.ndarray:
-    """(N,) cosines -> (N,) bool, whether a face counts as the same: above 0.5, strictly."""
-    return similarity > THRESHOLD
-
-
 def measure(originals: np.ndarray, counterfactuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool, whether a face counts as the same: a cosine above 0.5, strictly; and the cosines."""
     similarity = cosines(originals, counterfactuals)
-    return verified(similarity), similarity
+    return similarity > THRESHOLD, similarity
 
 
 FVA = Quantity("fva", "FVA", HIGHER, SHARE, "Share of faces that VGGFace2 takes for the same person.", share=True)
 MEANING = "Mean cosine of VGGFace2's features before and after; 1 is the same face."
 FS = Quantity("fs", "FS", HIGHER, COSINE, MEANING)
-METRIC = register(Metric("fva", 20, (FVA, FS), __doc__, FLIPPED, VGGFACE2, measure=measure))
+register(Metric("fva", 20, (FVA, FS), __doc__, FLIPPED, VGGFACE2, measure=measure))

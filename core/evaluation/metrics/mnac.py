@@ -12,7 +12,7 @@ import numpy as np
 
 from ace_counterfactuals.core.evaluation.judges import ORACLE
 from ace_counterfactuals.core.evaluation.metric import LENGTH, LOWER, Metric, Quantity, register
-from ace_counterfactuals.core.evaluation.pictures import FLIPPED
+from ace_counterfactuals.core.evaluation.model import FLIPPED
 
 THRESHOLD = 0.5
 
@@ -29,4 +29,4 @@ def changes(originals: np.ndarray, counterfactuals: np.ndarray) -> np.ndarray:
 
 MEANING = "Mean number of a face's attributes that an oracle decides otherwise."
 MNAC = Quantity("mnac", "MNAC", LOWER, LENGTH, MEANING)
-METRIC = register(Metric("mnac", 30, (MNAC,), __doc__, FLIPPED, ORACLE, measure=lambda *sides: (changes(*sides),)))
+register(Metric("mnac", 30, (MNAC,), __doc__, FLIPPED, ORACLE, measure=lambda *sides: (changes(*sides),)))

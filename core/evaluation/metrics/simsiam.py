@@ -9,8 +9,8 @@ Between -1 and 1; higher is closer. An unchanged picture scores 1, so read it be
 from ace_counterfactuals.core.evaluation.judges import SIMSIAM
 from ace_counterfactuals.core.evaluation.metric import COSINE, HIGHER, Metric, Quantity, register
 from ace_counterfactuals.core.evaluation.metrics.fva import cosines
-from ace_counterfactuals.core.evaluation.pictures import CORRECT
+from ace_counterfactuals.core.evaluation.model import CORRECT
 
 MEANING = "Mean cosine of SimSiam's outputs before and after; 1 is the same picture."
 S3 = Quantity("s3", "S3", HIGHER, COSINE, MEANING)
-METRIC = register(Metric("simsiam", 40, (S3,), __doc__, CORRECT, SIMSIAM, measure=lambda *sides: (cosines(*sides),)))
+register(Metric("simsiam", 40, (S3,), __doc__, CORRECT, SIMSIAM, measure=lambda *sides: (cosines(*sides),)))

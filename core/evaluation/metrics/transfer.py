@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +24,8 @@ from ace_counterfactuals.core.evaluation import intervals
 from ace_counterfactuals.core.evaluation import metric as base
 from ace_counterfactuals.core.evaluation.judges import UNSEEN
 from ace_counterfactuals.core.evaluation.metric import COSINE, HIGHER, SHARE, Metric, Quantity, register
-from ace_counterfactuals.core.evaluation.model import Figure
-from ace_counterfactuals.core.evaluation.pictures import FLIPPED
-from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.evaluation.model import FLIPPED, Figure
+from ace_counterfactuals.core.evaluation.session import Subject
 from ace_counterfactuals.core.method.objectives import predict, probabilities
 
 
@@ -40,9 +40,6 @@ class Verdicts:
     counted: Tensor
     reached: Tensor
     movement: Tensor
-
-
-NO_VERDICTS = Verdicts(torch.zeros(0).bool(), torch.zeros(0).bool(), torch.zeros(0).double())
 
 
 def judge(prediction: Tensor, cf_prediction: Tensor, target: Tensor, logits: Tensor, cf_logits: Tensor) -> Verdicts:
@@ -82,7 +79,7 @@ def transfer(verdicts: Sequence[Verdicts]) -> Transfer:
 
     The interval is Wilson's, on the number of pictures: verdicts on one picture are not independent.
     """
-    counted = torch.stack([v.counted for v in verdicts])
+    counted = torch.stack([v.counted for v in verdicts]) if verdicts else torch.zeros(1, 0).bool()
     n, pictures = int(counted.sum()), int(counted.any(0).sum())
     if n == 0:
         return Transfer(None, None, None, None, 0, 0)
@@ -95,15 +92,12 @@ def verdicts(metric: Metric, subject: Subject) -> dict[str, Verdicts]:
     """Of each unseen classifier, by its file.  Raises FlagError for one that lacks a class of the experiment."""
     pairs, found = subject.of(FLIPPED), {}
     seen = torch.tensor([subject.decisions(pair) for pair in pairs], dtype=torch.long).view(-1, 3).T
-    for file in subject.tasks[metric.name]:
-        if not pairs:
-            found[file] = NO_VERDICTS
-            continue
-        logits, cf_logits = map(torch.from_numpy, metric.features(subject, pairs, file))
-        if (largest := int(seen.max())) >= logits.shape[1]:
-            reason = f"{file}: has {logits.shape[1]} classes, but the experiment knows a class {largest}"
+    for file in subject.tasks.get(metric.judge, {}):
+        sides = metric.features(subject, pairs, file) if pairs else [np.zeros((0, 1))] * 2
+        if pairs and (largest := int(seen.max())) >= sides[0].shape[1]:
+            reason = f"{file}: has {sides[0].shape[1]} classes, but the experiment knows a class {largest}"
             raise FlagError("unseen", reason)
-        found[file] = judge(*seen, logits, cf_logits)
+        found[file] = judge(*seen, *map(torch.from_numpy, sides))
     return found
 
 
@@ -111,13 +105,12 @@ def figures(metric: Metric, subject: Subject) -> Iterator[Figure]:
     """Of each unseen classifier, and pooled over several."""
     pairs, found = subject.of(FLIPPED), verdicts(metric, subject)
     for file, own in found.items():
-        name = Path(file).name
+        name, counted = Path(file).name, own.counted
         yield share_of([own], name)
-        counted = own.counted
         asked = [pair for pair, counts in zip(pairs, counted.tolist(), strict=True) if counts]
-        subject.keep(TRANSFER.key_of(name), asked, own.reached[counted].double().numpy())
+        subject.keep(TRANSFER.key_of(name), asked, own.reached[counted])
         moved = own.movement[counted].numpy()
-        bounds = intervals.mean_interval(moved, subject.seed)
+        bounds = intervals.mean_interval(moved, subject.session.seed)
         yield MOVEMENT.figure(transfer([own]).movement, bounds, interval=base.MEAN, **about(name, len(asked)))
     if len(found) > 1:
         yield share_of(list(found.values()), "pooled")
@@ -136,5 +129,5 @@ MEANING = "Share of flipped pictures that an unseen classifier flips, too."
 TRANSFER = Quantity("transfer", "transfer ({})", HIGHER, SHARE, MEANING)
 RISE = "Mean rise of an unseen classifier's target probability."
 MOVEMENT = Quantity("movement", "target's rise ({})", HIGHER, COSINE, RISE)
-OWN = {"figures": figures, "differences": base.none}
-METRIC = register(Metric("transfer", 70, (TRANSFER, MOVEMENT), __doc__, FLIPPED, UNSEEN, **OWN))
+HOOKS = {"figures": figures, "differences": base.none}
+register(Metric("transfer", 70, (TRANSFER, MOVEMENT), __doc__, FLIPPED, UNSEEN, **HOOKS))

@@ -9,8 +9,9 @@ Between 0 and 1; higher is better. It takes the run's own classifier and diffusi
 through the same one, so it is no judgement from outside, as transfer is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,10 @@ import torch
 from torch import Tensor
 
 from ace_counterfactuals.core.base.settings import blaming, flag, from_dict
-from ace_counterfactuals.core.evaluation.judges import EXPLAINED, Judge, Network, Session, Unavailable
-from ace_counterfactuals.core.evaluation.metric import HIGHER, SHARE, Metric, Quantity, Question, register
-from ace_counterfactuals.core.evaluation.model import Figure
-from ace_counterfactuals.core.evaluation.pictures import FLIPPED
-from ace_counterfactuals.core.evaluation.subject import Subject
+from ace_counterfactuals.core.evaluation.judges import explained
+from ace_counterfactuals.core.evaluation.metric import HIGHER, SHARE, Metric, Quantity, register
+from ace_counterfactuals.core.evaluation.model import FLIPPED, Figure
+from ace_counterfactuals.core.evaluation.session import Judge, Network, Session, Subject, Unavailable
 from ace_counterfactuals.core.method.checks import check_logits
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.noise import image_noise
@@ -36,16 +36,15 @@ DENOISED = 2**31  # the purpose of the noise, beyond every iteration of an attac
 
 
 def open_run(session: Session, subject: Subject) -> dict[str, Network]:
-    """The run's classifier and its filter, as (classifier, filter)."""
+    """The run's filter, and its classifier after it."""
     if not session.config.networks.denoised_validity:
         return {}
     config, wanted = from_dict(MainConfig, subject.stored.flags), subject.digest_of("model_path")
     path = config.weights.model_path
-    if not path or not (is_url(path) or Path(path).is_file()):
-        reason = (
-            f"the run's diffusion model {path} is not there" if path else "no config.yaml tells the diffusion model"
-        )
-        raise Unavailable("denoised_validity", reason)
+    if not path:
+        raise Unavailable("denoised_validity", "no config.yaml tells the diffusion model")
+    if not is_url(path) and not Path(path).is_file():
+        raise Unavailable("denoised_validity", f"the run's diffusion model {path} is not there")
     with blaming("denoised_validity"):
         found = session.digest(path)
         diffusion, steps = chain_of(config.sampling, diffusion_of(config))
@@ -53,28 +52,32 @@ def open_run(session: Session, subject: Subject) -> dict[str, Network]:
         raise Unavailable("denoised_validity", f"{path} is not the file any more that the run was made with")
     if not steps:
         raise Unavailable("denoised_validity", "the run's filter takes no step")
-    explained = EXPLAINED.open(session, subject)[""]
+    network = explained(session, subject)
     session.named("denoised_validity", path, "model_path")
 
-    def load() -> tuple[Classifier, Filter]:
-        denoiser = load_denoiser(config, session.device)
-        return explained.load().to(session.device), Filter(diffusion, denoiser, steps)
+    def load() -> Callable[..., Tensor]:
+        filter_ = Filter(diffusion, load_denoiser(config, session.device), steps)
+        return partial(predict_denoised, subject, network.load(), filter_)
 
     settings = {**asdict(config.sampling), **asdict(config.diffusion), **asdict(config.model)}
-    what = {"model": found, "settings": settings, "image_size": config.data.image_size, "seed": subject.seed}
-    return {"": Network(load, {**explained.what, **what, "target": config.data.label_target}, "denoised_validity")}
+    what = {"model": found, "settings": settings, "image_size": config.data.image_size, "seed": session.seed}
+    what["target"] = config.data.label_target
+    if config.model.class_cond:
+        what["experiment"] = subject.stored.name  # which tells the target of a picture
+    return {"": Network(load, {**network.what, **what}, path)}
 
 
-def ask(subject: Subject, run: tuple[Classifier, Filter], image: Tensor, indices: list[int]) -> Tensor:
-    """(N, 1): the classifier's predictions on the filtered pictures."""
-    classifier, filter_ = run
+def predict_denoised(
+    subject: Subject, classifier: Classifier, filter_: Filter, image: Tensor, *, indices: list[int]
+) -> Tensor:
+    """(N,) int64, the classifier's predictions on the filtered pictures."""
     if subject.stored.flags.get("class_cond"):
         pairs = [subject.stored.by_name[f"{index:07d}.png"] for index in indices]
         targets = torch.tensor([subject.decisions(pair)[2] for pair in pairs], device=image.device)
         filter_ = replace(filter_, classes=targets)
-    logits = classifier(filter_(image, image_noise(subject.seed, indices, DENOISED)))
+    logits = classifier(filter_(image, image_noise(subject.session.seed, indices, DENOISED)))
     check_logits(logits, "the denoised counterfactual", indices)
-    return predict(logits)[:, None].cpu().double()
+    return predict(logits)
 
 
 def still_flips(predictions: np.ndarray, decided: Sequence[tuple[int, int, int]]) -> np.ndarray:
@@ -92,13 +95,12 @@ def figures(metric: Metric, subject: Subject) -> Iterator[Figure]:
     pairs = subject.of(FLIPPED)
     predictions = metric.features(subject, pairs)[0][:, 0] if pairs else np.zeros(0)
     valid = still_flips(predictions, [subject.decisions(pair) for pair in pairs])
-    subject.keep(VALIDITY.key, pairs, valid.astype(np.float64))
-    yield VALIDITY.mean(valid, FLIPPED.name, subject.seed)
+    subject.keep(VALIDITY.key, pairs, valid)
+    yield VALIDITY.mean(valid, FLIPPED.name, subject.session.seed)
 
 
 MEANING = "Share of flipped counterfactuals that still flip after one more pass of the filter."
 VALIDITY = Quantity("denoised_validity", "D.Val", HIGHER, SHARE, MEANING, share=True)
 HELP = "D.Val: filter each flipped counterfactual once more, by the run's own diffusion model"
-RUN = Judge("validity", open_run, {"denoised_validity": flag(False, HELP)})
-ASKED = {"asked": "changed", "question": Question(ask, numbered=True), "figures": figures}
-METRIC = register(Metric("validity", 64, (VALIDITY,), __doc__, FLIPPED, RUN, **ASKED))
+RUN = Judge("validity", open_run, {"denoised_validity": flag(False, HELP)}, dtype="<f8", numbered=True)
+register(Metric("validity", 64, (VALIDITY,), __doc__, FLIPPED, RUN, asked="changed", figures=figures))

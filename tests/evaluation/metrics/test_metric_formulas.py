@@ -99,8 +99,9 @@ def test_a_half_without_two_pictures_has_no_split_distance():
 
 
 def test_a_face_is_verified_above_a_cosine_of_one_half_strictly():
-    angles = np.array([0.5 - 1e-9, 0.5, 0.5 + 1e-9, -1, 1])
-    assert fva.verified(angles).tolist() == [False, False, True, False, True]
+    others = np.array([[1, 1, 1, 1 + 1e-6], [1, 1, 1, 1], [1, 1, 1, 1 - 1e-6], [-1, 0, 0, 0], [1, 0, 0, 0]])
+    same, cosines = fva.measure(np.array([[1.0, 0, 0, 0]] * 5), others)
+    assert same.tolist() == [False, False, True, False, True] and cosines[[1, 3, 4]].tolist() == [0.5, -1, 1]
 
 
 def test_the_cosine_ignores_lengths_and_is_zero_for_a_zero_vector():
@@ -188,8 +189,6 @@ def test_the_last_step_is_counted_at_full_width_as_published_and_normalising_tak
 def test_the_distances_of_a_change_of_one_pixel():
     image, changed = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     changed[0, :2, 1, 1] = torch.tensor([0.75, 1.0])
-    assert distances.l1(image, changed).item() == pytest.approx(1.75 / 48)
-    assert distances.l2(image, changed).item() == pytest.approx(1.25)
-    assert distances.l_inf(image, changed).item() == 1
+    assert distances.distances(image, changed)[0].tolist() == pytest.approx([1.75 / 48, 1.25, 1])
     assert mask_area.mask_area(image, changed, inpaint=0.15, dilation=3).item() == pytest.approx(9 / 16)
     assert mask_area.mask_area(image, image, inpaint=0.15, dilation=3).item() == 1

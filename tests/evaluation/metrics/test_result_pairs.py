@@ -5,8 +5,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from ace_counterfactuals.core.evaluation.metrics.flips import flipped
-from ace_counterfactuals.core.evaluation.pictures import CORRECT, EVERY, FLIPPED
+from ace_counterfactuals.core.evaluation.metrics import flips
+from ace_counterfactuals.core.evaluation.model import CORRECT, EVERY, FLIPPED
 from ace_counterfactuals.core.runs.experiment import find_experiment, read_pairs
 from ace_counterfactuals.core.runs.layout import FOLDERS
 
@@ -37,7 +37,7 @@ def test_a_population_is_a_choice_of_folders(output, population, expected):
 
 
 def test_the_flip_rate_is_the_share_that_reached_its_target(output):
-    assert flipped(read_pairs(output, "exp/explanation")).mean() == 0.5
+    assert flips.measure(None, read_pairs(output, "exp/explanation"))[0].mean() == 0.5
 
 
 def test_an_original_that_another_classifier_moved_is_found(output):

@@ -8,6 +8,7 @@ import torch
 
 from ace_counterfactuals.core.cli import compute
 from ace_counterfactuals.core.evaluation.judges import aligned
+from ace_counterfactuals.core.runs.layout import FOLDERS
 from ace_counterfactuals.models.classifiers import Classifier, open_ours, save_classifier
 from ace_counterfactuals.models.loading import load_weights
 from tests.support.toys import CLASSES, SIDE, Workshop, exit_code, pictures
@@ -105,12 +106,21 @@ def test_transfer_asks_a_binary_classifier_by_the_names_of_its_answers(names, an
     assert logits.shape == (1, 2) and logits.argmax(1).item() == answer
 
 
-def test_transfer_names_the_classifier_that_cannot_take_the_pictures(workshop, capsys):
+def test_transfer_names_the_classifier_that_cannot_take_the_pictures(workshop, capsys, monkeypatch):
     network, _ = open_ours(load_weights(workshop.classifier), "")
     network.stem[0] = torch.nn.Conv2d(3, 4, 16)
-    ask = aligned(Classifier(network, ([0.0] * 3, [1.0] * 3), num_outputs=3), CLASSES, "--classifier a.pt")
-    with pytest.raises(ValueError, match="--classifier a.pt: cannot take pictures of 8 x 8: "):
-        ask(pictures(1))
+    classifier = Classifier(network, ([0.0] * 3, [1.0] * 3), num_outputs=3, class_names=CLASSES)
+    monkeypatch.setattr("ace_counterfactuals.models.classifiers.load_classifier", lambda *_, **__: classifier)
+    message = failure(capsys, words(workshop, "near.pt"))
+    assert message.startswith("error: --classifier ") and "near.pt: cannot take pictures of 8 x 8: " in message
+
+
+@pytest.mark.parametrize("given", [(), ("--dataset", "Folder")])
+def test_transfer_of_no_picture_needs_no_classifier(given, tmp_path, capsys):
+    for folder in FOLDERS:
+        (tmp_path / f"Results/exp/{folder}/CF").mkdir(parents=True)
+    assert main(["--output-path", str(tmp_path), "--exp-name", "exp", "--device", "cpu", *given]) == 0
+    assert capsys.readouterr().out == "pooled: transfer n/a (0 images)\n"
 
 
 def test_transfer_refuses_the_attacked_classifier_by_its_content(workshop, capsys):

@@ -9,7 +9,7 @@ import torch
 from ace_counterfactuals.core.base.settings import from_dict
 from ace_counterfactuals.core.data.pictures import decode, to_tensor
 from ace_counterfactuals.core.evaluation.metrics.validity import DENOISED, still_flips
-from ace_counterfactuals.core.evaluation.pictures import FLIPPED
+from ace_counterfactuals.core.evaluation.model import FLIPPED
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.noise import image_noise
 from ace_counterfactuals.core.method.objectives import predict

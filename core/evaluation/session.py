@@ -1,0 +1,183 @@
+"""What an evaluation works on: the networks that it asks, and the experiments, with what is known of them."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ace_counterfactuals.core.base.settings import blaming
+from ace_counterfactuals.core.data.pictures import to_tensor
+from ace_counterfactuals.core.evaluation.cache import Store
+from ace_counterfactuals.core.evaluation.model import Population
+from ace_counterfactuals.core.evaluation.passes import Task
+from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
+from ace_counterfactuals.models.loading import digest
+
+
+class Unavailable(ValueError):
+    """Why a figure cannot be computed of an experiment: no reason to stop, unless it alone was asked for.
+
+    field: the flag that would help.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Network:
+    """load: called when its first answer is missing, gives what ``Task`` asks.
+
+    what: all that its answers depend on, as JSON has it, among it the digest of its file.
+    file: what its errors are about; flag: of the file, the judge's first if not given.
+    """
+
+    load: Callable[[], Callable[..., Tensor]]
+    what: dict[str, Any] = field(default_factory=dict)
+    file: str = ""
+    flag: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A network that is asked about pictures, or several of a kind.
+
+    name: of the files of its answers in the cache; dtype: of these answers.
+    open: (session, subject) -> by name, '' where there is but one; {} where its flag is not given.  Raises
+    ``Unavailable`` where the experiment does not tell whom to ask.
+    flags: name -> ``flag(...)``, of evaluate.py.  view, numbered: of ``Task``.
+    """
+
+    name: str
+    open: Callable[["Session", "Subject"], dict[str, Network]]
+    flags: dict[str, Any] = field(default_factory=dict)
+    view: Callable[[Image.Image], Tensor] = to_tensor
+    dtype: str = "<f4"
+    numbered: bool = False
+
+
+class Digests(dict):
+    """SHA-256 of files by their paths, or URLs, computed when it is first asked for."""
+
+    def __missing__(self, path: Path | str) -> bytes:
+        self[path] = bytes.fromhex(digest(path))
+        return self[path]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the experiments of an evaluation share: flags, cache, and each task, so that its answers are shared, too.
+
+    config: of ``evaluate_config()``.  files: what of the weights -> {file, sha256}, for the record.
+    """
+
+    config: Any
+    cache: Path
+    device: torch.device
+    subjects: list["Subject"] = field(default_factory=list)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+    digests: Digests = field(default_factory=Digests)
+
+    @property
+    def seed(self) -> int:
+        return self.config.compute.seed
+
+    def task(self, judge: Judge, network: Network) -> Task:
+        """What the network is asked; answers to equal questions are kept once."""
+        key = json.dumps([judge.name, network.what])
+        if key not in self.tasks:
+            flag = network.flag or next(iter(judge.flags), judge.name)
+
+            def load() -> Callable[..., Tensor]:
+                with blaming(flag):
+                    loaded = network.load()
+                return loaded.to(self.device) if isinstance(loaded, nn.Module) else loaded
+
+            self.tasks[key] = Task(
+                store=Store(self.cache, judge.name, network.what, judge.dtype),
+                load=load,
+                view=judge.view,
+                digests=self.digests,
+                device=self.device,
+                numbered=judge.numbered,
+                flag=flag,
+                file=network.file,
+            )
+        return self.tasks[key]
+
+    def digest(self, path: str) -> str:
+        return self.digests[path].hex()
+
+    def named(self, flag: str, path: str, name: str = "") -> str:
+        """The digest of a flag's file, which is kept for the record under ``name``, else under the flag's."""
+        with blaming(flag):
+            sha256 = self.digest(path)
+        self.files[name or flag] = {"file": path, "sha256": sha256}
+        return sha256
+
+    def remember(self, role: str, what: dict, key: bytes, compute: Callable[[], Sequence[float]]) -> np.ndarray:
+        """(W,) float64: what ``compute`` gives, from the cache if it is there.  what: all else that it depends on."""
+        store = Store(self.cache, role, what, "<f8")
+        if key not in store:
+            store.add([key], np.array([compute()]))
+        return store.rows([key])[0]
+
+
+@dataclass(eq=False)
+class Subject:
+    """An experiment under evaluation.
+
+    dataset: '' if unknown.  query, target: classes or attribute as the classifier numbers them, -1 if unknown.
+    further: originals without a pair, which sets of counterfactuals are compared with, too.
+    tasks: of the judges that can be asked, by the network's name.
+    values: file name -> key -> number of a picture, filled by the figures that are means over pictures.
+    """
+
+    stored: StoredExperiment
+    session: Session
+    dataset: str
+    query: int
+    target: int
+    further: tuple[Path, ...] = ()
+    tasks: dict[Judge, dict[str, Task]] = field(default_factory=dict)
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def originals(self) -> dict[str, Path]:
+        """By file name, in the order of the names."""
+        there = {path.name: path for path in (*self.further, *(pair.original for pair in self.stored.pairs))}
+        return dict(sorted(there.items()))
+
+    def digest_of(self, name: str) -> str:
+        """SHA-256 of the file that the run's flag named, '' if unknown."""
+        return self.stored.settings.get("weights", {}).get(name, "").removeprefix("sha256:")
+
+    def decisions(self, pair: Pair) -> tuple[int, int, int]:
+        """The attacked classifier's predictions on both, and the target, from the record or else the Info file."""
+        if record := self.stored.records.get(pair.name):
+            return record.prediction, record.outcomes[self.stored.kind].prediction, record.target
+        info = pair.read_info()
+        return int(info["pred"]), int(info["cf pred"]), int(info["target"])
+
+    def of(self, population: Population) -> list[Pair]:
+        return [pair for pair in self.stored.pairs if pair.folder in population.folders]
+
+    def keep(self, key: str, pairs: Sequence[Pair], values: Iterable[float]) -> None:
+        """A number of each picture, for metrics.csv, the page and paired differences."""
+        for pair, value in zip(pairs, values, strict=True):
+            self.values.setdefault(pair.name, {})[key] = float(value)
+
+
+def in_all(subjects: Sequence[Subject]) -> list[tuple[Pair, ...]]:
+    """The pairs of a picture in each experiment, of pictures that lie in the same of the four folders in all."""
+    first, *others = [subject.stored.by_name for subject in subjects]
+    found = [(pair, *(other.get(name) for other in others)) for name, pair in first.items()]
+    return [pairs for pairs in found if len({pair and pair.folder for pair in pairs}) == 1]
