@@ -1,4 +1,4 @@
-"""report.html: an evaluation as a page that opens from disk and loads nothing from elsewhere. Imports evaluation."""
+"""report.html: an evaluation as a page that opens from disk and loads nothing from elsewhere."""
 
 from pathlib import Path
 

@@ -3,16 +3,14 @@
 import json
 import math
 import os
-from itertools import islice
 from pathlib import Path
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Likeliest, Picture
+from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Picture
 from ace_counterfactuals.core.report.sheets import Sheets
 from ace_counterfactuals.core.runs.layout import FOLDERS
 
 CHUNK = 1000  # pictures whose five likeliest classes are one file
-DECISIONS = ("label", "prediction", "target", "cf_prediction")
 LABELS = {
     "l1": "mean change (l1)",
     "l2": "length of the change (l2)",
@@ -30,9 +28,12 @@ def write_data(evaluation: Evaluation, sheets: dict[str, Sheets], folder: Path, 
     scripts = {"about": describe(evaluation, sheets)}
     for i, experiment in enumerate(evaluation.experiments):
         scripts[f"experiment-{i}"] = columns(experiment, sheets, page)
-        for start in range(0, len(experiment.pictures), CHUNK):
-            part = experiment.pictures[start : start + CHUNK]
-            scripts[f"likeliest-{i}-{start // CHUNK}"] = [[classes(p.before), classes(p.after)] for p in part]
+        likeliest = [
+            [[(label, number(share)) for label, share in classes] for classes in (picture.before, picture.after)]
+            for picture in experiment.pictures
+        ]
+        for start in range(0, len(likeliest), CHUNK):
+            scripts[f"likeliest-{i}-{start // CHUNK}"] = likeliest[start : start + CHUNK]
     for name, values in scripts.items():
         atomic.write_text(folder / f"{name}.js", f"receive({as_script(name)}, {as_script(values)});\n")
     return {f"{name}.js" for name in scripts}
@@ -57,22 +58,24 @@ def columns(experiment: Experiment, sheets: dict[str, Sheets], page: Path) -> di
     """A list for each value, in the order of the pictures; -1 where there is no tile, null where there is no link."""
     pictures = experiment.pictures
     places: dict[str, int] = {}
-    outputs = (parent.parent for parent in experiment.root.parents if parent.name == "Results")
-    linked = any(page.resolve().is_relative_to(output.resolve()) for output in islice(outputs, 1))
+    output = next((parent.parent for parent in experiment.root.parents if parent.name == "Results"), None)
+    beside = output is not None and page.resolve().is_relative_to(output.resolve())
 
     def link(picture: Picture, kind: str) -> int | None:
         path = getattr(picture, kind)
-        if not linked or sheets[kind].lossless or path.name != plain(picture.name):
-            return None
+        if not beside or sheets[kind].suffix == "png" or path.name != plain(picture.name):
+            return None  # a PNG's tiles are the whole pictures
         return places.setdefault(plain(os.path.relpath(path.parent, page)), len(places))
 
+    shares = [confidences(picture) for picture in pictures]
+    decisions = ("label", "prediction", "target", "cf_prediction")
     return {
         "name": [plain(picture.name) for picture in pictures],
         "file": [plain(picture.file) for picture in pictures],
         "folder": [FOLDERS.index(picture.folder) for picture in pictures],
-        **{key: [getattr(picture, key) for picture in pictures] for key in DECISIONS},
-        "before": [number(confidence_before(picture)) for picture in pictures],
-        "after": [number(confidence_after(picture)) for picture in pictures],
+        **{key: [getattr(picture, key) for picture in pictures] for key in decisions},
+        "before": [before for before, _ in shares],
+        "after": [after for _, after in shares],
         "values": {key: [number(picture.values.get(key)) for picture in pictures] for key in value_keys(experiment)},
         "tiles": {
             kind: [made.tiles.get(getattr(picture, kind), -1) for picture in pictures] for kind, made in sheets.items()
@@ -83,28 +86,18 @@ def columns(experiment: Experiment, sheets: dict[str, Sheets], page: Path) -> di
     }
 
 
-def confidence_before(picture: Picture) -> float | None:
-    """Of the prediction on the original."""
-    return picture.before[0][1] if picture.before else picture.values.get("source_prob")
-
-
-def confidence_after(picture: Picture) -> float | None:
-    """Of the prediction on the counterfactual."""
-    if picture.after:
-        return picture.after[0][1]
-    known = {picture.prediction: "cf_source_prob", picture.target: "cf_target_prob"}
-    return picture.values.get(known.get(picture.cf_prediction, ""))
+def confidences(picture: Picture) -> tuple[float | None, float | None]:
+    """In the prediction on the original, and in that on the counterfactual."""
+    values, now = picture.values, picture.cf_prediction
+    probability = {picture.prediction: "cf_source_prob", picture.target: "cf_target_prob"}.get(now, "")
+    before = picture.before[0][1] if picture.before else values.get("source_prob")
+    return number(before), number(picture.after[0][1] if picture.after else values.get(probability))
 
 
 def value_keys(experiment: Experiment) -> list[str]:
     """Keys of the values: those of LABELS first, then as they come; flip_rate is told by the folder."""
     found = {key: None for picture in experiment.pictures for key in picture.values if key != "flip_rate"}
     return [key for key in LABELS if key in found] + [key for key in found if key not in LABELS]
-
-
-def classes(likeliest: Likeliest) -> list:
-    """[label, probability] of the likeliest classes."""
-    return [[label, number(probability)] for label, probability in likeliest]
 
 
 def number(value: float | None) -> float | None:

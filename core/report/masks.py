@@ -30,16 +30,16 @@ class MeanMask:
     width: int
 
 
-def frequent_pairs(pictures: Sequence[Picture], limit: int | None = PAIRS) -> list[tuple[int, int]]:
-    """(prediction, cf_prediction): first those that differ, of these the most frequent first."""
+def frequent_pairs(pictures: Sequence[Picture]) -> dict[tuple[int, int], int]:
+    """(prediction, cf_prediction) -> pictures: first where they differ, of these the most frequent first."""
     counts = Counter((picture.prediction, picture.cf_prediction) for picture in pictures)
-    return sorted(counts, key=lambda pair: (pair[0] == pair[1], -counts[pair], pair))[:limit]
+    return dict(sorted(counts.items(), key=lambda item: (item[0][0] == item[0][1], -item[1], item[0])))
 
 
 def draw_mean_masks(experiment: Experiment, sheets: dict[str, Sheets], folder: Path, stem: str) -> list[MeanMask]:
     """Write the mean mask over the mean original, of all pictures and of each frequent pair; [] without masks."""
     masked = [picture for picture in experiment.pictures if picture.mask]
-    pairs = frequent_pairs(masked)
+    pairs = list(frequent_pairs(masked))[:PAIRS]
     keys = pairs if len(pairs) == 1 and pairs != [UNKNOWN_PAIR] else [None, *pairs]
     sums = {key: (0, 0.0, 0.0) for key in keys if masked and key != UNKNOWN_PAIR}  # number, masks, originals
     for picture in masked:  # in the order of the sheets, which are then read once

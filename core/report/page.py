@@ -9,54 +9,92 @@ from urllib.parse import urlencode
 import jinja2
 
 from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure
-from ace_counterfactuals.core.report.data import plain
+from ace_counterfactuals.core.evaluation.tables import by_key
+from ace_counterfactuals.core.report.data import confidences, number, plain
 from ace_counterfactuals.core.report.masks import MeanMask, frequent_pairs
-from ace_counterfactuals.core.report.plots import confidence_histogram, distance_scatter
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("report.css", "pictures.css")
 SCRIPTS = ("tiles.js", "words.js", "filters.js", "cards.js", "detail.js", "report.js")
 MATRIX = 12  # classes
+BINS = 20  # of the confidence
+POINTS, CELLS = 1000, (48, 24)  # more points are drawn as a density, in columns and rows of cells
 CHOSEN = ("flip_rate", "fid", "sfid", "fva", "s3", "mnac", "cout", "l1", "mask_area")  # to show first, four at most
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """counts: (prediction on the original, on the counterfactual) -> pictures, where both are in ``classes``.
-
-    shown, total: pictures counted and in all; found: classes in all.
-    """
+    """counts: (prediction on the original, on the counterfactual) -> pictures, where both are in ``classes``, of
+    ``found`` classes in all."""
 
     classes: list[int]
     counts: dict[tuple[int, int], int]
-    shown: int
-    total: int
     found: int
 
     def heat(self, row: int, column: int) -> int:
         """A cell's count relative to the largest, from 0 for none to 10."""
-        count = self.counts.get((row, column), 0)
-        return -(-10 * count // max(self.counts.values())) if count else 0
+        return -(-10 * self.counts.get((row, column), 0) // max(self.counts.values(), default=1))
 
 
 def transitions(experiment: Experiment) -> Matrix:
     """Over the classes of the most frequent pairs, at most MATRIX."""
-    counts = Counter((picture.prediction, picture.cf_prediction) for picture in experiment.pictures)
+    pairs = frequent_pairs(experiment.pictures)
     classes: set[int] = set()
-    for pair in frequent_pairs(experiment.pictures, limit=None):
+    for pair in pairs:
         if len(classes.union(pair)) <= MATRIX:
             classes.update(pair)
-    inside = {pair: count for pair, count in counts.items() if classes.issuperset(pair)}
-    found = {label for pair in counts for label in pair}
-    return Matrix(sorted(classes), inside, sum(inside.values()), counts.total(), len(found))
+    inside = {pair: count for pair, count in pairs.items() if classes.issuperset(pair)}
+    return Matrix(sorted(classes), inside, len(set().union(*pairs)))
 
 
-def figure_rows(evaluation: Evaluation) -> list[tuple[Figure, list[Figure | None]]]:
-    """Each figure as the first experiment has it, and as every experiment has it, None where it has not."""
-    by_key = [{figure.key: figure for figure in experiment.figures} for experiment in evaluation.experiments]
-    keys = dict.fromkeys(key for figures in by_key for key in figures)
-    rows = {key: [figures.get(key) for figures in by_key] for key in keys}
-    return [(next(filter(None, cells)), cells) for cells in rows.values()]
+@dataclass(frozen=True)
+class Scatter:
+    """Distance (x) against confidence (y) of the ``n`` pictures that have both.
+
+    limit: the distance at x = 1; points: (x, y, flipped, name), x and y in [0, 1].
+    cells: instead of more than POINTS points, (column, row, count relative to the largest) in a ``grid``.
+    """
+
+    n: int
+    limit: float
+    points: list[tuple[float, float, bool, str]]
+    cells: list[tuple[int, int, float]]
+    grid: tuple[int, int] = CELLS
+
+
+def confidence_histogram(experiment: Experiment) -> dict[str, list[int]]:
+    """before, after: how many confidences in the prediction lie in each of BINS equal parts of [0, 1]."""
+    counts = {"before": [0] * BINS, "after": [0] * BINS}
+    for picture in experiment.pictures:
+        for side, share in zip(counts.values(), confidences(picture), strict=True):
+            if share is not None:
+                side[min(int(share * BINS), BINS - 1)] += 1
+    return counts
+
+
+def distance_scatter(experiment: Experiment) -> Scatter:
+    """Of l1 and the confidence in the prediction on the counterfactual."""
+    known = []
+    for picture in experiment.pictures:
+        distance, confidence = number(picture.values.get("l1")), confidences(picture)[1]
+        if distance is not None and confidence is not None:
+            known.append((distance, confidence, picture.flipped, plain(picture.name)))
+    limit = round_up(max((distance for distance, *_ in known), default=1))
+    points = [(x / limit, y, *rest) for x, y, *rest in known]
+    if len(points) <= POINTS:
+        return Scatter(len(points), limit, points, [])
+    columns, rows = CELLS
+    cells = Counter((min(int(x * columns), columns - 1), min(int(y * rows), rows - 1)) for x, y, *_ in points)
+    fullest = max(cells.values())
+    return Scatter(len(points), limit, [], [(*cell, n / fullest) for cell, n in sorted(cells.items())])
+
+
+def round_up(value: float) -> float:
+    """To 1, 2 or 5 times a power of ten; 0 to 1."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
 
 
 def chosen_figures(experiment: Experiment) -> list[Figure]:
@@ -76,6 +114,7 @@ def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
     environment.filters |= {"figure": figure_text, "numeral": "{:,}".format}
+    environment.globals |= {"link": link, "class_name": class_name}
     experiments = [
         {
             "of": experiment,
@@ -85,19 +124,12 @@ def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
             "matrix": transitions(experiment),
             "histogram": confidence_histogram(experiment),
             "scatter": distance_scatter(experiment),
-            "class_name": lambda label, classes=experiment.classes: class_name(label, classes),
-            "link": lambda name=experiment.name, **filters: link(name, **filters),
         }
         for experiment, found in zip(evaluation.experiments, means, strict=True)
     ]
-    rows = figure_rows(evaluation)
+    rows = {key: (next(filter(None, cells)), cells) for key, cells in by_key(evaluation).items()}
     return environment.get_template("report.html.j2").render(
-        evaluation=evaluation,
-        experiments=experiments,
-        rows=rows,
-        names={figure.key: figure.name for figure, _ in rows},
-        styles=STYLES,
-        scripts=SCRIPTS,
+        evaluation=evaluation, experiments=experiments, rows=rows, styles=STYLES, scripts=SCRIPTS
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,9 +36,9 @@ def heat_palette() -> np.ndarray:
 class Sheets:
     """The sheets of one of KINDS.
 
-    tiles: file -> its tile's number, counted through all sheets, row by row; box: (width, height) of a tile;
-    grid: (columns, rows) of a sheet; size: (width, height) of the first picture; lossless: whether a tile holds every
-    pixel of its picture; suffix: of the sheets' names.
+    tiles: file -> its tile's number, counted through all sheets, row by row; box: (width, height) of a tile; grid:
+    (columns, rows) of a sheet; size: (width, height) of the first picture; suffix: of the sheets' names, png where a
+    tile holds every pixel of its picture, and of masks.
     """
 
     folder: Path
@@ -47,25 +47,18 @@ class Sheets:
     box: tuple[int, int]
     grid: tuple[int, int]
     size: tuple[int, int]
-    lossless: bool
     suffix: str
 
-    def path(self, sheet: int) -> Path:
-        """The file of a sheet, by number."""
-        return self.folder / f"{self.kind}-{sheet:05d}.{self.suffix}"
-
-    def files(self) -> list[list[Path]]:
-        """The pictures of each sheet."""
-        files, step = list(self.tiles), math.prod(self.grid)
-        return [files[start : start + step] for start in range(0, len(files), step)]
+    def place(self, path: Path) -> tuple[Path, int, int]:
+        """The sheet that a picture's tile is in, and the tile's left and upper edge there."""
+        sheet, place = divmod(self.tiles[path], math.prod(self.grid))
+        row, column = divmod(place, self.grid[0])
+        return self.folder / f"{self.kind}-{sheet:05d}.{self.suffix}", column * self.box[0], row * self.box[1]
 
     def pixels(self, path: Path) -> np.ndarray:
         """A tile read back: (h, w) levels of a mask, (h, w, 3) of a picture."""
-        columns, rows = self.grid
-        sheet, place = divmod(self.tiles[path], columns * rows)
-        width, height = self.box
-        top, left = place // columns * height, place % columns * width
-        return _read_sheet(self.path(sheet))[top : top + height, left : left + width]
+        sheet, left, top = self.place(path)
+        return _read_sheet(sheet)[top : top + self.box[1], left : left + self.box[0]]
 
 
 def write_all_sheets(evaluation: Evaluation, folder: Path) -> dict[str, Sheets]:
@@ -74,10 +67,16 @@ def write_all_sheets(evaluation: Evaluation, folder: Path) -> dict[str, Sheets]:
     A sheet of the last call is kept where its files have the same paths, sizes and times.
     """
     pictures = [picture for experiment in evaluation.experiments for picture in experiment.pictures]
-    made = {kind: _arrange(folder, kind, (getattr(picture, kind) for picture in pictures)) for kind in KINDS}
-    made = {kind: sheets for kind, sheets in made.items() if sheets.tiles}
-    tasks = [(sheets, i, files) for sheets in made.values() for i, files in enumerate(sheets.files())]
-    known = _read_manifest(folder / MANIFEST)
+    paths = {kind: dict.fromkeys(filter(None, (getattr(picture, kind) for picture in pictures))) for kind in KINDS}
+    made = {kind: _arrange(folder, kind, list(files)) for kind, files in paths.items() if files}
+    try:
+        known = dict(json.loads((folder / MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError):  # there is none, or it is damaged: every sheet is made anew
+        known = {}
+    tasks = []
+    for sheets in made.values():
+        files, step = list(sheets.tiles), math.prod(sheets.grid)
+        tasks += [(sheets, files[start : start + step]) for start in range(0, len(files), step)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         entries = dict(pool.map(lambda task: _write_sheet(*task, known), tasks))
     _read_sheet.cache_clear()
@@ -93,23 +92,20 @@ def remove_others(folder: Path, wanted: set[str]) -> None:
             path.unlink()
 
 
-def _arrange(folder: Path, kind: str, paths: Iterable[Path | None]) -> Sheets:
-    tiles = {path: number for number, path in enumerate(dict.fromkeys(filter(None, paths)))}
-    size = decode(next(iter(tiles))).size if tiles else (1, 1)
-    box = tuple(max(1, round(side * min(1, TILE / max(size)))) for side in size)
-    small, mask = max(size) <= LOSSLESS, kind == "mask"
-    if not mask and not small:  # JPEG blocks of two tiles then never meet
-        box = tuple(max(8, round(side / 8) * 8) for side in box)
-    count = max(1, len(tiles))
-    columns = min(max(1, SHEET // box[0]), count)
-    grid = columns, min(max(1, SHEET // box[1]), -(-count // columns))
-    lossless, suffix = small and not mask, "png" if small or mask else "jpg"
-    return Sheets(folder, kind, tiles, box, grid, size, lossless, suffix)
+def _arrange(folder: Path, kind: str, files: list[Path]) -> Sheets:
+    size = decode(files[0]).size
+    suffix = "png" if kind == "mask" or max(size) <= LOSSLESS else "jpg"
+    unit, scale = 8 if suffix == "jpg" else 1, min(1, TILE / max(size))  # JPEG blocks of two tiles then never meet
+    width, height = (max(unit, round(round(side * scale) / unit) * unit) for side in size)
+    columns = min(SHEET // width, len(files))
+    grid = columns, min(SHEET // height, -(-len(files) // columns))
+    tiles = {path: number for number, path in enumerate(files)}
+    return Sheets(folder, kind, tiles, (width, height), grid, size, suffix)
 
 
-def _write_sheet(sheets: Sheets, number: int, files: Sequence[Path], known: dict) -> tuple[str, str]:
-    """The sheet's name and the digest of what it shows."""
-    path = sheets.path(number)
+def _write_sheet(sheets: Sheets, files: Sequence[Path], known: dict) -> tuple[str, str]:
+    """Write the sheet of these pictures where it is not known; its name and the digest of what it shows."""
+    path, *_ = sheets.place(files[0])
     facts = [(os.fspath(file), (status := file.stat()).st_size, status.st_mtime_ns) for file in files]
     digest = hashlib.sha256(repr((VERSION, sheets.kind, sheets.box, sheets.grid, facts)).encode()).hexdigest()
     if known.get(path.name) != digest or not path.exists():
@@ -119,20 +115,21 @@ def _write_sheet(sheets: Sheets, number: int, files: Sequence[Path], known: dict
 
 def _draw(sheets: Sheets, files: Sequence[Path]) -> bytes:
     (columns, rows), (width, height) = sheets.grid, sheets.box
-    mask = sheets.kind == "mask"
-    sheet = Image.new("L" if mask else "RGB", (columns * width, rows * height))
-    for i, file in enumerate(files):
+    sheet = Image.new("L" if sheets.kind == "mask" else "RGB", (columns * width, rows * height))
+    for file in files:
         tile = decode(file).convert(sheet.mode)
         if tile.size != sheets.box:
             tile = tile.resize(sheets.box, Image.Resampling.LANCZOS)
-        sheet.paste(tile, (i % columns * width, i // columns * height))
-    options = {"quality": QUALITY, "subsampling": 0} if sheets.suffix == "jpg" else {}
-    if mask:
+        sheet.paste(tile, sheets.place(file)[1:])
+    buffer = BytesIO()
+    if sheets.suffix == "jpg":
+        sheet.save(buffer, "jpeg", quality=QUALITY, subsampling=0)
+    elif sheets.kind == "mask":
         palette = heat_palette()
         sheet.putpalette(palette[:, :3].tobytes())
-        options = {"transparency": palette[:, 3].tobytes()}
-    buffer = BytesIO()
-    sheet.save(buffer, "png" if sheets.suffix == "png" else "jpeg", **options)
+        sheet.save(buffer, "png", transparency=palette[:, 3].tobytes())
+    else:
+        sheet.save(buffer, "png")
     return buffer.getvalue()
 
 
@@ -140,12 +137,3 @@ def _draw(sheets: Sheets, files: Sequence[Path]) -> bytes:
 def _read_sheet(path: Path) -> np.ndarray:
     with Image.open(path) as sheet:
         return np.asarray(sheet)
-
-
-def _read_manifest(path: Path) -> dict:
-    """{} where there is none, or it cannot be read: then every sheet is made anew."""
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}

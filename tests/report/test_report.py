@@ -12,8 +12,15 @@ from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.evaluation.model import Evaluation
 from ace_counterfactuals.core.report import write_report
 from ace_counterfactuals.core.report.masks import draw_mean_masks
-from ace_counterfactuals.core.report.page import chosen_figures, figure_text, transitions
-from ace_counterfactuals.core.report.plots import BINS, confidence_histogram, distance_scatter, round_up
+from ace_counterfactuals.core.report.page import (
+    BINS,
+    chosen_figures,
+    confidence_histogram,
+    distance_scatter,
+    figure_text,
+    round_up,
+    transitions,
+)
 from ace_counterfactuals.core.report.sheets import write_all_sheets
 from tests.support.report_cases import HOSTILE, figure, make_comparison, make_evaluation, make_hostile, write_level
 from tests.support.toys import tree
@@ -190,18 +197,20 @@ def test_report_mean_masks_are_means_over_the_pictures_of_a_pair(tmp_path):
 def test_report_transitions_of_many_classes_keep_the_most_frequent(tmp_path):
     experiment = make_evaluation(tmp_path, 120, classes=tuple(map(str, range(40))), files=4).experiments[0]
     often = [replace(picture, prediction=7, cf_prediction=30) for picture in experiment.pictures[:50]]
-    matrix = transitions(replace(experiment, pictures=(*often, *experiment.pictures[50:])))
+    experiment = replace(experiment, pictures=(*often, *experiment.pictures[50:]))
+    matrix = transitions(experiment)
     assert len(matrix.classes) == 12 and {7, 30} <= set(matrix.classes)
     assert matrix.counts[7, 30] >= 50 and matrix.heat(7, 30) == 10
-    assert (matrix.found, matrix.total) == (40, 120) and matrix.shown == sum(matrix.counts.values())
+    html = " ".join(html_of(Evaluation(experiments=(experiment,)), tmp_path / "page").split())
+    assert matrix.found == 40 and f"of 40 classes, with {sum(matrix.counts.values())} of 120 pictures" in html
 
 
 def test_report_histograms_count_every_known_confidence_once(tmp_path):
     experiment = make_evaluation(tmp_path, 100, files=4).experiments[0]
     certain = replace(experiment.pictures[0], before=((0, 1.0),), after=(), values={})
     histogram = confidence_histogram(replace(experiment, pictures=(certain, *experiment.pictures[1:])))
-    assert sum(histogram.before) == 100 and sum(histogram.after) == 99
-    assert len(histogram.before) == BINS and histogram.before[-1] == 11
+    assert sum(histogram["before"]) == 100 and sum(histogram["after"]) == 99
+    assert len(histogram["before"]) == BINS and histogram["before"][-1] == 11
 
 
 def test_report_plots_of_many_pictures_are_densities(tmp_path):
