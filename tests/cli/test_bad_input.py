@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torchvision.models import squeezenet1_1
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.method import explain as explain_module
@@ -26,8 +27,20 @@ from tests.support.toys import CLASSES, Workshop, exit_code, randomised, toy_une
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """For runs that are refused before they write."""
-    return Workshop(tmp_path_factory.mktemp("shop"))
+    """For runs that are refused before they write, and what is wrong with each file says its name."""
+    shop = Workshop(tmp_path_factory.mktemp("shop"))
+    for file in (shop.model, shop.classifier):
+        for share in SHARES:
+            file.with_suffix(f".{share}").write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    (shop.folder / "page.pt").write_text("<html>404</html>")
+    torch.save(randomised(build_classifier("small-4", 3)).state_dict(), shop.folder / "headless.pt")
+    torch.save(squeezenet1_1(num_classes=2).state_dict(), shop.folder / "two.pt")
+    write_classifier(shop.folder / "two_names.pt", CLASSES[:2])
+    shutil.copytree(shop.data, shop.folder / "uncoated")
+    for picture in (shop.folder / "uncoated/coat").iterdir():
+        picture.unlink()
+    (shop.folder / "empty").mkdir()
+    return shop
 
 
 @pytest.fixture
@@ -42,14 +55,6 @@ def refusal(workshop, code=2, **changes):
     *notes, last = stderr.getvalue().splitlines()
     assert all(line.startswith("note: ") for line in notes)
     return last
-
-
-def refused_untouched(shop, **changes):
-    """The refusal of a run that wrote nothing."""
-    line = refusal(shop, **changes)
-    assert line.startswith("error: ")
-    assert not shop.output.exists()
-    return line
 
 
 CONTRADICTIONS = [
@@ -75,136 +80,80 @@ CONTRADICTIONS = [
     ({"batch_size": 0}, "--batch_size 0: out of range"),
     ({"attack_methd": "PGD"}, "--attack_methd: no such flag; did you mean --attack_method?"),
 ]
+"""Flags, and what the message names"""
+
+NETWORKS, SHARES = ("model", "classifier"), (0.0, 0.3, 0.99)
+REFUSED = [
+    *(({f"{network}_path": None}, f"--{network}_path") for network in NETWORKS),
+    *(({f"{network}_path": Path("nowhere.pt")}, "nowhere.pt", "no such file") for network in NETWORKS),
+    *(({f"{network}_path": Path("page.pt")}, "page.pt") for network in NETWORKS),
+    *(({f"{n}_path": Path(f"{n}.{share}")}, f"{n}.{share}") for n in NETWORKS for share in SHARES),  # cut off
+    ({"model_path": Path("classifier.pt")}, "is no diffusion U-Net"),
+    ({"classifier_path": Path("model.pt")}, "--classifier_path"),
+    ({"num_channels": 64}, "--num_channels 64, but", "model.pt has 32"),
+    ({"num_res_blocks": 2}, "--num_res_blocks 2, but", "model.pt has 1"),
+    ({"learn_sigma": False}, "--learn_sigma False, but", "model.pt has True"),
+    ({"channel_mult": "1,2,2"}, "--channel_mult 1,2,2, but", "model.pt has 1,2"),
+    ({"resblock_updown": False}, "--resblock_updown False, but", "model.pt has True"),
+    ({"use_scale_shift_norm": False}, "--use_scale_shift_norm False, but", "model.pt has True"),
+    ({"attention_resolutions": "8"}, "--attention_resolutions 8, but", "model.pt has 4"),
+    ({"classifier_path": Path("headless.pt")}, "train_classifier.py"),
+    ({"classifier_path": Path("two.pt"), "classifier_arch": "squeezenet1_1"}, "labels up to 2", "has 2 outputs"),
+    ({"classifier_path": Path("two_names.pt")}, "classes that the classifier", "does not know: shirt"),
+    ({"data_dir": None}, "--data_dir is empty"),
+    ({"data_dir": Path("nowhere")}, "--data_dir", "no such folder"),
+    ({"data_dir": Path("empty")}, "--data_dir", "wanted pictures"),
+    ({"data_dir": Path("model.pt")}, "--data_dir", "not a folder"),
+    *(({"label_query": query, "label_target": 2}, f"--label_query {query}", "1 coat") for query in ("cot", 3, -2)),
+    *(({"label_query": 0, "label_target": target}, f"--label_target {target}", "1 coat") for target in ("cot", 3, -2)),
+    ({"label_query": "coat", "label_target": 1}, "--label_target coat is label_query itself"),
+    ({"label_target": "coat"}, "label_query -1 (unknown), which is not given"),
+    (
+        {"label_query": "coat", "label_target": "boot", "data_dir": Path("uncoated")},
+        "--label_target 0 keeps",
+        "label_query 1 coat",
+        "none of the 4",
+        "there are: 2 x 0 boot, 2 x 2 shirt",
+    ),
+    ({"chunk": 7, "chunks": 9}, "--chunk 7 of 9 is empty: none of the 6 selected pictures"),
+    *(({"device": device}, f"--device {device}") for device in ("cuda", "mps")),
+    ({"output_path": Path("model.pt/out")}, "model.pt/out"),
+    ({"output_path": Path("/proc/out")}, "/proc/out"),
+]
+"""Flags, a path being of the shop's folder, and what the message names"""
 
 
-@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS)
-def test_a_contradiction_is_refused_by_name_before_anything_is_opened(shop, changes, message):
+def named(case) -> str:
+    return " ".join(f"{flag}={value}" for flag, value in case[0].items())
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS, ids=named)
+def test_a_contradiction_is_refused_by_name_before_anything_is_opened(shop, case):
+    changes, message = case
     nothing = {"data_dir": "/nowhere", "model_path": "/nowhere", "classifier_path": "/nowhere"}
-    assert message in refused_untouched(shop, **nothing, **changes)
+    line = refusal(shop, **nothing, **changes)
+    assert line.startswith("error: ") and message in line and not shop.output.exists()
 
 
-@pytest.mark.parametrize("flag", ["model_path", "classifier_path"])
-def test_a_weight_file_that_is_not_given_is_asked_for(shop, flag):
-    assert f"--{flag}" in refused_untouched(shop, **{flag: None})
-
-
-@pytest.mark.parametrize("flag", ["model_path", "classifier_path"])
-def test_a_missing_weight_file_is_named(shop, flag):
-    line = refused_untouched(shop, **{flag: shop.folder / "nowhere.pt"})
-    assert "nowhere.pt" in line and "no such file" in line
-
-
-@pytest.mark.parametrize("flag", ["model_path", "classifier_path"])
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_weight_file_is_named(shop, flag, share):
-    whole = Path(shop.flags[flag]).read_bytes()
-    path = shop.folder / "short.pt"
-    path.write_bytes(whole[: int(share * len(whole))])
-    assert "short.pt" in refused_untouched(shop, **{flag: path})
-
-
-@pytest.mark.parametrize("flag", ["model_path", "classifier_path"])
-def test_a_file_that_is_no_weights_is_named(shop, flag):
-    path = shop.folder / "page.pt"
-    path.write_text("<html>404</html>")
-    assert "page.pt" in refused_untouched(shop, **{flag: path})
-
-
-def test_the_classifier_given_as_the_diffusion_model_is_named_for_what_it_is(shop):
-    assert "is no diffusion U-Net" in refused_untouched(shop, model_path=shop.classifier)
-
-
-def test_the_diffusion_model_given_as_the_classifier_is_named_for_what_it_is(shop):
-    assert "--classifier_path" in refused_untouched(shop, classifier_path=shop.model)
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "right"),
-    [
-        ("num_channels", 64, 32),
-        ("num_res_blocks", 2, 1),
-        ("learn_sigma", False, True),
-        ("channel_mult", "1,2,2", "1,2"),
-        ("resblock_updown", False, True),
-        ("use_scale_shift_norm", False, True),
-        ("attention_resolutions", "8", "4"),
-    ],
-)
-def test_a_diffusion_model_of_another_architecture_is_answered_with_the_flag_that_fits(shop, flag, value, right):
-    line = refused_untouched(shop, **{flag: value})
-    assert f"--{flag} {value}, but {shop.model} has {right}" in line
-
-
-def test_a_classifier_without_our_header_is_answered_with_what_is_wanted(shop):
-    path = shop.folder / "plain.pt"
-    torch.save(randomised(build_classifier("small-4", 3)).state_dict(), path)
-    assert "train_classifier.py" in refused_untouched(shop, classifier_path=path)
-
-
-@pytest.mark.parametrize(
-    ("folder", "message"),
-    [("nowhere", "no such folder"), ("empty", "wanted pictures"), ("model.pt", "not a folder")],
-)
-def test_a_data_directory_without_pictures_is_refused(shop, folder, message):
-    (shop.folder / "empty").mkdir(exist_ok=True)
-    line = refused_untouched(shop, data_dir=shop.folder / folder)
-    assert "--data_dir" in line and message in line
-
-
-def test_a_data_directory_that_is_not_given_is_asked_for(shop):
-    assert "--data_dir is empty" in refused_untouched(shop, data_dir=None)
-
-
-def test_labels_outside_the_classifiers_outputs_are_refused(shop):
-    """Labels by number: the classifier's file names no classes."""
-    from torchvision.models import squeezenet1_1
-
-    path = shop.folder / "two.pt"
-    torch.save(squeezenet1_1(num_classes=2).state_dict(), path)
-    line = refused_untouched(shop, classifier_path=path, classifier_arch="squeezenet1_1")
-    assert "labels up to 2" in line and "has 2 outputs" in line
-
-
-def test_classes_that_the_classifier_does_not_know_are_named(shop):
-    two = write_classifier(shop.folder / "two_names.pt", CLASSES[:2])
-    line = refused_untouched(shop, classifier_path=two)
-    assert "classes that the classifier" in line and "does not know: shirt" in line
-
-
-@pytest.mark.parametrize("flag", ["label_query", "label_target"])
-@pytest.mark.parametrize("value", ["cot", 3, -2])
-def test_a_class_that_does_not_exist_is_answered_with_those_that_do(shop, flag, value):
-    settings = {"label_query": "boot", "label_target": "shirt", flag: value}
-    line = refused_untouched(shop, **settings)
-    assert f"--{flag} {value}" in line and "1 coat" in line
-
-
-def test_a_target_that_is_the_query_is_refused(shop):
-    assert "--label_target coat is label_query itself" in refused_untouched(shop, label_query="coat", label_target=1)
-
-
-def test_an_empty_selection_says_how_many_there_were_and_which_rule_removed_them(workshop):
-    shutil.rmtree(workshop.data / "coat")
-    (workshop.data / "coat").mkdir()
-    line = refused_untouched(workshop, label_query="coat", label_target="boot")
-    assert "--label_target 0 keeps" in line and "label_query 1 coat" in line and "none of the 4" in line
-    assert "there are: 2 x 0 boot, 2 x 2 shirt" in line
-
-
-def test_a_target_without_a_query_is_answered_with_the_missing_flag(shop):
-    assert "label_query -1 (unknown), which is not given" in refused_untouched(shop, label_target="coat")
-
-
-def test_an_empty_chunk_says_why(shop):
-    line = refused_untouched(shop, chunk=7, chunks=9)
-    assert "--chunk 7 of 9 is empty: none of the 6 selected pictures" in line
-
-
-@pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_refused(shop, device, monkeypatch):
+@pytest.mark.parametrize("case", REFUSED, ids=named)
+def test_what_cannot_be_used_is_refused_by_name_and_nothing_is_written(shop, case, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert f"--device {device}" in refused_untouched(shop, device=device)
+    changes, *messages = case
+    changes = {flag: shop.folder / value if isinstance(value, Path) else value for flag, value in changes.items()}
+    line = refusal(shop, **changes)
+    assert line.startswith("error: ") and not shop.output.exists()
+    assert [message for message in messages if message not in line] == []
+
+
+def counted(workshop):
+    """The pictures of the summary, and those that it counts as skipped."""
+    summary = yaml.safe_load((workshop.results() / "summary.yaml").read_text())
+    return summary["n"], summary["skipped"]
+
+
+def finished(workshop):
+    return {path.stem for path in (workshop.results() / "records").glob("*.json")}
 
 
 def test_an_unreadable_picture_is_named_skipped_and_counted_and_the_run_goes_on(workshop):
@@ -214,8 +163,7 @@ def test_an_unreadable_picture_is_named_skipped_and_counted_and_the_run_goes_on(
         assert workshop.exit_code() == 0
     assert err.getvalue().count(str(bad)) == 1 and "note: skipped: " in err.getvalue()
     assert "skipped: 1" in out.getvalue()
-    summary = yaml.safe_load((workshop.results() / "summary.yaml").read_text())
-    assert (summary["n"], summary["skipped"]) == (5, 1)
+    assert counted(workshop) == (5, 1)
 
 
 def test_a_skipped_picture_is_tried_again_when_it_is_mended(workshop):
@@ -226,18 +174,13 @@ def test_a_skipped_picture_is_tried_again_when_it_is_mended(workshop):
         workshop.run()
         bad.write_bytes(whole)
         workshop.run()
-    summary = yaml.safe_load((workshop.results() / "summary.yaml").read_text())
-    assert (summary["n"], summary["skipped"]) == (6, 0)
+    assert counted(workshop) == (6, 0)
 
 
 def test_if_no_picture_can_be_read_the_run_says_so(workshop):
     for path in workshop.data.rglob("*.png"):
         path.write_bytes(b"")
     assert refusal(workshop).startswith("error: no picture could be explained")
-
-
-def finished(workshop):
-    return {path.stem for path in (workshop.results() / "records").glob("*.json")}
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_was_finished(workshop, monkeypatch):
@@ -258,13 +201,6 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_finished(workshop, monkeypa
         assert workshop.exit_code() == 0
     assert "1 of 6 pictures are finished already" in err.getvalue()
     assert len(finished(workshop)) == 6
-
-
-@pytest.mark.parametrize("place", ["below a file", "where nobody may write"])
-def test_an_output_folder_that_cannot_be_written_is_named(shop, place):
-    output = shop.model / "out" if place == "below a file" else Path("/proc/out")
-    line = refusal(shop, output_path=output)
-    assert line.startswith("error: ") and str(output) in line
 
 
 def test_an_output_folder_of_other_pictures_is_refused(workshop):
@@ -299,7 +235,7 @@ def test_nan_from_the_network_names_picture_and_step_and_keeps_what_was_finished
     line = refusal(workshop)
     assert "picture 0000003: NaN or infinity in iteration 0 of the attack, at denoising step 1 of 2" in line
     assert finished(workshop) == {"0000000", "0000001"}
-    assert yaml.safe_load((workshop.results() / "summary.yaml").read_text())["n"] == 2
+    assert counted(workshop) == (2, 0)
 
 
 def test_weights_of_nan_are_named_with_picture_and_step(workshop):
@@ -322,7 +258,7 @@ def test_an_interrupted_run_says_so_in_one_line_and_keeps_what_was_finished(work
     monkeypatch.setattr(run_module, "explain", interrupted)
     assert refusal(workshop, code=130) == "interrupted; what was finished is kept, and the same command continues"
     assert finished(workshop) == {"0000000", "0000001"}
-    assert yaml.safe_load((workshop.results() / "summary.yaml").read_text())["n"] == 2
+    assert counted(workshop) == (2, 0)
 
 
 @pytest.mark.slow
