@@ -1,5 +1,7 @@
 """Training a classifier on a data set with classes, all of whose pictures are held in memory."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
     if held_out and held_out.class_names != images.class_names:
         raise FlagError("val_dir", f"{training.val_dir}: has other classes than data_dir {config.pictures.data_dir}")
     classes = images.class_names or ()
+    Path(training.output_path).parent.mkdir(parents=True, exist_ok=True)  # now, and not after the training
     torch.manual_seed(config.device.seed)
     network = build_classifier(training.arch, len(classes)).to(device)
     fit(network, *decode_all(images, config.device.num_workers), config, device)

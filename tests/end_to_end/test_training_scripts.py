@@ -138,6 +138,13 @@ def test_a_class_conditional_model_is_trained_on_the_labels(pictures, tmp_path):
     assert load_weights(tmp_path / "model000002.pt")["label_emb.weight"].shape[0] == 2
 
 
+def test_a_classifier_is_written_into_a_folder_that_is_made_for_it(pictures, tmp_path):
+    file = tmp_path / "made/for/it/classifier.pt"
+    flags = ["--dataset", "Folder", "--data_dir", str(pictures), "--arch", "small-4", "--epochs", "1", *SIZE]
+    assert train_classifier.main([*flags, "--output_path", str(file)]) == 0
+    assert load_classifier(file).class_names == ("bright", "dark")
+
+
 def test_the_classifier_learns_the_classes_by_name(pictures, trained):
     classifier = load_classifier(trained / "classifier.pt")
     images = open_dataset("Folder", pictures, image_size=8)

@@ -209,7 +209,7 @@ def faces(output: Path) -> Chain:
 
 def training(clone: Path) -> Chain:
     where = flags(data_dir=clone / "demo/pictures", device="cpu", batch_size=8)
-    diffusion = flags(output_path="out/training/ddpm", lr_anneal_steps=3, save_interval=2, diffusion_steps=20)
+    diffusion = flags(output_path="out/training/ddpm", lr_anneal_steps=3, save_interval=2, diffusion_steps=21)
     classifier = flags(output_path="out/training/classifier.pt", arch="small-4", epochs=1, batch_size=256)
     return [
         ("train_diffusion", "train_diffusion.py", ["--preset", "fashion-ddpm", *where, *diffusion]),
