@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.models.archives import PLAIN_VALUES, read_tree
+from ace_counterfactuals.models.archives import PLAIN_VALUES, reader
 from ace_counterfactuals.models.describe import describe
 from ace_counterfactuals.models.unpickle import Malformed, Refused
 
@@ -62,20 +62,32 @@ def load_weights(path) -> dict:
     Raises WeightsError, "path: reason", for a file that is not there, holds no weights, or asks for more than data.
     """
     name = str(path)
-    with _open(path) as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the readers of old formats
-        try:
-            tree = read_tree(stream)
-        except Refused as refused:
-            advice = "save a plain state dict instead: torch.save(model.state_dict(), FILE)"
-            raise WeightsError(f"{name}: asks for {refused}, which is more than data; {advice}") from None
-        except Malformed as error:
-            raise WeightsError(f"{name}: {_one_line(error)}") from None
-        except Exception as error:  # whatever a reader says of hostile bytes, it means this
-            raise WeightsError(f"{name}: damaged or cut short ({_one_line(error)}); fetch it again") from None
+    with _open(path) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        head = stream.read(512)
+        stream.seek(0)
+        read = reader(head, size)
+        if read is None:
+            raise WeightsError(f"{name}: {_not_weights(head, size)}")
+        tree = _read(read, stream, size, name)
     if not isinstance(tree, dict):
         raise WeightsError(f"{name}: holds a {type(tree).__name__}, not a dict of weights")
     return tree
+
+
+def _read(read, stream: BinaryIO, size: int, name: str):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside the readers of old formats
+            return read(stream, size)
+    except Refused as refused:
+        advice = "save a plain state dict instead: torch.save(model.state_dict(), FILE)"
+        raise WeightsError(f"{name}: asks for {refused}, which is more than data; {advice}") from None
+    except Malformed as error:
+        raise WeightsError(f"{name}: {_one_line(error)}") from None
+    except Exception as error:  # whatever a reader says of hostile bytes, it means this
+        raise WeightsError(f"{name}: damaged or cut short ({_one_line(error)}); fetch it again") from None
 
 
 def _one_line(error: Exception) -> str:
@@ -136,6 +148,22 @@ def fetched(url: str) -> Path:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(f"not given, and {url} cannot be fetched ({reason}); give its file") from None
     return target
+
+
+OTHERS = {
+    r"\s*<(!doctype|html|\?xml|head)": "is a web page, not weights; save the file that it links to",
+    r"version https://git-lfs": "is a git-lfs pointer, not the weights; run: git lfs pull",
+    r"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf": "is a compressed archive; unpack it and give the file inside",
+}
+"""Beginning of a file -> what it is instead of weights."""
+
+
+def _not_weights(head: bytes, size: int) -> str:
+    if size == 0:
+        return "is empty (0 bytes); fetch it again"
+    known = (said for start, said in OTHERS.items() if re.match(start, head.decode("latin-1"), re.IGNORECASE))
+    unknown = f"is in no known format (begins with {head[:12]!r}); wanted torch.save, safetensors or a pickle of arrays"
+    return next(known, unknown)
 
 
 def state_dict(tree: dict, *, name: str = "weights") -> dict[str, Tensor]:

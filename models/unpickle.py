@@ -1,20 +1,17 @@
-"""One unpickler that can make data and nothing else, of pickles of torch and of NumPy: it calls our functions alone.
+"""One unpickler that can make data and nothing else, for NumPy's pickles and to look into torch's before torch does.
 
 ``torch.load(weights_only=True)`` runs no code, but it bounds neither memory nor time: it would make a bytearray of any
 size, copy one text as often as it is told, hash tuples of tuples until the stack is full, and read past a storage that
-is shorter than it says. Here arrays, storages and tensors are opaque while a pickle is read; ``plain`` makes tensors.
+is shorter than it says. A pickle goes through here first, where only functions of ours are called.
 """
 
 import io
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 MAX_READS = 1_000_000  # up to three an operation: a second; a checkpoint with its optimiser takes some 40,000
 MAX_DEPTH = 64
@@ -41,23 +38,23 @@ class Stream(io.BytesIO):
 
 
 class Unpickler(pickle._Unpickler):  # the one in Python: C's reserves memory for any number that a file counts to
-    """persistent: what is outside of the pickle, by how the pickle refers to it.
+    """names: what a pickle may ask for, by 'module.name'; persistent: makes what it refers to outside of itself.
 
     ``load`` raises Refused, Malformed, or what Python raises where an operation meets values that it cannot take.
     """
 
-    dispatch: ClassVar[dict[int, Callable[..., Any]]] = dict(pickle._Unpickler.dispatch)
+    dispatch = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, stream: Stream, persistent: Callable[[Any], Any] | None = None):
+    def __init__(self, stream: Stream, names: dict, persistent: Callable | None = None):
         super().__init__(stream, encoding="latin1")  # Python 2 wrote bytes as text
-        self.persistent = persistent
+        self.names, self.persistent = names, persistent
         self.budget = 4 * stream.getbuffer().nbytes + 2**20
 
     def find_class(self, module: str, name: str):
         known = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if known not in NAMES:
+        if known not in self.names:
             raise Refused(f"{module}.{name}")
-        return NAMES[known]
+        return self.names[known]
 
     def persistent_load(self, pid):
         if self.persistent is None:
@@ -139,65 +136,27 @@ class DType:
 
 
 class Array:
-    """numpy.ndarray as pickled: made empty, then given its state."""
+    """numpy.ndarray as pickled: made empty, then given its state.  ``tensor``: what it holds."""
 
     def __init__(self, *_):
-        self.tensor = torch.empty(0)
+        self.tensor = None
 
     def __setstate__(self, state):
         _, shape, dtype, fortran, raw = state
         self.fill(raw, dtype, shape, "F" if fortran else "C")
 
-    def fill(self, raw, dtype: DType, shape, order) -> "Array":
+    def fill(self, raw, dtype, shape, order):
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw
         if not isinstance(raw, bytes):  # NumPy would take a number for a size
             raise Malformed("holds an array without its bytes")
         if len(shape) > 32:
             raise Malformed("holds an array of more than 32 dimensions")
-        array = np.frombuffer(raw, dtype.dtype).reshape(shape, order=order)
-        self.tensor = torch.from_numpy(array.astype(dtype.dtype.newbyteorder("="), order="C"))
+        flat = np.frombuffer(raw, dtype.dtype).astype(dtype.dtype.newbyteorder("="))
+        self.tensor = torch.from_numpy(np.ascontiguousarray(flat.reshape(shape, order=order)).reshape(shape))
         return self
 
 
-class Storage:
-    """Numbers that a pickle of torch refers to, and that its tensors share: ``tensor`` (count,), once it is filled."""
-
-    def __init__(self, dtype: torch.dtype, count: int):
-        if not isinstance(dtype, torch.dtype) or type(count) is not int or count < 0:
-            raise Malformed("holds a persistent object that is no storage")
-        self.dtype, self.count, self.nbytes = dtype, count, count * dtype.itemsize
-        self.tensor = torch.empty(0, dtype=dtype)
-
-    def fill(self, data: bytes, *, swapped: bool = False) -> None:
-        """swapped: the bytes of a number are in the order that this machine does not use."""
-        if len(data) < self.nbytes:
-            raise Malformed("its storages are shorter than it says; is the download complete?")
-        numbers = np.frombuffer(data, np.uint8, self.nbytes).reshape(-1, self.dtype.itemsize)
-        self.tensor = torch.empty(self.count, dtype=self.dtype)
-        self.tensor.view(torch.uint8).numpy()[:] = numbers[:, :: -1 if swapped else 1].reshape(-1)
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A tensor of torch as pickled."""
-
-    storage: Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def __post_init__(self):
-        if not isinstance(self.storage, Storage):
-            raise Malformed("holds a tensor without its storage")
-
-    @property
-    def tensor(self) -> Tensor:
-        """Raises RuntimeError where it leaves its storage."""
-        whole = self.storage.tensor
-        return whole.as_strided(self.size, self.stride, self.offset + whole.storage_offset())
-
-
-def _scalar(dtype: DType, raw):
+def _scalar(dtype, raw):
     return Array().fill(raw, dtype, (1,), "C").tensor.item()
 
 
@@ -219,19 +178,7 @@ def _set(items=()) -> set:
     return set(items)
 
 
-TYPES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-}
-NAMES: dict[str, Any] = {
+NUMPY = {
     "numpy.ndarray": None,
     "numpy.dtype": DType,
     "numpy.core.multiarray._reconstruct": Array,
@@ -242,32 +189,26 @@ NAMES: dict[str, Any] = {
     "collections.Counter": lambda counts=(): dict(counts) if isinstance(counts, dict) else {},
     "builtins.set": _set,
     "__builtin__.set": _set,
-    "torch._utils._rebuild_tensor": View,
-    "torch._utils._rebuild_tensor_v2": lambda *what: View(*what[:4]),
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
-    "torch.Size": tuple,
-    **{str(dtype): dtype for dtype in TYPES.values()},
 }
-for _kind, _dtype in TYPES.items():
-    NAMES |= dict.fromkeys((f"torch.{_kind}Storage", f"torch.{_kind}Tensor"), _dtype)
-    NAMES |= dict.fromkeys((f"torch.cuda.{_kind}Storage", f"torch.cuda.{_kind}Tensor"), _dtype)
-"""What a pickle may ask for, and what it gets."""
+"""What pickles of arrays and of plain containers ask for, made by functions of ours."""
 
 
-def plain(tree, depth: int = 0, seen: dict[int, tuple[Any, Any]] | None = None):
-    """The tree in dicts, lists and tuples, with tensors; parts that are shared stay shared."""
+def plain(tree, depth: int = 0, seen: dict | None = None):
+    """The tree in dicts, lists and tuples, with arrays as tensors; parts that are shared stay shared."""
     seen = {} if seen is None else seen
     if depth > MAX_DEPTH:
         raise Malformed(f"is nested deeper than {MAX_DEPTH}")
     if id(tree) in seen:
         return seen[id(tree)][1]
     made = tree
-    if isinstance(tree, Array | Storage | View):
+    if isinstance(tree, Array):
         made = tree.tensor
     elif callable(tree):
         raise Refused(getattr(tree, "__name__", "a function"))
     elif isinstance(tree, DType):
         made = str(tree.dtype)
+    elif isinstance(tree, torch.Tensor):
+        made = tree.detach()
     elif isinstance(tree, dict):
         made = {key: plain(value, depth + 1, seen) for key, value in tree.items()}
     elif isinstance(tree, list | tuple):

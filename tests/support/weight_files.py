@@ -41,16 +41,10 @@ def as_legacy(tree) -> bytes:
 
 def with_pickle(archive: bytes, pickled: bytes, **extra: bytes) -> bytes:
     """A torch zip with another data.pkl, correctly packed, and extra members (name -> bytes)."""
-    return with_parts(archive, {"data.pkl": pickled}, extra)
-
-
-def with_parts(archive: bytes, parts: dict[str, bytes], extra: dict[str, bytes]) -> bytes:
-    """A torch zip, correctly packed, whose members with these ends of names are others, and with extra members."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(out, "w") as new:
         for info in old.infolist():
-            part = next((data for end, data in parts.items() if info.filename.endswith(end)), None)
-            new.writestr(info.filename, old.read(info) if part is None else part)
+            new.writestr(info.filename, pickled if info.filename.endswith("data.pkl") else old.read(info))
         for name, data in extra.items():
             new.writestr(name, data)
     return out.getvalue()
@@ -68,23 +62,20 @@ def text(string: str) -> bytes:
 
 
 def as_tar(tensors: dict[str, torch.Tensor]) -> bytes:
-    """torch.save of 0.1: float tensors, each with a storage of its own; that of each other is a part of another."""
+    """torch.save of 0.1: float tensors, each with a storage of its own."""
     integer = lambda n: b"\x80\x02J" + struct.pack("<i", n) + b"."  # noqa: E731
-    storages, views, pickled, parts = integer(len(tensors)), integer(len(tensors)), b"\x80\x02}(", []
+    storages, views, pickled = integer(len(tensors)), integer(len(tensors)), b"\x80\x02}("
     for i, (name, tensor) in enumerate(tensors.items()):
         storage, key = 100 + i, 200 + i
         row = b"\x80\x02J" + struct.pack("<i", storage) + text("cpu") + b"ctorch\nFloatStorage\n\x87."
         flat = tensor.contiguous().flatten()
-        if i % 2:
-            parts.append((storage + 1000, storage, 2, len(flat)))
-            storage, flat = storage + 1000, torch.cat([torch.zeros(2), flat])
         storages += row + struct.pack("<q", len(flat)) + flat.numpy().tobytes()
         views += b"\x80\x02" + b"".join(b"J" + struct.pack("<i", n) for n in (key, storage))
         views += b"ctorch\nFloatTensor\n\x87." + struct.pack("<ii", tensor.dim(), 0)
         views += struct.pack(f"<{2 * tensor.dim() + 1}q", *tensor.shape, *tensor.contiguous().stride(), 0)
         pickled += text(name) + text(str(key)) + b"Q"
     members = {"sys_info": integer(0), "pickle": pickled + b"u.", "tensors": views}
-    members["storages"] = storages + pickle.dumps(parts, 2)
+    members["storages"] = storages + b"\x80\x02]."
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:", format=tarfile.PAX_FORMAT) as tar:
         for name, data in members.items():
