@@ -3,6 +3,9 @@
 The holder keeps its lock file by flock, which its computer gives back when the process dies. Another computer does not
 see that, nor does anybody on a file system without flock; so the holder rewrites a counter in the file every BEAT
 seconds, and a newcomer watches it for PATIENCE seconds of its own, which needs no common clock.
+
+The library filelock would not do: a process that is killed between creating and filling a SoftFileLease leaves an empty
+file, which keeps everybody out for good (the test of a lock file that says nothing decides).
 """
 
 import fcntl
