@@ -1,7 +1,6 @@
 """Settings declared once: a flag is a field of a frozen dataclass, from which parser, help, tables and records come."""
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,9 @@ def group(config: type, title: str):
 
 
 Config = TypeVar("Config", bound="DataclassInstance")
+
+
+LARGEST = 3.4e38  # beyond it single precision has infinity alone
 
 
 class FlagError(ValueError):
@@ -142,8 +144,8 @@ def convert(name: str, metadata: dict, text: str) -> Any:
     choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
     if choices and value not in choices:
         raise FlagError(name, f"{text}: wanted one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise FlagError(name, f"{text}: wanted a finite number")
+    if isinstance(value, float) and not abs(value) < LARGEST:
+        raise FlagError(name, f"{text}: wanted a finite number, less than {LARGEST:g}")
     number = isinstance(value, int | float)
     if number and ((low is not None and value < low) or (high is not None and value > high)):
         raise FlagError(name, f"{text}: out of range, wanted {describe_range(metadata)}")

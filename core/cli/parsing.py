@@ -3,6 +3,7 @@
 import argparse
 import functools
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,7 +71,7 @@ def parse(
     hyphens: flags are spelled as in --batch-size, --batch_size is understood, and there are no presets.
     Raises FlagError for an unreadable or out-of-range value, ValueError for an unknown flag.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    argv = with_signed_values(sys.argv[1:] if argv is None else argv)
     if hyphens:
         split = (word.partition("=") for word in argv)
         argv = ["".join((hyphenated(n) if n.startswith("--") else n, *rest)) for n, *rest in split]
@@ -80,6 +81,17 @@ def parse(
     values = read_preset(config, preset, given=typed) if preset else {}
     values |= {name: convert_all(name, flag_items(config)[name].metadata, text) for name, text in typed.items()}
     return from_dict(config, values)
+
+
+def with_signed_values(argv: Sequence[str]) -> list[str]:
+    """Each flag with a value such as -1,0,5,5 as one word: argparse would take the value for a flag."""
+    words: list[str] = []
+    for word in argv:
+        if re.match(r"-\d", word) and words and re.fullmatch(r"--\w[\w-]*", words[-1]):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def flags_table(config: type) -> str:

@@ -34,6 +34,8 @@ def check(config: MainConfig) -> None:
     outputs, aside = config.output, "True goes through the diffusion model, which attack_joint False leaves out"
     other_way = attack.attack_joint_shortcut or attack.attack_joint_checkpoint or not attack.attack_joint
     alone = "one-step excludes attack_joint_shortcut, attack_joint_checkpoint and attack_joint False: leave these out"
+    still = "0 changes nothing, and the whole picture would come out filtered; attack_method None filters alone"
+    moves, bounded = attack.attack_method != "None", attack.attack_method not in ("None", "C&W")
     refusals = [
         (run.chunk >= run.chunks, "chunk", f"{run.chunk}: wanted 0 to {run.chunks - 1}, since chunks is {run.chunks}"),
         (run.overwrite and run.merge_chunks, "overwrite", "True forgets what merge_chunks gathers; give one of them"),
@@ -41,6 +43,8 @@ def check(config: MainConfig) -> None:
         (attack.attack_joint_shortcut and not attack.attack_joint, "attack_joint_shortcut", aside),
         (attack.attack_joint_checkpoint and not attack.attack_joint, "attack_joint_checkpoint", aside),
         (attack.attack_filter == "one-step" and other_way, "attack_filter", alone),
+        (moves and attack.attack_step == 0, "attack_step", still),
+        (bounded and attack.attack_epsilon == 0, "attack_epsilon", still),
         (attack.attack_stop_confidence == 0, "attack_stop_confidence", "0: wanted more than 0; 1 never ends an attack"),
         (outputs.save_float and not outputs.save_images, "save_float", "True keeps pictures that save_images does not"),
         (untargeted and config.model.class_cond, "class_cond", "True denoises towards a target; give a label_target"),
