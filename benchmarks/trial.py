@@ -16,10 +16,10 @@ from ace_counterfactuals.core.data.imageset import ImageSet
 from ace_counterfactuals.core.evaluation.gaussians import Gaussian, fit, frechet_distance
 from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.evaluation.metrics.distances import distances
-from ace_counterfactuals.core.evaluation.metrics.mask_area import mask_area
 from ace_counterfactuals.core.evaluation.metrics.transfer import judge as verdict
 from ace_counterfactuals.core.evaluation.metrics.transfer import transfer
 from ace_counterfactuals.core.method.explain import attack, refine
+from ace_counterfactuals.core.method.filtering import change_mask, kept_pixels
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task, judge
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -137,7 +137,7 @@ class Bench:
         sampling = batch.task.sampling
         sizes = {"inpaint": sampling.sampling_inpaint, "dilation": sampling.sampling_dilation}
         row["l1"] = distances(batch.image, changed)[:, 0].mean().item()
-        row["mask area"] = mask_area(batch.image, changed, **sizes).mean().item()
+        row["mask area"] = (~kept_pixels(change_mask(batch.image, changed), **sizes)).double().mean().item()
         seen = features(list(self.unseen.values())[-1], changed).numpy()
         row["frechet"] = frechet_distance(self.reference, fit(seen)) if n > 1 else None
         return row

@@ -25,10 +25,6 @@ class Gaussian:
     mean: np.ndarray
     root: np.ndarray
 
-    @property
-    def covariance(self) -> np.ndarray:
-        return self.root.T @ self.root
-
 
 def fit(features: np.ndarray) -> Gaussian:
     """(N, D), N >= 2 -> the Gaussian of their mean and unbiased covariance."""

@@ -118,11 +118,6 @@ class Metric:
     figures: Callable[["Metric", Subject], Iterable[Figure]] = means
     differences: Callable[["Metric", Subject, Subject, Sequence[str]], Iterable[Difference]] = paired
 
-    @property
-    def title(self) -> str:
-        """FVA, FS."""
-        return ", ".join(quantity.name.replace(" ({})", "") for quantity in self.quantities)
-
     def pictures(self, pair: Pair) -> Iterator[tuple[Path, ...]]:
         """What is asked of a pair; the originals of sets are asked about apart from it."""
         if pair.folder not in self.population.folders:
@@ -177,9 +172,12 @@ def judges_of(metrics: Sequence[Metric]) -> list[Judge]:
 def described(metrics: Sequence[Metric]) -> str:
     """Markdown: a row a figure, then what each metric says of itself."""
     rows = ["| figure | better | range | computed on | meaning |", "|---|---|---|---|---|"]
+    sections = []
     for metric in metrics:
         for quantity in metric.quantities:
             low, high = ("∞" if end == LENGTH[1] else f"{end:g}" for end in quantity.span)
             cells = (quantity.name.format("network"), quantity.better, f"{low} to {high}", metric.population.name)
             rows.append(f"| {' | '.join(cells)} | {quantity.text} |")
-    return "\n".join(rows) + "".join(f"\n\n## {metric.title}\n\n{metric.text.strip()}" for metric in metrics)
+        title = ", ".join(quantity.name.replace(" ({})", "") for quantity in metric.quantities)
+        sections.append(f"\n\n## {title}\n\n{metric.text.strip()}")
+    return "\n".join(rows) + "".join(sections)

@@ -85,6 +85,10 @@ class Experiment:
     pictures: tuple[Picture, ...]
     figures: tuple[Figure, ...]
 
+    @property
+    def complete(self) -> bool:
+        return all(figure.complete for figure in self.figures)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:

@@ -51,11 +51,6 @@ def open_plain(output: Path, exp_name: str, population: Population, *, settings:
     return StoredExperiment(ResultFolder(output, name), root, name, root.name, pairs, settings=known)
 
 
-def evaluation_folder(experiment: StoredExperiment) -> Path:
-    """Where its evaluation goes: beside the folders of main.py, else into its own folder."""
-    return (experiment.root.parent if experiment.root.name == "explanation" else experiment.root) / "evaluation"
-
-
 def shortened(problems: Sequence[str]) -> str:
     more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
     return "; ".join(problems[:LISTED]) + more

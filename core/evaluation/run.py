@@ -1,10 +1,9 @@
 """An evaluation from flags to files: everything that the given weights allow, in one pass over the pictures."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from ace_counterfactuals.core.base.runtime import choose_device
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.evaluation.metric import Metric, all_metrics, judges_of
-from ace_counterfactuals.core.evaluation.model import Difference, Evaluation, Experiment, Figure, Picture
-from ace_counterfactuals.core.evaluation.passes import Job, run_pass
-from ace_counterfactuals.core.evaluation.read import MEND, companions, evaluation_folder, open_whole, shortened
-from ace_counterfactuals.core.evaluation.session import Session, Subject, Unavailable, in_all
+from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure, Picture
+from ace_counterfactuals.core.evaluation.passes import run_pass
+from ace_counterfactuals.core.evaluation.read import MEND, companions, open_whole, shortened
+from ace_counterfactuals.core.evaluation.session import Session, Subject, Unavailable
 from ace_counterfactuals.core.evaluation.tables import write_tables
 from ace_counterfactuals.core.runs.begin import package_version
 from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
@@ -67,9 +66,7 @@ def ask(
     several = len(experiments) > 1
     for subject in session.subjects:
         open_judges(subject, [m for m in metrics if several or m.asked != "runs"], strict=strict)
-    compute, tasks = session.config.compute, list(session.tasks.values())
-    groups = jobs_of(session.subjects, metrics)
-    errors = run_pass(groups, tasks, batch_size=compute.batch_size, workers=compute.num_workers)
+    errors = run_pass(session, metrics)
     for subject in session.subjects:
         leave_out(subject, errors)
 
@@ -83,11 +80,12 @@ def open_all(config: Any, output: Path) -> list[StoredExperiment]:
 
 
 def place_of(config: Any, output: Path, experiments: Sequence[StoredExperiment]) -> Path:
-    """A folder that names the experiments."""
+    """Of one experiment its own folder, beside those of main.py's pictures, else one that names them all."""
     if config.results.evaluation_path:
         return Path(config.results.evaluation_path)
     if len(experiments) == 1:
-        return evaluation_folder(experiments[0])
+        root = experiments[0].root
+        return (root.parent if root.name == "explanation" else root) / "evaluation"
     name = "+".join(stored.name.removesuffix("/explanation").replace("/", ".") for stored in experiments)
     if len(name) > LONGEST:
         name = name[: LONGEST - 9] + "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -148,23 +146,6 @@ def open_judges(subject: Subject, metrics: Sequence[Metric], *, strict: bool) ->
             raise FlagError(next(iter(judge.flags)), "'': no file given")
 
 
-def jobs_of(subjects: Sequence[Subject], metrics: Sequence[Metric]) -> list[list[Job]]:
-    """Every question, those about pictures of one name together, so that each is read once."""
-    groups: dict[str, list[Job]] = defaultdict(list)
-    for subject, metric in product(subjects, metrics):
-        for task in subject.tasks.get(metric.judge, {}).values():
-            for pair in subject.stored.pairs:
-                groups[pair.name] += [(task, paths) for paths in metric.pictures(pair)]
-            if metric.asked == "sets" and subject.stored.pairs:
-                for name, path in subject.originals.items():
-                    groups[name].append((task, (path,)))
-            if metric.asked == "runs" and subject is subjects[0]:
-                for pairs in in_all(subjects):
-                    several = [pair.counterfactual for pair in pairs]
-                    groups[pairs[0].name] += [(task, both) for both in combinations(several, 2)]
-    return [jobs for _, jobs in sorted(groups.items())]
-
-
 def leave_out(subject: Subject, errors: dict[Path, str]) -> None:
     """Drop the pairs of pictures that do not decode, where that is allowed, and tell all that is missing."""
     stored = subject.stored
@@ -180,8 +161,7 @@ def leave_out(subject: Subject, errors: dict[Path, str]) -> None:
 
 def gather(session: Session, metrics: Sequence[Metric]) -> Evaluation:
     """Figures and differences, from the answers of all judges."""
-    experiments: list[Experiment] = []
-    differences: list[Difference] = []
+    experiments, differences = [], []
     for subject in session.subjects:
         possible = [metric for metric in metrics if metric.possible(subject)]
         ordered = sorted(possible, key=lambda metric: metric.asked != "runs")  # as the columns of metrics.csv
@@ -190,7 +170,9 @@ def gather(session: Session, metrics: Sequence[Metric]) -> Evaluation:
         figures = tuple(replace(figure, complete=complete) for metric in possible for figure in found[metric.name])
         experiments.append(experiment_of(subject, figures))
     for a, b in combinations(session.subjects, 2):
-        names = explained_by_both(a, b)
+        digests, there = session.digests, b.stored.by_name
+        both = [(pair, there[pair.name]) for pair in a.stored.pairs if pair.name in there]
+        names = [pair.name for pair, other in both if digests[pair.original] == digests[other.original]]
         for metric in sorted(metrics, key=lambda metric: metric.asked == "sets"):  # first those of single pictures
             differences += metric.differences(metric, a, b, names) if metric.possible(a, b) else ()
     details = {
@@ -201,13 +183,6 @@ def gather(session: Session, metrics: Sequence[Metric]) -> Evaluation:
         "problems": {s.stored.name: list(s.stored.problems) for s in session.subjects if s.stored.problems},
     }
     return Evaluation(experiments=tuple(experiments), differences=tuple(differences), details=details)
-
-
-def explained_by_both(a: Subject, b: Subject) -> list[str]:
-    """Names of the pictures whose original is the same in both."""
-    digests, there = a.session.digests, b.stored.by_name
-    both = [(pair, there[pair.name]) for pair in a.stored.pairs if pair.name in there]
-    return [pair.name for pair, other in both if digests[pair.original] == digests[other.original]]
 
 
 def experiment_of(subject: Subject, figures: tuple[Figure, ...]) -> Experiment:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ace_counterfactuals.core.base.settings import blaming
+from ace_counterfactuals.core.base.settings import FlagError, blaming
 from ace_counterfactuals.core.data.pictures import to_tensor
-from ace_counterfactuals.core.evaluation.cache import Store
+from ace_counterfactuals.core.evaluation.cache import Store, joined
 from ace_counterfactuals.core.evaluation.model import Population
-from ace_counterfactuals.core.evaluation.passes import Task
 from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
 from ace_counterfactuals.models.loading import digest
 
@@ -33,7 +33,8 @@ class Unavailable(ValueError):
 
 @dataclass(frozen=True)
 class Network:
-    """load: called when its first answer is missing, gives what ``Task`` asks.
+    """load: called when its first answer is missing; gives what takes a batch (N, 3, H, W) of each picture that it is
+    asked about together, and answers (N,) or (N, W).
 
     what: all that its answers depend on, as JSON has it, among it the digest of its file.
     file: what its errors are about; flag: of the file, the judge's first if not given.
@@ -52,7 +53,8 @@ class Judge:
     name: of the files of its answers in the cache; dtype: of these answers.
     open: (session, subject) -> by name, '' where there is but one; {} where its flag is not given.  Raises
     ``Unavailable`` where the experiment does not tell whom to ask.
-    flags: name -> ``flag(...)``, of evaluate.py.  view, numbered: of ``Task``.
+    flags: name -> ``flag(...)``, of evaluate.py.  view: how a decoded picture becomes (3, H, W).
+    numbered: the answers depend on the number in the picture's file name, too; a network takes all N as ``indices``.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Session:
     cache: Path
     device: torch.device
     subjects: list["Subject"] = field(default_factory=list)
-    tasks: dict[str, Task] = field(default_factory=dict)
+    tasks: dict[str, "Task"] = field(default_factory=dict)
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     digests: Digests = field(default_factory=Digests)
 
@@ -90,27 +92,11 @@ class Session:
     def seed(self) -> int:
         return self.config.compute.seed
 
-    def task(self, judge: Judge, network: Network) -> Task:
+    def task(self, judge: Judge, network: Network) -> "Task":
         """What the network is asked; answers to equal questions are kept once."""
         key = json.dumps([judge.name, network.what])
         if key not in self.tasks:
-            flag = network.flag or next(iter(judge.flags), judge.name)
-
-            def load() -> Callable[..., Tensor]:
-                with blaming(flag):
-                    loaded = network.load()
-                return loaded.to(self.device) if isinstance(loaded, nn.Module) else loaded
-
-            self.tasks[key] = Task(
-                store=Store(self.cache, judge.name, network.what, judge.dtype),
-                load=load,
-                view=judge.view,
-                digests=self.digests,
-                device=self.device,
-                numbered=judge.numbered,
-                flag=flag,
-                file=network.file,
-            )
+            self.tasks[key] = Task(self, judge, network)
         return self.tasks[key]
 
     def digest(self, path: str) -> str:
@@ -129,6 +115,69 @@ class Session:
         if key not in store:
             store.add([key], np.array([compute()]))
         return store.rows([key])[0]
+
+
+class Task:
+    """What one network is asked about pictures, one or several together; its answers are rows of numbers."""
+
+    def __init__(self, session: Session, judge: Judge, network: Network):
+        self.session, self.judge, self.declared = session, judge, network
+        self.store = Store(session.cache, judge.name, network.what, judge.dtype)
+        self.flag = network.flag or next(iter(judge.flags), judge.name)
+        self.waiting: dict[tuple, list] = {}
+        self.asked: set[bytes] = set()
+
+    @cached_property
+    def network(self) -> Callable[..., Tensor]:
+        with blaming(self.flag):
+            loaded = self.declared.load()
+        return loaded.to(self.session.device) if isinstance(loaded, nn.Module) else loaded
+
+    def key(self, paths: Sequence[Path]) -> bytes:
+        """What the answer about the pictures is kept by."""
+        number = [paths[0].stem.encode()] if self.judge.numbered else []
+        return joined([*(self.session.digests[path] for path in paths), *number])
+
+    def lacks(self, key: bytes) -> bool:
+        return key not in self.store and key not in self.asked
+
+    def rows(self, asked: Sequence[tuple[Path, ...]]) -> np.ndarray:
+        """(N, W): the answers about N pictures, each alone or with others."""
+        return self.store.rows([self.key(paths) for paths in asked])
+
+    def take(self, key: bytes, paths: Sequence[Path], images: Sequence[Tensor]) -> None:
+        """Ask as soon as a batch of one size is together."""
+        self.asked.add(key)
+        batch = self.waiting.setdefault(images[0].shape, [])
+        batch.append((key, paths, images))
+        if len(batch) == self.session.config.compute.batch_size:
+            self.answer(batch)
+
+    def answer(self, batch: list) -> None:
+        """Ask about all of a batch, and empty it.  Raises FlagError for a network that cannot answer."""
+        keys, paths, images = zip(*batch, strict=True)
+        sides = [torch.stack(side).to(self.session.device) for side in zip(*images, strict=True)]
+        more = {"indices": [int(first.stem) for first, *_ in paths]} if self.judge.numbered else {}
+        network, file = self.network, self.declared.file
+        try:
+            with torch.no_grad():
+                answers = network(*sides, **more).cpu()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            height, width = sides[0].shape[2:]
+            reason = str(error).partition("\n")[0]
+            raise FlagError(self.flag, f"{file}: cannot take pictures of {width} x {height}: {reason}") from error
+        if not answers.isfinite().all():
+            raise FlagError(self.flag, f"{file}: its output is NaN or infinity")
+        self.store.add(keys, answers.reshape(len(keys), -1).numpy())
+        batch.clear()
+
+    def finish(self) -> None:
+        for batch in filter(None, self.waiting.values()):
+            self.answer(batch)
+        self.waiting, self.asked = {}, set()
+        self.__dict__.pop("network", None)  # its memory
 
 
 @dataclass(eq=False)

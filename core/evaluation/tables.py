@@ -1,5 +1,6 @@
 """An evaluation as files and as text: metrics.json, metrics.csv, table.md and table.tex."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,9 +10,9 @@ from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Fi
 
 PARTIAL = "of a part of the experiment alone"
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
-LATEX = {"lower": r" $\downarrow$", "higher": r" $\uparrow$", "": ""}
-SYMBOLS = {"∞": r"$_\infty$", "σL": r"$\sigma_L$", "≤": r"$\leq$"}
-ESCAPED = {c: rf"\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"} | SYMBOLS
+LATEX = {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "∞": r"$_\infty$", "σL": r"$\sigma_L$", "≤": r"$\leq$"}
+LATEX |= {c: rf"\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}
+SPECIAL = re.compile("|".join(map(re.escape, LATEX)))
 
 
 def write_tables(evaluation: Evaluation, folder: Path) -> None:
@@ -29,7 +30,7 @@ def as_json(evaluation: Evaluation) -> dict:
         {
             "name": experiment.name,
             "pictures": len(experiment.pictures),
-            "complete": all(figure.complete for figure in experiment.figures),
+            "complete": experiment.complete,
             "figures": {figure.key: asdict(figure) for figure in experiment.figures},
         }
         for experiment in evaluation.experiments
@@ -64,8 +65,8 @@ def cell(figure: Figure | None) -> str:
 
 def by_key(evaluation: Evaluation) -> dict[str, list[Figure | None]]:
     """Key -> the figure in each experiment, in the order of the first that has it."""
-    keys = dict.fromkeys(figure.key for experiment in evaluation.experiments for figure in experiment.figures)
     tables = [{figure.key: figure for figure in experiment.figures} for experiment in evaluation.experiments]
+    keys = dict.fromkeys(key for table in tables for key in table)
     return {key: [table.get(key) for table in tables] for key in keys}
 
 
@@ -74,11 +75,10 @@ def body(evaluation: Evaluation) -> list[list[str]]:
     rows, numbered = [["figure", *(e.name for e in evaluation.experiments), "pictures", "n"]], note_numbers(evaluation)
     for figures in by_key(evaluation).values():
         there = [figure for figure in figures if figure]
-        populations = " / ".join(dict.fromkeys(figure.population for figure in there))
-        counts = " / ".join(dict.fromkeys(str(figure.n) for figure in there))
         marks = "".join(f" ({numbered[note]})" for note in dict.fromkeys(n for figure in there for n in figure.notes))
-        cells = [cell(figure) for figure in figures]
-        rows.append([there[0].name + ARROWS[there[0].better] + marks, *cells, populations, counts])
+        differing = ([figure.population for figure in there], [str(figure.n) for figure in there])
+        last = [" / ".join(dict.fromkeys(values)) for values in differing]
+        rows.append([there[0].name + ARROWS[there[0].better] + marks, *map(cell, figures), *last])
     return rows
 
 
@@ -94,11 +94,13 @@ def notes(evaluation: Evaluation) -> list[str]:
         of = [e.name for e in evaluation.experiments if any(note in figure.notes for figure in e.figures)]
         where = f" ({', '.join(of)})" if len(of) < len(evaluation.experiments) else ""
         said.append(f"({place}) {note}{where}.")
-    partial = [e.name for e in evaluation.experiments if any(not figure.complete for figure in e.figures)]
-    return [*said, *([f"* {PARTIAL}: {', '.join(partial)}."] if partial else [])]
+    if partial := [e.name for e in evaluation.experiments if not e.complete]:
+        said.append(f"* {PARTIAL}: {', '.join(partial)}.")
+    return said
 
 
 def difference_rows(evaluation: Evaluation) -> list[list[str]]:
+    """Rows of a figure's differences; the first is the head."""
     names = {figure.key: figure.name for experiment in evaluation.experiments for figure in experiment.figures}
     rows = [["figure", "of", "minus", "difference", "n"]] if evaluation.differences else []
     for d in evaluation.differences:
@@ -137,7 +139,7 @@ def latex(evaluation: Evaluation) -> str:
     heads = []
     for figures in columns.values():
         first = next(figure for figure in figures if figure)
-        heads.append(escaped(first.name) + LATEX[first.better])
+        heads.append(escaped(first.name + ARROWS[first.better]))
     lines = [r"\begin{tabular}{l" + "r" * len(columns) + "}", r"\hline", " & ".join(["", *heads]) + r" \\", r"\hline"]
     for place, experiment in enumerate(evaluation.experiments):
         cells = [latex_cell(figures[place]) for figures in columns.values()]
@@ -155,8 +157,5 @@ def latex_cell(figure: Figure | None) -> str:
     return number(figure.value) + half + ("" if figure.complete else "$^*$")
 
 
-def escaped(name: str) -> str:
-    for symbol, command in SYMBOLS.items():
-        name = name.replace(symbol, f"\0{command}\0") if len(symbol) > 1 else name
-    parts = name.split("\0")
-    return "".join(part if i % 2 else "".join(ESCAPED.get(c, c) for c in part) for i, part in enumerate(parts))
+def escaped(text: str) -> str:
+    return SPECIAL.sub(lambda found: LATEX[found[0]], text)

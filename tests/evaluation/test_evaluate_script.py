@@ -14,7 +14,7 @@ from PIL import Image
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.cli import compute
-from ace_counterfactuals.core.evaluation import passes
+from ace_counterfactuals.core.evaluation import passes, session
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.evaluation.metrics import flips
 from ace_counterfactuals.core.runs.begin import package_version
@@ -115,9 +115,9 @@ def test_evaluate_reads_each_picture_once_and_asks_a_second_experiment_only_what
     output, network, monkeypatch, capsys
 ):
     decoded, asked = [], []
-    decode, answer = passes.decode, passes.Task.answer
+    decode, answer = passes.decode, session.Task.answer
     monkeypatch.setattr(passes, "decode", lambda path: decoded.append(path) or decode(path))
-    monkeypatch.setattr(passes.Task, "answer", lambda task, batch: asked.extend(batch) or answer(task, batch))
+    monkeypatch.setattr(session.Task, "answer", lambda task, batch: asked.extend(batch) or answer(task, batch))
     evaluate("--output-path", output, "--features", network)
     assert len(decoded) == len(set(decoded)) == 20
     write_experiment(output, MIXED, "other/explanation", seed=2000)

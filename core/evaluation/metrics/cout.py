@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,13 +115,9 @@ def areas_and_widths(
     return torch.stack([found, torch.full_like(found, total_width(pixels))], 1)
 
 
-def measure(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) areas and widths -> COUT of each pair, as published and normalised."""
-    return answers[:, 0], answers[:, 0] / answers[:, 1]
-
-
 MEANING = "Whether few of the changed pixels carry the decision; about -1 to 1."
 COUT = Quantity("cout", "COUT", HIGHER, (-1.02, 1.02), MEANING)  # the widths of its steps add up to 1.02 at most
 NORMALISED = Quantity("cout_normalised", "COUT, normalised", HIGHER, COSINE, "COUT over its total width.")
 INSERTION = Judge("cout", open_insertion, dtype="<f8")
-register(Metric("cout", 50, (COUT, NORMALISED), __doc__, CORRECT, INSERTION, asked="pair", measure=measure))
+HOOKS = {"asked": "pair", "measure": lambda answers: (answers[:, 0], answers[:, 0] / answers[:, 1])}
+register(Metric("cout", 50, (COUT, NORMALISED), __doc__, CORRECT, INSERTION, **HOOKS))

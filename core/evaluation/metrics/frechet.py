@@ -9,7 +9,6 @@ these are what the attack moves.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,9 @@ from ace_counterfactuals.core.evaluation.gaussians import (
     split_distances,
 )
 from ace_counterfactuals.core.evaluation.judges import FEATURES, INCEPTION
-from ace_counterfactuals.core.evaluation.metric import LENGTH, LOWER, Metric, Quantity, none, register
+from ace_counterfactuals.core.evaluation.metric import LENGTH, LOWER, Metric, Quantity, register
 from ace_counterfactuals.core.evaluation.model import FLIPPED, Difference, Figure
-from ace_counterfactuals.core.evaluation.passes import Task
-from ace_counterfactuals.core.evaluation.session import Subject
+from ace_counterfactuals.core.evaluation.session import Subject, Task
 from ace_counterfactuals.core.runs.experiment import Pair
 
 ENOUGH = 2048
@@ -36,10 +34,12 @@ FEWEST = 4  # so that each half has two
 HALVES = f"standard error by the spread over halves of {SPLITS} seeded splits"
 HOW = (HALVES, f"{HALVES}, and of their mean", f"{HALVES}, and of the fitted line")
 DISTANCE, SPLIT, LIMIT = range(3)
+KINDS = {"fid": DISTANCE, "sfid": SPLIT, "fid_infinity": LIMIT}
+KINDS |= {"frechet": DISTANCE, "split_frechet": SPLIT, "frechet_infinity": LIMIT}
 
 
-def figures(metric: Metric, subject: Subject, *, which: Sequence[int]) -> Iterator[Figure]:
-    """For each network the figures ``which``, one a quantity: DISTANCE, its SPLIT variant, its LIMIT."""
+def figures(metric: Metric, subject: Subject) -> Iterator[Figure]:
+    """Of each network and quantity."""
     pairs, is_fid = subject.of(FLIPPED), metric.judge is INCEPTION
     for network, task in subject.tasks[metric.judge].items():
         about = {"population": f"{FLIPPED.name}, against all originals", "n": len(pairs), "network": network}
@@ -47,8 +47,9 @@ def figures(metric: Metric, subject: Subject, *, which: Sequence[int]) -> Iterat
             few = ("of one picture there is no covariance",) if pairs else ()
             yield from (quantity.figure(None, notes=few, **about) for quantity in metric.quantities)
             continue
-        numbers = numbers_of(subject, task, is_fid)
-        for kind, quantity in zip(which, metric.quantities, strict=True):
+        numbers = numbers_of(subject, task)
+        for quantity in metric.quantities:
+            kind = KINDS[quantity.key]
             value, error = (None if np.isnan(number) else float(number) for number in numbers[kind])
             bounds = None if error is None else intervals.around(value, error)
             notes = few_notes(len(pairs), task.store.width, is_fid) + (("too few pictures to split",) * (value is None))
@@ -57,14 +58,15 @@ def figures(metric: Metric, subject: Subject, *, which: Sequence[int]) -> Iterat
             yield quantity.figure(value, bounds, interval=HOW[kind] if bounds else "", notes=notes, **about)
 
 
-def numbers_of(subject: Subject, task: Task, is_fid: bool) -> np.ndarray:
+def numbers_of(subject: Subject, task: Task) -> np.ndarray:
     """(3, 2): distance, split distance and limit, each with its standard error; NaN where undefined.
 
     They take long for many pictures, so they are kept by names and contents of all.
     """
-    session, pairs = subject.session, subject.of(FLIPPED)
-    originals, changed = list(subject.originals.values()), [pair.counterfactual for pair in pairs]
-    described = [*(f"{path.name} {session.digest(path)}" for path in originals + changed), str(len(originals))]
+    session, pairs, is_fid = subject.session, subject.of(FLIPPED), task.judge is INCEPTION
+    originals = list(subject.originals.values())
+    paths = [*originals, *(pair.counterfactual for pair in pairs)]
+    described = [*(f"{path.name} {session.digest(path)}" for path in paths), str(len(originals))]
     key = hashlib.sha256("\n".join(described).encode()).digest()
     what = {"network": task.store.path.name, "seed": session.seed, "splits": SPLITS, "is_fid": is_fid}
 
@@ -95,17 +97,17 @@ def few_notes(n: int, width: int, is_fid: bool) -> tuple[str, ...]:
 
 def differences(metric: Metric, a: Subject, b: Subject, names: Sequence[str]) -> Iterator[Difference]:
     """Of the distances, over the pictures that are flipped in both; none for too few."""
+    quantity, session = metric.quantities[0], a.session
     flipped = set(names).intersection(*({pair.name for pair in subject.of(FLIPPED)} for subject in (a, b)))
-    session, sides = a.session, []
+    if KINDS[quantity.key] != DISTANCE or len(flipped) < FEWEST:
+        return
+    sides = []
     for subject in (a, b):
         pairs = [pair for pair in subject.of(FLIPPED) if pair.name in flipped]
         sides.append((pairs, [pair.original for pair in pairs]))
+    paths = [path for pairs, originals in sides for path in (*originals, *(pair.counterfactual for pair in pairs))]
+    key = joined([session.digests[path] for path in paths])
     for network, task in a.tasks[metric.judge].items():
-        if network not in b.tasks[metric.judge] or len(flipped) < FEWEST:
-            continue
-        paths = [path for pairs, originals in sides for path in (*originals, *(p.counterfactual for p in pairs))]
-        key = joined([session.digests[path] for path in paths])
-        what = {"network": task.store.path.name, "seed": session.seed, "splits": SPLITS}
 
         def compute(task: Task = task) -> list[float]:
             first, second = (sides_of(task, *side) for side in sides)
@@ -113,9 +115,11 @@ def differences(metric: Metric, a: Subject, b: Subject, names: Sequence[str]) ->
             halves = [split_distances(side, session.seed)[0] for side in (first, second)]
             return [whole[1] - whole[0], (halves[1] - halves[0]).std(ddof=1)]
 
-        value, error = session.remember("difference", what, key, compute).tolist()
-        bounds = intervals.around(value, error)
-        yield metric.quantities[DISTANCE].difference(a, b, value, bounds, n=len(flipped), network=network)
+        if network in b.tasks[metric.judge]:
+            what = {"network": task.store.path.name, "seed": session.seed, "splits": SPLITS}
+            value, error = session.remember("difference", what, key, compute).tolist()
+            bounds = intervals.around(value, error)
+            yield quantity.difference(a, b, value, bounds, n=len(flipped), network=network)
 
 
 FID = """
@@ -146,19 +150,17 @@ Lower is better. It is free of the bias for few pictures, not of their noise: se
 pictures there is none, and far below as many pictures as features (2,048) the line is not straight, and the limit still
 too high.
 """
+HOOKS = {"asked": "sets", "figures": figures, "differences": differences}
 OF_INCEPTION = (
     ("fid", "FID", FID, "How unlike real pictures the counterfactuals are, as a set, to Inception."),
     ("sfid", "sFID", SFID, "FID between originals of one half and counterfactuals of the other."),
     ("fid_infinity", "FID∞", FID_INFINITY, "What FID tends to with ever more pictures: without its bias."),
 )
-for kind, (key, name, text, meaning) in enumerate(OF_INCEPTION):
-    own = (Quantity(key, name, LOWER, LENGTH, meaning),)
-    hooks = {"figures": partial(figures, which=[kind]), "differences": none if kind else differences}
-    register(Metric(key, 10 + kind, own, text, FLIPPED, INCEPTION, asked="sets", **hooks))
+for place, (key, name, text, meaning) in enumerate(OF_INCEPTION, 10):
+    register(Metric(key, place, (Quantity(key, name, LOWER, LENGTH, meaning),), text, FLIPPED, INCEPTION, **HOOKS))
 QUANTITIES = (
     Quantity("frechet", "Frechet distance ({})", LOWER, LENGTH, "FID's arithmetic in these features; not FID."),
     Quantity("split_frechet", "split Frechet distance ({})", LOWER, LENGTH, "sFID's arithmetic in these features."),
     Quantity("frechet_infinity", "Frechet distance∞ ({})", LOWER, LENGTH, "What it tends to with ever more pictures."),
 )
-HOOKS = {"figures": partial(figures, which=range(3)), "differences": differences}
-register(Metric("frechet", 13, QUANTITIES, __doc__, FLIPPED, FEATURES, asked="sets", **HOOKS))
+register(Metric("frechet", 13, QUANTITIES, __doc__, FLIPPED, FEATURES, **HOOKS))

@@ -6,25 +6,10 @@ Between 0 and 1; lower is better: the change stays in one place. A run with a re
 from collections.abc import Iterator
 
 import numpy as np
-from torch import Tensor
 
 from ace_counterfactuals.core.evaluation.metric import LOWER, SHARE, Metric, Quantity, register
 from ace_counterfactuals.core.evaluation.model import EVERY, Figure
 from ace_counterfactuals.core.evaluation.session import Subject
-from ace_counterfactuals.core.method.filtering import change_mask, kept_pixels
-
-
-def mask_area(originals: Tensor, pre_explanations: Tensor, *, inpaint: float, dilation: int) -> Tensor:
-    """(N, 3, H, W) in [0, 1] twice -> (N,) float64, as runs record it where they have no region.
-
-    1 where the pre-explanation is the original.  inpaint, dilation: sampling_inpaint and sampling_dilation of the run.
-    """
-    kept = kept_pixels(change_mask(originals, pre_explanations), inpaint=inpaint, dilation=dilation)
-    return (~kept).flatten(1).double().mean(1)
-
-
-MEANING = "Share of pixels that the refinement could change."
-MASK_AREA = Quantity("mask_area", "mask area", LOWER, SHARE, MEANING)
 
 
 def figures(_: Metric, subject: Subject) -> Iterator[Figure]:
@@ -44,4 +29,6 @@ def figures(_: Metric, subject: Subject) -> Iterator[Figure]:
         yield MASK_AREA.mean(areas, EVERY.name, subject.session.seed)
 
 
+MEANING = "Share of pixels that the refinement could change."
+MASK_AREA = Quantity("mask_area", "mask area", LOWER, SHARE, MEANING)
 register(Metric("mask_area", 62, (MASK_AREA,), __doc__, figures=figures))

@@ -14,6 +14,7 @@ shows less where the unseen classifiers resemble the attacked one: the same arch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +30,7 @@ from ace_counterfactuals.core.evaluation.session import Subject
 from ace_counterfactuals.core.method.objectives import predict, probabilities
 
 
-@dataclass(frozen=True)
-class Verdicts:
+class Verdicts(NamedTuple):
     """What an unseen classifier says of N counterfactuals, on the CPU.
 
     counted: (N,) bool, those that transfer is asked of.  reached: (N,) bool, it sees the target, too.
@@ -66,12 +66,12 @@ class Transfer:
     """share: of the ``n`` verdicts that reached the target, in [0, 1], higher is better, with its 95 % interval.
     movement: mean rise of the target's probability.  pictures: that the verdicts are on.  None where n is 0."""
 
-    share: float | None
-    low: float | None
-    high: float | None
-    movement: float | None
-    n: int
-    pictures: int
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+    movement: float | None = None
+    n: int = 0
+    pictures: int = 0
 
 
 def transfer(verdicts: Sequence[Verdicts]) -> Transfer:
@@ -79,13 +79,13 @@ def transfer(verdicts: Sequence[Verdicts]) -> Transfer:
 
     The interval is Wilson's, on the number of pictures: verdicts on one picture are not independent.
     """
-    counted = torch.stack([v.counted for v in verdicts]) if verdicts else torch.zeros(1, 0).bool()
+    if not any(of_one.counted.any() for of_one in verdicts):
+        return Transfer()
+    counted, reached, movement = map(torch.stack, zip(*verdicts, strict=True))
     n, pictures = int(counted.sum()), int(counted.any(0).sum())
-    if n == 0:
-        return Transfer(None, None, None, None, 0, 0)
-    share = torch.stack([v.reached for v in verdicts])[counted].double().mean().item()
-    movement = torch.stack([v.movement for v in verdicts])[counted].mean().item()
-    return Transfer(share, *intervals.wilson(share * pictures, pictures), movement, n, pictures)
+    share = reached[counted].double().mean().item()
+    interval = intervals.wilson(share * pictures, pictures)
+    return Transfer(share, *interval, movement[counted].mean().item(), n, pictures)
 
 
 def verdicts(metric: Metric, subject: Subject) -> dict[str, Verdicts]:
