@@ -135,10 +135,10 @@ def open_judges(subject: Subject, metrics: Sequence[Metric], *, strict: bool) ->
             networks = judge.open(session, subject)
         except Unavailable as error:
             if strict:
-                raise FlagError(error.field, f"{to_dict(session.config)[error.field]}: {error}") from None
+                raise FlagError(error.field, f"{to_dict(session.config)[error.field]}: {error.reason}") from None
             for metric in metrics:
                 if metric.judge is judge:
-                    notice(f"{subject.stored.name}: no {metric.quantities[0].name}, because {error}")
+                    notice(f"{subject.stored.name}: no {metric.quantities[0].name}, because {error.reason}")
             continue
         if networks:
             subject.tasks[judge] = {name: session.task(judge, network) for name, network in networks.items()}
@@ -170,9 +170,9 @@ def gather(session: Session, metrics: Sequence[Metric]) -> Evaluation:
         figures = tuple(replace(figure, complete=complete) for metric in possible for figure in found[metric.name])
         experiments.append(experiment_of(subject, figures))
     for a, b in combinations(session.subjects, 2):
-        digests, there = session.digests, b.stored.by_name
+        there = b.stored.by_name
         both = [(pair, there[pair.name]) for pair in a.stored.pairs if pair.name in there]
-        names = [pair.name for pair, other in both if digests[pair.original] == digests[other.original]]
+        names = [pair.name for pair, other in both if session.digest(pair.original) == session.digest(other.original)]
         for metric in sorted(metrics, key=lambda metric: metric.asked == "sets"):  # first those of single pictures
             differences += metric.differences(metric, a, b, names) if metric.possible(a, b) else ()
     details = {

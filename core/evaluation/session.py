@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,11 @@ from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
 from ace_counterfactuals.models.loading import digest
 
 
-class Unavailable(ValueError):
+class Unavailable(FlagError):
     """Why a figure cannot be computed of an experiment: no reason to stop, unless it alone was asked for.
 
     field: the flag that would help.
     """
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(reason)
-        self.field = field
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Network:
     file: what its errors are about; flag: of the file, the judge's first if not given.
     """
 
-    load: Callable[[], Callable[..., Tensor]]
+    load: Callable[[], Any]
     what: dict[str, Any] = field(default_factory=dict)
     file: str = ""
     flag: str = ""
@@ -65,19 +61,12 @@ class Judge:
     numbered: bool = False
 
 
-class Digests(dict):
-    """SHA-256 of files by their paths, or URLs, computed when it is first asked for."""
-
-    def __missing__(self, path: Path | str) -> bytes:
-        self[path] = bytes.fromhex(digest(path))
-        return self[path]
-
-
 @dataclass(frozen=True)
 class Session:
     """What the experiments of an evaluation share: flags, cache, and each task, so that its answers are shared, too.
 
     config: of ``evaluate_config()``.  files: what of the weights -> {file, sha256}, for the record.
+    digest: SHA-256 of a file, in hex, computed once.
     """
 
     config: Any
@@ -86,7 +75,7 @@ class Session:
     subjects: list["Subject"] = field(default_factory=list)
     tasks: dict[str, "Task"] = field(default_factory=dict)
     files: dict[str, dict[str, str]] = field(default_factory=dict)
-    digests: Digests = field(default_factory=Digests)
+    digest: Callable[[Path | str], str] = field(default_factory=lambda: cache(digest))
 
     @property
     def seed(self) -> int:
@@ -98,9 +87,6 @@ class Session:
         if key not in self.tasks:
             self.tasks[key] = Task(self, judge, network)
         return self.tasks[key]
-
-    def digest(self, path: str) -> str:
-        return self.digests[path].hex()
 
     def named(self, flag: str, path: str, name: str = "") -> str:
         """The digest of a flag's file, which is kept for the record under ``name``, else under the flag's."""
@@ -136,7 +122,7 @@ class Task:
     def key(self, paths: Sequence[Path]) -> bytes:
         """What the answer about the pictures is kept by."""
         number = [paths[0].stem.encode()] if self.judge.numbered else []
-        return joined([*(self.session.digests[path] for path in paths), *number])
+        return joined([*(bytes.fromhex(self.session.digest(path)) for path in paths), *number])
 
     def lacks(self, key: bytes) -> bool:
         return key not in self.store and key not in self.asked

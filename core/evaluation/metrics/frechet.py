@@ -106,7 +106,7 @@ def differences(metric: Metric, a: Subject, b: Subject, names: Sequence[str]) ->
         pairs = [pair for pair in subject.of(FLIPPED) if pair.name in flipped]
         sides.append((pairs, [pair.original for pair in pairs]))
     paths = [path for pairs, originals in sides for path in (*originals, *(pair.counterfactual for pair in pairs))]
-    key = joined([session.digests[path] for path in paths])
+    key = joined([bytes.fromhex(session.digest(path)) for path in paths])
     for network, task in a.tasks[metric.judge].items():
 
         def compute(task: Task = task) -> list[float]:
