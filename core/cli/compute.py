@@ -123,16 +123,13 @@ def find_cout(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]
     return Found(found.figures, found.n, more={"query_label": flags["query_label"], "target_label": target})
 
 
-def find_cd(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
-    (figure,) = metric.figures(metric, subjects[0])
-    return Found({"cd": figure.value}, figure.n, more={"query_label": flags["query_label"]})
-
-
-def find_lpips(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
-    population = f"{metric.population.name}, in the same folder in all runs"
-    found = metric.figures(metric, subjects[0]) if metric.possible(*subjects) else ()
-    value, n = next(((figure.value, figure.n) for figure in found), (None, 0))
-    return Found({"lpips": value}, n, population, {"exp_values": list(flags["exp_values"])})
+def find_figure(
+    metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any], *, told: str, where: str = ""
+) -> Found:
+    """The metric's own figure.  told: a flag that --json tells, too; where: of the pictures, beside the population."""
+    figure = next(iter(metric.figures(metric, subjects[0])), None) if metric.possible(*subjects) else None
+    value, n = (figure.value, figure.n) if figure else (None, 0)
+    return Found({metric.name: value}, n, metric.population.name + where, {told: flags[told]})
 
 
 def find_fid(metric: Metric, subjects: Sequence[Subject], flags: dict[str, Any]) -> Found:
@@ -210,7 +207,7 @@ COMMANDS = {
         "against those that occur with it.",
         metric="cd",
         flags=RESULTS | ANNOTATED,
-        find=find_cd,
+        find=partial(find_figure, told="query_label"),
         lines=("Lenght: {n}", "CD Result: {cd}"),  # so spelled by the original
     ),
     "COUT": Command(
@@ -227,7 +224,7 @@ COMMANDS = {
         text="Diversity (sigma_L): the mean LPIPS between the counterfactuals that several runs give for one picture.",
         metric="lpips",
         flags=OUTPUT | RUNS,
-        find=find_lpips,
+        find=partial(find_figure, told="exp_values", where=", in the same folder in all runs"),
         lines=("LPIPS: {lpips}",),
     ),
     "transfer": Command(

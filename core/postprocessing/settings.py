@@ -7,7 +7,7 @@ where the diffusion model is not: other weights, or other flags of the U-Net, of
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -66,9 +66,11 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
     models = {flags["model_path"]: flags for flags in combinations}
     digests = {path: weight_digests(from_dict(MainConfig, flags)) for path, flags in models.items()}
     first = {"flags": combinations[0], "weights": digests[combinations[0]["model_path"]]}
-    if run.settings:
-        fixed_weights = [name for name in (*WEIGHTS, "region") if name != "model_path" or name not in taken]
-        refuse_other_weights(run.settings, first, fixed_weights, run.results.root)
+    for name in (*WEIGHTS, "region") if run.settings else ():
+        chosen = name == "model_path" and name in taken
+        if not chosen and first["weights"].get(name) != run.settings["weights"].get(name):
+            reason = f"{combinations[0][name]}: is not what {run.results.root} was made with; give that one"
+            raise FlagError(name, reason)
     own, settings = run.settings or first_setting(run.results.root) or first, {}
     for flags in combinations:  # a value may be given twice
         sha = digests[flags["model_path"]]
@@ -91,13 +93,6 @@ def refuse_other_flags(made: Mapping[str, Any], given: Mapping[str, Any], root: 
         other = f"its pre-explanations were made with other settings: {'; '.join(differences)}"
         advice = "leave these flags out, or run main.py with them under another exp_name"
         raise ValueError(f"{root}: {other}; {advice}")
-
-
-def refuse_other_weights(made: Mapping[str, Any], asked: Mapping[str, Any], names: Sequence[str], root: Path) -> None:
-    """Another classifier or region would make another question of it."""
-    for name in names:
-        if asked["weights"].get(name) != made["weights"].get(name):
-            raise FlagError(name, f"{asked['flags'][name]}: is not what {root} was made with; give that one")
 
 
 def first_setting(root: Path) -> dict | None:

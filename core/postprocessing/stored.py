@@ -1,5 +1,6 @@
 """What is refined again: stored originals and pre-explanations, of a run of main.py or of the original program."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class StoredSample(Sample):
 
 class StoredSet(ImageSet):
     """The pictures of a run, each decoded to a StoredSample when asked for."""
+
+    records: Sequence[StoredPicture]
 
     def __getitem__(self, position: int) -> StoredSample:
         """Raises UnreadableImage for files that do not decode or are not of one size."""
