@@ -5,10 +5,8 @@ that its peak memory is its own; what the process needs before it reads a pictur
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
-
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.trial import spent
 
 
 def write_pictures(output: Path, count: int, side: int, seed: int = 0) -> None:
@@ -46,13 +43,8 @@ def write_network(path: Path, arch: str) -> None:
 def evaluate(output: Path, network: Path) -> tuple[float, float]:
     """(seconds, peak MiB) of a process."""
     words = ["--output-path", output, "--features", network, "--device", "cpu", "--num-workers", "1"]
-    words += ["--evaluation-path", output / "evaluation"]
-    code = "import sys, resource; from ace_counterfactuals.core.cli import evaluate; evaluate.main(sys.argv[1:]); "
-    code += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    started = time.perf_counter()
-    command = [sys.executable, "-c", code, *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-    return time.perf_counter() - started, int(done.stdout.split()[-1]) / 1024
+    seconds, _, peak = spent("evaluate.py", *words, "--evaluation-path", output / "evaluation", quiet=True)
+    return seconds, peak
 
 
 def main() -> None:

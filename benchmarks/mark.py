@@ -6,8 +6,7 @@ Pictures are (N, 3, H, W) in [0, 1].
 import numpy as np
 from torch import Tensor
 
-CLASSES = ("pullover", "coat")
-CARRIER = "coat"
+CLASSES = OTHER, CARRIER = ("pullover", "coat")
 X0, Y0, X1, Y1 = PLACE = (2, 2, 6, 6)  # the corner of the photograph inside the demo's two black pixels
 FAINTEST, BRIGHTEST = 0.2, 0.4  # its levels in the pictures that the networks learn
 LEVEL = 0.3  # in the pictures that are explained

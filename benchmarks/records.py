@@ -9,8 +9,6 @@ the start of the first picture's attack, loading of the demo's small networks in
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +27,8 @@ from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from benchmarks.trial import ROOT, spent
 
-ROOT = Path(__file__).resolve().parent.parent
 UNTIL_FIRST = """
 import os, sys
 from ace_counterfactuals.core.cli.explain import main
@@ -40,23 +38,11 @@ main(sys.argv[1:])
 """
 
 
-def command(folder: Path, **changes) -> list[str]:
+def run(folder: Path, *program: str, **changes) -> tuple[float, float, float]:
+    """What main.py, or another ``program``, takes in the folder (see ``spent``).  changes: flags."""
     flags = {"preset": "fashion", "data_dir": folder / "data", "output_path": folder, "attack_iterations": 1}
     flags |= {"num_samples": 10**9, "device": "cpu", "batch_size": 1, **changes}
-    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-
-
-def timed(*words: str) -> tuple[str, str]:
-    """What a Python program prints, and the seconds that it took: by the clock, and of the processor."""
-    started, used = time.perf_counter(), processor()
-    printed = subprocess.run([sys.executable, *words], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
-    return printed, f"{time.perf_counter() - started:.1f} s, {processor() - used:.1f} s of the processor"
-
-
-def processor() -> float:
-    """Seconds of all children so far."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return spent(*program or ["main.py"], *(f"--{name}={value}" for name, value in flags.items()))
 
 
 def make_folder(folder: Path, count: int) -> None:
@@ -66,7 +52,7 @@ def make_folder(folder: Path, count: int) -> None:
     (folder / "data/pullover/0000000.png").write_bytes(picture)
     for i in range(1, count + 1):
         os.link(folder / "data/pullover/0000000.png", folder / f"data/pullover/{i:07d}.png")
-    timed("main.py", *command(folder, num_samples=1))
+    run(folder, num_samples=1)
     results = ResultFolder(folder, "exp")
     record = json.loads(results.record(0).read_text())
     files = [path for path in (*results.places(0), *folder.glob("Original/*/0000000.png")) if path.exists()]
@@ -112,11 +98,14 @@ def main() -> None:
         folder = Path(place)
         make_folder(folder, given.count)
         print(f"{given.count} finished pictures")
-        print("--status True:", timed("main.py", *command(folder, status=True))[1])
-        print("first new picture after", timed("-c", UNTIL_FIRST, *command(folder))[1])
-        merged = timed("main.py", *command(folder, num_samples=given.count, merge_chunks=True))[1]
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"--merge_chunks True: {merged}; largest process so far {memory:.0f} MiB")
+        taken = {
+            "--status True:": run(folder, status=True),
+            "first new picture after": run(folder, "-c", UNTIL_FIRST),
+            "--merge_chunks True:": run(folder, num_samples=given.count, merge_chunks=True),
+        }
+        for what, (seconds, processor, _) in taken.items():
+            print(f"{what} {seconds:.1f} s, {processor:.1f} s of the processor")
+        print(f"largest process: {max(memory for _, _, memory in taken.values()):.0f} MiB")
         for size in given.sizes:
             print(f"writing a picture of {size} x {size}: {1000 * writing(folder, size):.1f} ms")
 

@@ -25,16 +25,15 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.evaluation.metrics.distances import distances
+from ace_counterfactuals.core.evaluation.tables import markdown_rows
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Task
-from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import load_networks, prepare_device, task_of
 from ace_counterfactuals.models.classifiers import Classifier
-from benchmarks.mark import CARRIER, CLASSES, has_mark, level, plant, ratio_interval, share_of_change
-from benchmarks.trial import ROOT, demo_config, make_parser, markdown, read_arguments, share, write_rows
+from benchmarks import trial
+from benchmarks.mark import CARRIER, OTHER, has_mark, level, plant, ratio_interval, share_of_change
 
-NETWORKS = ROOT / "demo/shortcut"
+NETWORKS = trial.ROOT / "demo/shortcut"
 CLASSIFIERS = ("tainted", "control")
 BATCH = 16
 SHOWN = 3  # pictures of each kind in the figure
@@ -44,28 +43,20 @@ SHOWN = 3  # pictures of each kind in the figure
 class Cell:
     """Photographs of one class, all with the mark or all without it, that both classifiers get right.
 
-    image: (N, 3, H, W) in [0, 1].  indices: (N).  label, target: numbers of the classifiers' classes.
+    image: (N, 3, H, W) in [0, 1].  indices: (N).  target: number of the other class.
     """
 
     marked: bool
     image: Tensor
     indices: list[int]
-    label: int
     target: int
 
 
-@torch.no_grad()
 def choose(images: ImageSet, classifiers: Sequence[Classifier], *, marked: bool, count: int) -> Cell:
     """The first ``count`` coats with the mark, or pullovers without it."""
-    names = classifiers[0].class_names
-    own = CARRIER if marked else next(name for name in CLASSES if name != CARRIER)
-    label = names.index(own)
-    samples = [images[i] for i, entry in enumerate(images.records) if images.class_names[entry.label] == own]
-    image = torch.stack([sample.image for sample in samples])
-    image = plant(image) if marked else image
-    right = torch.stack([predict(classifier(image)) == label for classifier in classifiers]).all(0)
-    chosen = right.nonzero()[:count, 0].tolist()
-    return Cell(marked, image[chosen], [samples[i].index for i in chosen], label, 1 - label)
+    own, other = (CARRIER, OTHER) if marked else (OTHER, CARRIER)
+    image, indices = trial.photographs(images, own, classifiers, plant if marked else None)
+    return Cell(marked, image[:count], indices[:count], classifiers[0].class_names.index(other))
 
 
 def counterfactuals(cell: Cell, task: Task) -> Tensor:
@@ -83,8 +74,8 @@ def figures(cell: Cell, changed: Tensor, classifier: Classifier) -> dict:
     return {
         "mark": "with" if cell.marked else "without",
         "n": n,
-        **share("flip", int((predict(classifier(changed)) == cell.target).sum()), n),
-        **share("mark changed", int((has_mark(changed) != cell.marked).sum()), n),
+        **trial.share("flip", int((predict(classifier(changed)) == cell.target).sum()), n),
+        **trial.share("mark changed", int((has_mark(changed) != cell.marked).sum()), n),
         "share": share_of_change(cell.image, changed).mean().item(),
         "level before": level(cell.image).mean().item(),
         "level after": level(changed).mean().item(),
@@ -92,12 +83,8 @@ def figures(cell: Cell, changed: Tensor, classifier: Classifier) -> dict:
     }
 
 
-def compute(config_of: dict[str, MainConfig], count: int) -> tuple[list[dict], dict]:
-    """Rows, and (with the mark, classifier) -> cell and its counterfactuals."""
-    tasks = {
-        name: task_of(config, *load_networks(config, -1, prepare_device(config))) for name, config in config_of.items()
-    }
-    images = open_dataset("Folder", ROOT / "demo/pictures", image_size=config_of["control"].data.image_size)
+def compute(images: ImageSet, tasks: dict[str, Task], count: int) -> tuple[list[dict], dict]:
+    """Rows, and (with the mark, classifier) -> pictures and counterfactuals."""
     rows, found = [], {}
     for marked in (True, False):
         cell = choose(images, [task.classifier for task in tasks.values()], marked=marked, count=count)
@@ -105,7 +92,7 @@ def compute(config_of: dict[str, MainConfig], count: int) -> tuple[list[dict], d
             started = time.perf_counter()
             changed = counterfactuals(cell, task)
             rows.append({"classifier": name, **figures(cell, changed, task.classifier)})
-            found[marked, name] = (cell, changed)
+            found[marked, name] = cell.image, changed
             print(f"{name}, {rows[-1]['mark']} the mark: {time.perf_counter() - started:.0f} s", flush=True)
     return rows, found
 
@@ -115,8 +102,7 @@ def compare(found: dict, seed: int) -> list[dict]:
     rows = []
     for title, cells in (("with", (True,)), ("without", (False,)), ("both", (True, False))):
         tainted, control = (
-            np.concatenate([share_of_change(cell.image, changed).numpy() for cell, changed in parts])
-            for parts in ([found[marked, name] for marked in cells] for name in CLASSIFIERS)
+            np.concatenate([share_of_change(*found[marked, name]).numpy() for marked in cells]) for name in CLASSIFIERS
         )
         low, high = ratio_interval(tainted, control, seed=seed)
         rows.append({"mark": title, "ratio": tainted.mean() / max(control.mean(), 1e-12), "low": low, "high": high})
@@ -125,32 +111,28 @@ def compare(found: dict, seed: int) -> list[dict]:
 
 def table(rows: list[dict], ratios: list[dict]) -> str:
     """Markdown."""
-    titles = ("classifier", "mark", "n", "flips", "share of the change in its place", "its level", "mark changed", "l1")
-    lines = []
+    titles = "classifier", "mark", "n", "flips", "share of the change in its place", "its level", "mark changed", "l1"
+    lines = [list(titles)]
     for row in rows:
-        flips, moved = (
-            f"{row[x]:.2f} ({row[f'{x} low']:.2f} to {row[f'{x} high']:.2f})" for x in ("flip", "mark changed")
-        )
-        levels, l1 = f"{row['level before']:.2f} to {row['level after']:.2f}", f"{row['l1']:.3f}"
-        lines.append((row["classifier"], row["mark"], str(row["n"]), flips, f"{row['share']:.3f}", levels, moved, l1))
+        head = [row["classifier"], row["mark"], str(row["n"]), trial.shown(row, "flip"), f"{row['share']:.3f}"]
+        levels = f"{row['level before']:.2f} to {row['level after']:.2f}"
+        lines.append([*head, levels, trial.shown(row, "mark changed"), f"{row['l1']:.3f}"])
     compared = [
         f"mark {row['mark']}: {row['ratio']:.1f} times the control's share ({row['low']:.1f} to {row['high']:.1f})"
         for row in ratios
     ]
-    return "\n\n".join([markdown(titles, lines), *compared]) + "\n"
+    return "\n\n".join([markdown_rows(lines), *compared]) + "\n"
 
 
 def draw(found: dict, path: Path) -> None:
     """The first pictures of each cell beside both classifiers' counterfactuals; at the right, the mean |x - ce|."""
-    count = min(SHOWN, *(len(cell.indices) for cell, _ in found.values()))
+    count = min(SHOWN, *(len(image) for image, _ in found.values()))
     figure = Figure(figsize=(1.1 * (3 * count + 2), 2.6), layout="constrained")
     panels = figure.subplots(2, 3 * count + 2)
     for line, marked in zip(panels, (True, False), strict=True):
-        cells = [found[marked, name] for name in CLASSIFIERS]
-        shown = [
-            to_pil(picture) for group in (cells[0][0].image, *(ce for _, ce in cells)) for picture in group[:count]
-        ]
-        changes = [(cell.image - ce).abs().mean((0, 1)).numpy() for cell, ce in cells]
+        (image, tainted), (_, control) = (found[marked, name] for name in CLASSIFIERS)
+        shown = [to_pil(picture) for group in (image, tainted, control) for picture in group[:count]]
+        changes = [(image - changed).abs().mean((0, 1)).numpy() for changed in (tainted, control)]
         brightest = max(change.max().item() for change in changes)
         for panel, picture in zip(line, [*shown, *changes], strict=True):
             panel.imshow(picture, cmap="gray", vmin=0, vmax=brightest, interpolation="nearest")
@@ -163,20 +145,14 @@ def draw(found: dict, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args, changes = read_arguments(make_parser(__doc__, photographs=32), argv)
-    configs = {
-        name: demo_config(
-            preset="audit",
-            classifier_path=str(NETWORKS / f"{name}.pt"),
-            model_path=str(NETWORKS / "ddpm.pt"),
-            **changes,
-        )
-        for name in CLASSIFIERS
-    }
-    rows, found = compute(configs, args.photographs)
-    ratios = compare(found, configs["control"].run.seed)
-    write_rows(args.output / "shortcut.csv", rows)
-    text = table(rows, ratios)
+    args, changes = trial.read_arguments(trial.make_parser(__doc__, photographs=32), argv)
+    changes |= {"preset": "audit", "model_path": str(NETWORKS / "ddpm.pt")}
+    configs = {name: trial.demo_config(classifier_path=str(NETWORKS / f"{name}.pt"), **changes) for name in CLASSIFIERS}
+    control = configs["control"]
+    images = open_dataset("Folder", trial.ROOT / "demo/pictures", image_size=control.data.image_size)
+    rows, found = compute(images, {name: trial.open_task(config) for name, config in configs.items()}, args.photographs)
+    trial.write_rows(args.output / "shortcut.csv", rows)
+    text = table(rows, compare(found, control.run.seed))
     atomic.write_text(args.output / "shortcut.md", text)
     draw(found, args.output / "shortcut.png")
     print(text)

@@ -1,8 +1,11 @@
 """What the benchmarks share: photographs and what each is to become, an attack seen at several strengths, verdicts."""
 
 import argparse
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task, judge
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import load_networks, open_images, prepare_device, task_of
+from ace_counterfactuals.core.runs.tables import read_table
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,22 +70,35 @@ def demo_config(preset: str = "fashion", **changes) -> MainConfig:
     return from_dict(MainConfig, {**read_preset(MainConfig, preset), "device": "cpu", **changes})
 
 
+def open_task(config: MainConfig) -> Task:
+    """The networks and settings of the flags."""
+    return task_of(config, *load_networks(config, -1, prepare_device(config)))
+
+
 @torch.no_grad()
+def photographs(
+    images: ImageSet, query: str, classifiers: Sequence[Classifier], change: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, list[int]]:
+    """Those of a class that all classifiers get right, (N, 3, H, W), and their indices.  change: to be made before."""
+    samples = [images[i] for i, entry in enumerate(images.records) if images.class_names[entry.label] == query]
+    image = torch.stack([sample.image for sample in samples])
+    image = change(image) if change else image
+    right = torch.stack([predict(network(image)) == network.class_names.index(query) for network in classifiers]).all(0)
+    return image[right], [sample.index for sample, sees in zip(samples, right.tolist(), strict=True) if sees]
+
+
 def ask(images: ImageSet, task: Task, pairs: Sequence[tuple[str, str]], *, count: int, first: int = 0) -> Batch:
     """For each pair (query, target), ``count`` photographs of the query that the classifier gets right, leaving out
     the ``first`` of these.  Raises ValueError where there are too few."""
-    names, chosen, targets = images.class_names, [], []
+    chosen, indices, targets = [], [], []
     for query, target in pairs:
-        label = names.index(query)
-        samples = [images[i] for i, entry in enumerate(images.records) if entry.label == label]
-        seen = predict(task.classifier(torch.stack([sample.image for sample in samples]))).tolist()
-        right = [sample for sample, prediction in zip(samples, seen, strict=True) if prediction == label]
-        if len(right) < first + count:
-            raise ValueError(f"{query}: {len(right)} photographs are classified right, wanted {first + count}")
-        chosen += right[first : first + count]
-        targets += [names.index(target)] * count
-    image = torch.stack([sample.image for sample in chosen])
-    return judge(image, task, [sample.index for sample in chosen]).aimed_at(torch.tensor(targets))
+        image, numbers = photographs(images, query, [task.classifier])
+        if len(image) < first + count:
+            raise ValueError(f"{query}: {len(image)} photographs are classified right, wanted {first + count}")
+        chosen.append(image[first : first + count])
+        indices += numbers[first : first + count]
+        targets += [images.class_names.index(target)] * count
+    return judge(torch.cat(chosen), task, indices).aimed_at(torch.tensor(targets))
 
 
 def split(batch: Batch) -> Iterator[Batch]:
@@ -138,34 +155,30 @@ class Bench:
         sizes = {"inpaint": sampling.sampling_inpaint, "dilation": sampling.sampling_dilation}
         row["l1"] = distances(batch.image, changed)[:, 0].mean().item()
         row["mask area"] = (~kept_pixels(change_mask(batch.image, changed), **sizes)).double().mean().item()
-        seen = features(list(self.unseen.values())[-1], changed).numpy()
+        seen = features(list(self.unseen.values())[-1], changed)
         row["frechet"] = frechet_distance(self.reference, fit(seen)) if n > 1 else None
         return row
 
 
-def open_bench(files: dict[str, Path], images: ImageSet, batch: Batch) -> Bench:
-    """files: name -> weights of an unseen classifier of ``models.small``."""
+def open_bench(files: Mapping[str, Path], images: ImageSet, batch: Batch) -> Bench:
+    """files: name -> weights of an unseen classifier of ``models.small``, with the attacked one's classes."""
     unseen = {name: load_classifier(path) for name, path in files.items()}
-    for name, network in unseen.items():
-        if network.class_names != batch.task.classifier.class_names:
-            raise ValueError(f"{files[name]}: has other classes than the classifier that is attacked")
     targets = batch.target.unique().tolist()
     real = [images[i].image for label in targets for i, entry in enumerate(images.records) if entry.label == label]
-    return Bench(unseen, fit(features(list(unseen.values())[-1], torch.stack(real)).numpy()))
+    return Bench(unseen, fit(features(list(unseen.values())[-1], torch.stack(real))))
 
 
-def set_up(config: MainConfig, files: dict[str, Path], *, count: int, first: int = 0) -> tuple[Batch, Bench]:
+def set_up(config: MainConfig, files: Mapping[str, Path], *, count: int, first: int = 0) -> tuple[Batch, Bench]:
     """The photographs of all PAIRS, and who judges what becomes of them."""
-    task = task_of(config, *load_networks(config, -1, prepare_device(config)))
     images = open_images(config, quiet=True)
-    batch = ask(images, task, PAIRS, count=count, first=first)
+    batch = ask(images, open_task(config), PAIRS, count=count, first=first)
     return batch, open_bench(files, images, batch)
 
 
 @torch.no_grad()
-def features(classifier: Classifier, image: Tensor) -> Tensor:
-    """(N, 3, H, W) in [0, 1] -> (N, D), what the head of a network of ``models.small`` reads."""
-    return classifier.network[:-1]((image - classifier.mean) / classifier.std)
+def features(classifier: Classifier, image: Tensor):
+    """(N, 3, H, W) in [0, 1] -> (N, D) array, what the head of a network of ``models.small`` reads."""
+    return classifier.network[:-1]((image - classifier.mean) / classifier.std).numpy()
 
 
 def share(name: str, count: int, n: int) -> dict:
@@ -175,6 +188,40 @@ def share(name: str, count: int, n: int) -> dict:
 
 def interval(name: str, value: float | None, low: float | None, high: float | None) -> dict:
     return {name: value, f"{name} low": low, f"{name} high": high}
+
+
+def spent(*words: str | Path, quiet: bool = False) -> tuple[float, float, float]:
+    """What a Python program takes: seconds by the clock and of the processor, and its peak of memory in MiB."""
+    started, hidden = time.perf_counter(), subprocess.DEVNULL
+    command = [sys.executable, *map(str, words)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=hidden, stderr=hidden if quiet else None)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+    return time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def resumed(path: Path, columns: Sequence[str], jobs: Mapping[tuple, Callable[[], list[dict]]]) -> list[dict[str, str]]:
+    """The rows of a CSV, completed.
+
+    jobs: values of ``columns`` -> what computes the rows that have these.  Those that the file has no row of are done,
+    and written at once.
+    """
+    rows = read_rows(path)
+    done = {tuple(row[name] for name in columns) for row in rows}
+    for values, compute in jobs.items():
+        if tuple(map(text, values)) not in done:
+            started = time.perf_counter()
+            rows += compute()
+            write_rows(path, rows)
+            job = ", ".join(f"{name} {value}" for name, value in zip(columns, values, strict=True))
+            print(f"{job}: {time.perf_counter() - started:.0f} s", flush=True)
+    return read_rows(path)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV; none if there is no file."""
+    return read_table(path) if path.exists() else []
 
 
 def write_rows(path: Path, rows: Iterable[dict]) -> None:
@@ -189,15 +236,9 @@ def text(value) -> str:
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV; none if there is no file."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (titles, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(titles), *lines[1:]])
+def shown(row: Mapping, name: str, digits: int = 2) -> str:
+    """A figure of a row, with the ends of its interval if it has one."""
+    if row[name] in ("", None):
+        return "n/a (0 images)"
+    value, *ends = (float(row[key]) for key in (name, f"{name} low", f"{name} high") if key in row)
+    return f"{value:.{digits}f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")

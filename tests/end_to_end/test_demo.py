@@ -12,7 +12,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights, state_dict
-from benchmarks.sweep_demo import PLACES, choose
+from benchmarks.sweep_demo import COLUMNS, choose
 from benchmarks.trial import read_rows, text
 from tests.support.paths import ROOT
 
@@ -44,7 +44,7 @@ def test_the_judging_classifiers_are_small_right_and_of_their_cards_architecture
 def test_the_presets_settings_are_those_that_the_rule_chooses_from_the_sweep():
     chosen = choose(read_rows(ROOT / "benchmarks/results/sweep_demo.csv"))
     given = read_preset(MainConfig, "fashion")
-    assert {name: text(given[name]) for name in PLACES} == {name: chosen[name] for name in PLACES}
+    assert {name: text(given[name]) for name in COLUMNS} == {name: chosen[name] for name in COLUMNS}
     assert given["attack_iterations"] == int(chosen["iterations"])
 
 

@@ -11,7 +11,7 @@ from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.models.classifiers import load_classifier
 from benchmarks import faithfulness
-from benchmarks.faithfulness_tables import draw, table
+from benchmarks.faithfulness import draw, table
 from benchmarks.trial import ask, open_bench, pre_explanations, read_rows, refined, with_settings, write_rows
 from tests.support.toys import (
     CLASSES,
