@@ -9,8 +9,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -25,37 +24,48 @@ AT_ONCE = 12  # files that are encoded or flushed side by side: a picture's
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name in the same folder, flush to the disk, rename."""
-    with prepared({path: data}) as name:
-        name([path])
-
-
-@contextmanager
-def prepared(files: Mapping[Path, bytes]) -> Iterator[Callable[[Collection[Path]], None]]:
-    """Files that are on the disk under temporary names; what is yielded gives some of them their own, for good.
-
-    They are flushed side by side: a disk takes little longer for ten than for one.
-    """
-    with ExitStack() as stack:
-        temporary = {path: stack.enter_context(_temporary(path, data)) for path, data in files.items()}
-        _side_by_side(_sync, temporary.items())
-
-        def name(paths: Collection[Path]) -> None:
-            for path in paths:
-                with _naming(path):
-                    os.replace(temporary[path], path)
-            _side_by_side(sync_folder, {path.parent for path in paths})
-
-        yield name
+    with prepared({path: data}) as temporary:
+        rename(temporary, [path])
 
 
 def write_once(path: Path, data: bytes) -> bool:
     """Write a file that must not be there yet, whoever else tries at the same time; False if it is there."""
-    with _temporary(path, data) as temporary, suppress(FileExistsError):
-        _sync((path, temporary))
-        place(temporary, path)
+    with prepared({path: data}) as temporary, suppress(FileExistsError):
+        place(temporary[path], path)
         sync_folder(path.parent)
         return True
     return False
+
+
+@contextmanager
+def prepared(files: Mapping[Path, bytes]) -> Iterator[dict[Path, Path]]:
+    """Within, the files are on the disk under temporary names beside their own: path -> temporary path.
+
+    They are flushed side by side: a disk takes little longer for ten than for one.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{owner()}.tmp") for path in files}
+
+    def write(path: Path) -> None:
+        with _naming(path), open(temporary[path], "wb") as file:
+            file.write(files[path])
+            file.flush()
+            os.fsync(file.fileno())
+
+    try:
+        _side_by_side(write, files)
+        yield temporary
+    finally:
+        for path in temporary.values():
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def rename(temporary: Mapping[Path, Path], paths: Collection[Path]) -> None:
+    """Give ``prepared`` files their own names, for good."""
+    for path in paths:
+        with _naming(path):
+            os.replace(temporary[path], path)
+    _side_by_side(sync_folder, {path.parent for path in paths})
 
 
 def place(temporary: Path, path: Path) -> None:
@@ -71,26 +81,6 @@ def place(temporary: Path, path: Path) -> None:
 
 
 @contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A file beside ``path`` that holds ``data``, and is gone afterwards unless it was renamed."""
-    temporary = path.with_name(f".{path.name}.{owner()}.tmp")
-    try:
-        with _naming(path):
-            temporary.write_bytes(data)
-        yield temporary
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sync(names: tuple[Path, Path]) -> None:
-    """Flush a file that has a temporary name."""
-    path, temporary = names
-    with open(temporary, "rb+") as file, _naming(path):
-        os.fsync(file.fileno())
-
-
-@contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """A full disk does not say which file is too much."""
     try:
@@ -100,23 +90,21 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _side_by_side(work: Callable, items: Collection) -> list:
-    return [work(*items)] if len(items) == 1 else list(_pool(os.getpid()).map(work, items))
-
-
-@cache
-def _pool(pid: int) -> ThreadPoolExecutor:
-    """A process's own, since threads do not survive a fork."""
-    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="flush")
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(work, items))
 
 
 def sync_folder(folder: Path) -> None:
     """What was renamed or removed in it stays so when the power fails."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with _naming(folder):
+            os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no such thing
-            raise OSError(error.errno, error.strerror, str(folder)) from None
+            raise
     finally:
         os.close(descriptor)
 

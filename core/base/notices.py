@@ -4,9 +4,20 @@ import logging
 import os
 import re
 import socket
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
 NOTICES = logging.getLogger("ace_counterfactuals")
+
+# Rank, number of ranks, rank on the node.  The first that is complete counts: mpiexec starts its processes by srun.
+# SLURM_STEP_NUM_TASKS tells a step of srun from a batch script, which has SLURM_PROCID 0 and SLURM_LOCALID 0 too.
+RANKS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),  # Open MPI
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),  # MVAPICH
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),  # MPICH, Intel MPI
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),  # srun
+)
 
 
 def notice(message: str) -> None:
@@ -40,3 +51,20 @@ def is_running(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def integers(environ: Mapping[str, str], names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The values of the variables, if each of them is there and a number."""
+    values = [environ.get(name, "") for name in names]
+    return tuple(map(int, values)) if all(value.isdecimal() for value in values) else None
+
+
+def ranks(environ: Mapping[str, str]) -> tuple[int, ...] | None:
+    """This process's rank, the number of ranks, and its rank on its node, where a launcher tells them."""
+    return next(filter(None, (integers(environ, names) for names in RANKS)), None)
+
+
+def local_rank() -> int | None:
+    """This process's number on its node, if a launcher started it beside others."""
+    found = ranks(os.environ)
+    return found[2] if found else None

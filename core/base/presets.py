@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ace_counterfactuals.core.base.settings import FlagError, convert, convert_all, did_you_mean, flag_items
+from ace_counterfactuals.core.base.settings import Flag, FlagError, convert, did_you_mean, flag_items
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -35,11 +35,12 @@ def read_preset(config: type, preset: str, *, whole: bool = True, given: Contain
             continue
         if name not in known:
             raise ValueError(f"{file}: {name} is no flag of this program{did_you_mean(str(name), known)}")
-        metadata = known[name].metadata
-        read = [preset_value(name, metadata, one, file) for one in (value if isinstance(value, list) else [value])]
-        if len(read) > 1 and not metadata["many"]:
-            raise ValueError(f"{file}: {name}: wanted one value, found {len(read)}")
-        values[name] = tuple(read) if metadata["many"] else read[0]
+        given_values = value if isinstance(value, list) else [value]
+        if not given_values or (len(given_values) > 1 and not known[name].many):
+            more = " or more" if known[name].many else ""
+            raise ValueError(f"{file}: {name}: wanted one value{more}, found {len(given_values)}")
+        texts = [_in_full(name, known[name], "" if one is None else str(one), file) for one in given_values]
+        values[name] = convert(name, known[name], texts if known[name].many else texts[0])
     return values
 
 
@@ -57,20 +58,19 @@ def read_settings(
             raise FlagError(name, f"is no setting here{did_you_mean(name, known)}")
     others = {*settings, *(flag_items(config).keys() - known.keys())}
     values = read_preset(config, preset, whole=False, given=others) if preset else {}
-    return values | {name: convert_all(name, known[name].metadata, value) for name, value in settings.items()}
+    return values | {name: convert(name, known[name], value) for name, value in settings.items()}
 
 
-def preset_value(name: str, metadata: dict, value: Any, file: Path) -> Any:
-    """A value as if it were typed; a relative path is relative to the file."""
-    value = convert(name, metadata, "" if value is None else str(value))
-    is_path = metadata["path"](value) if callable(metadata["path"]) else metadata["path"]
-    if is_path and value and "://" not in value:
-        path = (file.parent / value).resolve()
-        if file.parent == PRESETS and not path.exists():
-            raise FlagError(
-                "preset",
-                f"{file.stem}: its {name} {value} lies in a clone of the repository, and not in an installed package; "
-                f"run it in a clone, or give {name}",
-            )
-        return str(path)
-    return value
+def _in_full(name: str, known: Flag, text: str, file: Path) -> str:
+    """A value of a preset file, where a relative path is relative to the file."""
+    is_path = known.path(text) if callable(known.path) else known.path
+    if not is_path or not text or "://" in text:
+        return text
+    path = (file.parent / text).resolve()
+    if file.parent == PRESETS and not path.exists():
+        raise FlagError(
+            "preset",
+            f"{file.stem}: its {name} {text} lies in a clone of the repository, and not in an installed package; "
+            f"run it in a clone, or give {name}",
+        )
+    return str(path)

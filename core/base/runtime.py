@@ -4,8 +4,7 @@ import os
 
 import torch
 
-from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.ranks import local_rank
+from ace_counterfactuals.core.base.notices import local_rank, notice
 from ace_counterfactuals.core.base.settings import FlagError
 
 
@@ -34,16 +33,11 @@ def half_precision(device: torch.device, *, on_cuda: torch.dtype = torch.float16
     """What ``use_fp16`` means on a device."""
     if device.type == "cuda":
         return on_cuda
-    if device.type == "cpu" and not computes_bfloat16():
+    if device.type == "cpu" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         notice("use_fp16 True is float32 here: this CPU has no instructions for bfloat16, which would be slower")
         return torch.float32
     notice(f"use_fp16 True is bfloat16 on {device.type}")
     return torch.bfloat16
-
-
-def computes_bfloat16() -> bool:
-    """Whether the CPU has instructions for it; without them convolutions take many times as long as in float32."""
-    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def make_deterministic() -> None:

@@ -1,10 +1,11 @@
 """Settings declared once: a flag is a field of a frozen dataclass, from which parser, help, tables and records come."""
 
 import difflib
+import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -52,39 +53,36 @@ def blaming(field: str) -> Iterator[None]:
         raise FlagError(field, str(error)) from None
 
 
-def flag(
-    default: Any,
-    help: str,
-    *,
-    choices: Collection[str] | None = None,
-    aliases: dict[str, str] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    kind: Any = None,
-    path: bool | Callable[[str], bool] = False,
-    result: bool = True,
-    many: bool = False,
-) -> Any:
-    """A dataclass field that is a flag of the same name.
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """What is known of a flag beside its name.
 
-    choices: read when they are needed, so that a table may still grow.  aliases: other spellings of a choice.
-    low, high: inclusive bounds.  kind: text -> value, the default's type if not given.  path: a relative value in a
-    preset file is relative to that file; a function says of which values that holds.  result: whether the result of
-    a picture depends on the flag, so that an experiment cannot be continued with another value.  many: takes one
-    value or more, each of ``kind``, and gives a tuple.
+    kind: text -> value.  choices: read when they are needed, so that a table may still grow.  aliases: other spellings
+    of a choice.  low, high: inclusive bounds.  path: a relative value in a preset file is relative to that file; a
+    function says of which values that holds.  result: whether the result of a picture depends on the flag, so that an
+    experiment cannot be continued with another value.  many: takes one value or more, and gives a tuple.
     """
-    metadata = {
-        "help": help,
-        "choices": choices,
-        "aliases": aliases or {},
-        "low": low,
-        "high": high,
-        "kind": kind or (boolean if isinstance(default, bool) else type(default)),
-        "path": path,
-        "result": result,
-        "many": many,
-    }
-    return field(default=default, metadata=metadata)
+
+    default: Any
+    help: str
+    kind: Callable[[str], Any]
+    choices: Collection[str] | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    low: float | None = None
+    high: float | None = None
+    path: bool | Callable[[str], bool] = False
+    result: bool = True
+    many: bool = False
+
+    def field(self) -> Any:
+        """Of a dataclass that declares the flag."""
+        return field(default=self.default, metadata={"flag": self})
+
+
+def flag(default: Any, help: str, *, kind: Callable[[str], Any] | None = None, **facts: Any) -> Any:
+    """A dataclass field that is a flag of the same name.  kind: the default's type if not given; facts: of ``Flag``."""
+    kind = kind or (boolean if isinstance(default, bool) else type(default))
+    return Flag(default=default, help=help, kind=kind, **facts).field()
 
 
 def boolean(text: str) -> bool:
@@ -120,44 +118,36 @@ def names_a_file(text: str) -> bool:
     return re.fullmatch(r"[\s\d+-]*(,[\s\d+-]*)+", text) is None
 
 
-def describe_range(metadata: dict) -> str:
+def describe_range(known: Flag) -> str:
     """'one of a, b', '[0, 1]', '>= 1' or ''."""
-    low, high = metadata["low"], metadata["high"]
-    if metadata["choices"]:
-        return "one of " + ", ".join(metadata["choices"])
-    if low is not None and high is not None:
-        return f"[{low:g}, {high:g}]"
-    if low is not None:
-        return f">= {low:g}"
-    return ""
+    if known.choices:
+        return "one of " + ", ".join(known.choices)
+    if known.low is not None and known.high is not None:
+        return f"[{known.low:g}, {known.high:g}]"
+    return "" if known.low is None else f">= {known.low:g}"
 
 
-def convert(name: str, metadata: dict, text: str) -> Any:
-    """The value of a flag from its text, within its range."""
-    kind = metadata["kind"]
+def convert(name: str, known: Flag, given: Any) -> Any:
+    """The value of a flag from its text, within its range; a tuple where it takes ``many``.  Raises FlagError."""
+    if known.many:
+        one = replace(known, many=False)
+        return tuple(convert(name, one, text) for text in (given if isinstance(given, list | tuple) else [given]))
+    text = str(given)
     try:
-        value = kind(text)
+        value = known.kind(text)
     except ValueError as error:
-        reason = str(error) if kind is boolean else f"wanted {kind.__name__}"
+        reason = str(error) if known.kind is boolean else f"wanted {known.kind.__name__}"
         raise FlagError(name, f"{text}: {reason}") from None
-    value = metadata["aliases"].get(value, value)
-    choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
-    if choices and value not in choices:
-        raise FlagError(name, f"{text}: wanted one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
+    value = known.aliases.get(value, value)
+    if known.choices and value not in known.choices:
+        hint = did_you_mean(str(value), known.choices)
+        raise FlagError(name, f"{text}: wanted one of {', '.join(known.choices)}{hint}")
     if isinstance(value, float) and not abs(value) < LARGEST:
         raise FlagError(name, f"{text}: wanted a finite number, less than {LARGEST:g}")
-    number = isinstance(value, int | float)
-    if number and ((low is not None and value < low) or (high is not None and value > high)):
-        raise FlagError(name, f"{text}: out of range, wanted {describe_range(metadata)}")
+    low, high = (-math.inf if known.low is None else known.low), (math.inf if known.high is None else known.high)
+    if isinstance(value, int | float) and not low <= value <= high:
+        raise FlagError(name, f"{text}: out of range, wanted {describe_range(known)}")
     return value
-
-
-def convert_all(name: str, metadata: dict, values: Any) -> Any:
-    """The same of the values of a setting that takes ``many``, as a tuple, and of the one of another."""
-    if not metadata["many"]:
-        return convert(name, metadata, str(values))
-    several = values if isinstance(values, list | tuple) else [values]
-    return tuple(convert(name, metadata, str(value)) for value in several)
 
 
 def shown_default(default: Any) -> Any:
@@ -174,22 +164,26 @@ def hyphenated(name: str) -> str:
 def from_dict(config: type[Config], values: dict[str, Any]) -> Config:
     """A config from flat flag values; what is not named keeps its default."""
     parts = {}
-    for group in groups_of(config):
-        names = {item.name for item in fields(group.type)}
-        parts[group.name] = group.type(**{name: value for name, value in values.items() if name in names})
+    for part, kind in groups(config).items():
+        parts[part] = kind(**{name: values[name] for name in flags_of(kind) if name in values})
     return config(**parts)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: "DataclassInstance") -> dict[str, Any]:
     """Flat flag values, in the order of declaration."""
-    return {name: value for group in asdict(config).values() for name, value in group.items()}
+    return {name: value for part in asdict(config).values() for name, value in part.items()}
 
 
-def groups_of(config: "type[DataclassInstance]") -> tuple[Any, ...]:
-    """The fields of a config, each of which holds a dataclass of flags."""
-    return fields(config)
+def groups(config: "type[DataclassInstance]") -> dict[str, Any]:
+    """Name -> dataclass of flags, of a config."""
+    return {item.name: item.type for item in fields(config)}
 
 
-def flag_items(config: "type[DataclassInstance]") -> dict[str, Any]:
-    """Flag name -> its dataclass field."""
-    return {item.name: item for group in groups_of(config) for item in fields(group.type)}
+def flags_of(part: "type[DataclassInstance]") -> dict[str, Flag]:
+    """Name -> flag, of a dataclass of flags."""
+    return {item.name: item.metadata["flag"] for item in fields(part)}
+
+
+def flag_items(config: "type[DataclassInstance]") -> dict[str, Flag]:
+    """Name -> flag, of a config."""
+    return {name: item for part in groups(config).values() for name, item in flags_of(part).items()}

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.ranks import integers, ranks
+from ace_counterfactuals.core.base.notices import integers, notice, ranks
 from ace_counterfactuals.core.base.settings import FlagError
 
 AUTO = "auto"

@@ -18,10 +18,11 @@ from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import (
     Config,
     FlagError,
-    convert_all,
+    convert,
     describe_range,
     did_you_mean,
     flag_items,
+    flags_of,
     from_dict,
     hyphenated,
     shown_default,
@@ -51,14 +52,14 @@ def make_parser(config: type, description: str, *, hyphens: bool = False) -> Par
         )
     for group in fields(config):
         titled = parser.add_argument_group(group.metadata["title"])
-        for item in fields(group.type):
-            extent = describe_range(item.metadata)
-            shown = shown_default(item.default)
+        for name, known in flags_of(group.type).items():
+            extent = describe_range(known)
+            shown = shown_default(known.default)
             titled.add_argument(
-                f"--{hyphenated(item.name) if hyphens else item.name}",
-                nargs="+" if item.metadata["many"] else None,
-                metavar=item.metadata["kind"].__name__.upper(),
-                help=f"{item.metadata['help']} (default {shown}{'; ' + extent if extent else ''})".replace("%", "%%"),
+                f"--{hyphenated(name) if hyphens else name}",
+                nargs="+" if known.many else None,
+                metavar=known.kind.__name__.upper(),
+                help=f"{known.help} (default {shown}{'; ' + extent if extent else ''})".replace("%", "%%"),
             )
     return parser
 
@@ -79,7 +80,7 @@ def parse(
     typed = {name: text for name, text in given.items() if text is not None}
     preset = typed.pop("preset", None)
     values = read_preset(config, preset, given=typed) if preset else {}
-    values |= {name: convert_all(name, flag_items(config)[name].metadata, text) for name, text in typed.items()}
+    values |= {name: convert(name, flag_items(config)[name], text) for name, text in typed.items()}
     return from_dict(config, values)
 
 
@@ -99,10 +100,10 @@ def flags_table(config: type) -> str:
     lines = []
     for group in fields(config):
         lines += [f"**{group.metadata['title']}**", "", "| flag | default | range | meaning |", "|---|---|---|---|"]
-        for item in fields(group.type):
-            default = item.default if item.default is None else f"`{shown_default(item.default)}`"
-            extent = ", ".join(filter(None, (describe_range(item.metadata), item.metadata["many"] and "several")))
-            lines.append(f"| `--{item.name}` | {default or ''} | {extent} | {item.metadata['help']} |")
+        for name, known in flags_of(group.type).items():
+            default = known.default if known.default is None else f"`{shown_default(known.default)}`"
+            extent = ", ".join(filter(None, (describe_range(known), known.many and "several")))
+            lines.append(f"| `--{name}` | {default or ''} | {extent} | {known.help} |")
         lines.append("")
     return "\n".join(lines)
 

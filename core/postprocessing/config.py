@@ -1,9 +1,9 @@
 """All settings of postprocessing.py."""
 
-from dataclasses import field, fields, make_dataclass
+from dataclasses import make_dataclass, replace
 from typing import Any
 
-from ace_counterfactuals.core.base.settings import group
+from ace_counterfactuals.core.base.settings import flags_of, group
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig
 from ace_counterfactuals.core.runs.config import ExperimentConfig, RunConfig
@@ -27,10 +27,10 @@ def of_the_run(config: type) -> type:
     Only what results depend on, and paths, are the run's; the others keep their defaults.
     """
     items = []
-    for item in fields(config):
-        default = None if item.metadata["result"] or item.metadata["path"] else item.default
-        metadata = {**item.metadata, "many": item.name in SWEPT or item.name in OF_REFINEMENT}
-        items.append((item.name, item.type, field(default=default, metadata=metadata)))
+    for name, known in flags_of(config).items():
+        default = None if known.result or known.path else known.default
+        many = name in SWEPT or name in OF_REFINEMENT
+        items.append((name, Any, replace(known, default=default, many=many).field()))
     return make_dataclass(config.__name__, [item for item in items if item[0] != "check"], frozen=True)
 
 

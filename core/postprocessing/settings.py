@@ -8,13 +8,13 @@ where the diffusion model is not: other weights, or other flags of the U-Net, of
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import FlagError, from_dict, to_dict
+from ace_counterfactuals.core.base.settings import FlagError, flags_of, from_dict, to_dict
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig, by_itself
@@ -29,7 +29,7 @@ from ace_counterfactuals.models.config import WeightsConfig
 
 def result_flags(*configs: type) -> list[str]:
     """The flags that results depend on."""
-    return [item.name for config in configs for item in fields(config) if item.metadata["result"]]
+    return [name for config in configs for name, known in flags_of(config).items() if known.result]
 
 
 OF_THE_RUN = result_flags(DataConfig, WeightsConfig, AttackConfig, RegionConfig)

@@ -100,7 +100,7 @@ def refuse_other_settings(results: ResultFolder, described: dict) -> None:
     A flag that config.yaml does not name is younger than the experiment, which was made as by its default.
     """
     stored, flags = read_config(results.root), described["flags"]
-    made = {n: stored["flags"].get(n, i.default) for n, i in flag_items(MainConfig).items() if i.metadata["result"]}
+    made = {n: stored["flags"].get(n, i.default) for n, i in flag_items(MainConfig).items() if i.result}
     differences = [f"{name} {flags[name]} (there: {old!r})" for name, old in made.items() if old != flags[name]]
     weights = described["weights"].items()
     differences += [f"{name} is another file" for name, sha in weights if stored["weights"].get(name) != sha]
@@ -128,7 +128,7 @@ def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping
 
 def described_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     """What results depend on, and the paths of data and weights: neither where nor in which parts it is computed."""
-    kept = {name for name, item in flag_items(MainConfig).items() if item.metadata["result"]} | {"data_dir", *WEIGHTS}
+    kept = {name for name, item in flag_items(MainConfig).items() if item.result} | {"data_dir", *WEIGHTS}
     return {name: value for name, value in flags.items() if name in kept}
 
 

@@ -152,11 +152,11 @@ class ResultFolder:
             files |= self.new_original(record, pictures.original)
         commit = self.record(record.index)
         self.forget(record.index, but=files)
-        with atomic.prepared({**files, commit: atomic.to_json(record.to_dict()).encode()}) as name:
-            name(files)
+        with atomic.prepared({**files, commit: atomic.to_json(record.to_dict()).encode()}) as temporary:
+            atomic.rename(temporary, files)
             if pictures and pictures.original:
                 self.original(record.index, not record.correct).unlink(missing_ok=True)
-            name([commit])
+            atomic.rename(temporary, [commit])
 
     def new_original(self, record: Record, picture: Image.Image) -> dict[Path, bytes]:
         """What to store of the original, which all experiments of an output folder share; nothing if it is there.

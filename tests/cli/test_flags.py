@@ -178,7 +178,7 @@ def test_an_unusable_value_is_refused_with_what_is_wanted(name, text, wanted):
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (None, 5)])
 def test_bounds_are_inclusive(low, high):
-    metadata = flag(0.5, "", low=low, high=high).metadata
+    metadata = flag(0.5, "", low=low, high=high).metadata["flag"]
     for value in filter(lambda bound: bound is not None, (low, high)):
         assert convert("x", metadata, str(value)) == value
 
@@ -335,17 +335,17 @@ def test_no_flag_is_declared_in_two_groups(config):
 def test_every_flag_has_a_meaning_a_default_and_a_range_in_the_help(config):
     shown = {action.dest: action.help for action in make_parser(config, "")._actions}
     for name, item in flag_items(config).items():
-        assert len(item.metadata["help"]) > 3
+        assert len(item.help) > 3
         assert f"(default {item.default if item.default != '' else chr(39) * 2}" in shown[name]
-        bounds = (item.metadata["low"], item.metadata["high"])
-        wanted = [f"{bound:g}" for bound in bounds if bound is not None] + list(item.metadata["choices"] or ())
+        bounds = (item.low, item.high)
+        wanted = [f"{bound:g}" for bound in bounds if bound is not None] + list(item.choices or ())
         assert [part for part in wanted if part not in shown[name]] == []
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_default_is_within_its_own_range(config):
     for name, item in flag_items(config).items():
-        assert convert(name, item.metadata, str(item.default)) == item.default
+        assert convert(name, item, str(item.default)) == item.default
 
 
 @pytest.mark.parametrize("config", CONFIGS)

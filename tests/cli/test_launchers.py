@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 
-from ace_counterfactuals.core.base.ranks import RANKS, local_rank
+from ace_counterfactuals.core.base.notices import RANKS, local_rank
 from ace_counterfactuals.core.base.runtime import choose_device
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.cli import launchers

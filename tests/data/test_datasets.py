@@ -226,4 +226,4 @@ def test_prefetching_looks_only_a_little_ahead():
 
 
 def test_the_flag_offers_the_table_in_its_order():
-    assert list(flag_items(MainConfig)["dataset"].metadata["choices"]) == list(DATASETS)
+    assert list(flag_items(MainConfig)["dataset"].choices) == list(DATASETS)

@@ -35,7 +35,7 @@ def shop(tmp_path, monkeypatch):
 def test_it_is_opened_and_offered(shop):
     images = open_dataset("Shop", shop.data, image_size=8)
     assert [sample.label for sample in images] == [0, 0, 1, 1, 2, 2] and images[0].image.shape == (3, 8, 8)
-    assert "Shop" in describe_range(flag_items(MainConfig)["dataset"].metadata)
+    assert "Shop" in describe_range(flag_items(MainConfig)["dataset"])
 
 
 def test_it_is_explained(shop):

@@ -151,7 +151,7 @@ def test_an_attack_is_one_entry_that_any_module_may_add(monkeypatch):
 
     entry = Attack(step=lambda x, gradient, size: x - size * gradient.tanh(), project=project, loss=loss, targeted=True)
     monkeypatch.setitem(ATTACKS, "mine", entry)
-    option = flag_items(MainConfig)["attack_method"].metadata
+    option = flag_items(MainConfig)["attack_method"]
     assert convert("attack_method", option, "mine") == "mine"
     image = pictures(2)
     found = explain(image, toy_task(attack_method="mine", attack_step=100.0, label_target=1))

@@ -68,7 +68,7 @@ def test_a_preset_denoises_five_steps(preset):
 def test_a_preset_names_flags_alone_and_no_paths(preset):
     known, given = flag_items(MainConfig), yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())
     assert given.keys() <= known.keys()
-    assert not [name for name in given if known[name].metadata["path"]]
+    assert not [name for name in given if known[name].path]
 
 
 @presets
