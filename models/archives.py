@@ -11,6 +11,8 @@ import pickle
 import re
 import struct
 import zipfile
+from collections.abc import Callable
+from typing import BinaryIO
 
 import safetensors.torch
 import torch
@@ -72,11 +74,12 @@ def _finished(tree):
     return made
 
 
-def _torch_load(stream) -> dict:
+def _torch_load(stream: BinaryIO):
     """torch's own reader, after the check; NumPy's names are lent to it as our functions."""
-    names = [(make, name) for name, make in NUMPY.items() if name.startswith("numpy.") and make is not None]
-    names += [(make, name.replace("numpy.core", "numpy._core")) for make, name in names]
-    names += [(type(None), "numpy.ndarray")]
+    names: list[Callable | tuple[Callable, str]] = [(type(None), "numpy.ndarray")]
+    for name, make in NUMPY.items():
+        if name.startswith("numpy.") and make is not None:
+            names += [(make, name), (make, name.replace("numpy.core", "numpy._core"))]
     stream.seek(0)
     with torch.serialization.safe_globals(names):
         try:

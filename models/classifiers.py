@@ -32,6 +32,9 @@ RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # wh
 class Classifier(nn.Module):
     """Images (N, 3, H, W) in [0, 1] -> logits: (N,) where ``binary``, else (N, num_outputs)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -240,7 +243,9 @@ def _torchvision(tree: dict, wanted: Wanted) -> Classifier:
         state = {k: v for k, v in state.items() if not k.lower().startswith("aux")}
     if arch.startswith("densenet"):  # torchvision's own files still have names of before 2018
         state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", k): v for k, v in state.items()}
-    query = wanted.heads.get(wanted.query) if len(wanted.heads) == outputs else wanted.query
+    query = wanted.query
+    if query is not None and len(wanted.heads) == outputs:
+        query = wanted.heads.get(query)
     view = _view(wanted, query, outputs, attributes=outputs != 2) if wanted.binary else "all"
     network = _build_loaded(arch, outputs, state, wanted.path, f"torchvision's {arch}")
     return Classifier(network, IMAGENET, num_outputs=outputs, view=view)
@@ -255,7 +260,7 @@ def _densenet(tree: dict, wanted: Wanted) -> Classifier:
         raise wanted.refuse(f"is {describe(state)}, not the DenseNet-121 of this data set; {advice}")
     if _rows(weight) != len(heads):
         raise wanted.refuse(f"has {_rows(weight)} outputs, but the DenseNet-121 of this data set has {len(heads)}")
-    if wanted.query not in heads:
+    if wanted.query is None or wanted.query not in heads:
         raise wanted.refuse(f"does not answer query {wanted.query}, but {_listed(list(heads))}")
     state = {key.removeprefix("feat_extract.feat_extract."): value for key, value in state.items()}
     network = _build_loaded("densenet121", len(heads), state, wanted.path, "a DenseNet-121")

@@ -13,6 +13,7 @@ from ace_counterfactuals.core.base.settings import flag, from_dict, group, to_di
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
 
 
@@ -39,7 +40,7 @@ class DiffusionModel:
     network: x_t (N, 3, H, W) in [-1, 1], steps (N,) of the whole chain, classes (N,) or None -> (N, 3, H, W), or
     (N, 6, H, W) where the process has ``learn_sigma``.
     made_of: ``load_denoiser``'s source, as model_path, and its settings, by name.
-    half: whether ``to`` puts the torso in half precision, where the device computes that fast.
+    half: whether ``to`` puts a U-Net's torso in half precision, where the device computes that fast.
     """
 
     network: nn.Module
@@ -58,7 +59,7 @@ class DiffusionModel:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "DiffusionModel":
         """On a device and in a type of numbers, the torso in half precision if that was asked for."""
         network = self.network.to(device, dtype)
-        if self.half:
+        if self.half and isinstance(network, UNetModel):
             network.torso_to(half_precision(torch.device(device)))
         return replace(self, network=network)
 

@@ -192,7 +192,8 @@ def load_state(path) -> dict[str, Tensor]:
 def _flatten(tree: dict, name: str) -> dict[str, Tensor]:
     """Dotted name -> tensor, depth first. A tree whose parts refer to each other could be walked for ever."""
     flat: dict[str, Tensor] = {}
-    waiting, steps = [("", tree)], 0
+    waiting: list[tuple[str, dict | Tensor]] = [("", tree)]
+    steps = 0
     while waiting:
         prefix, node = waiting.pop()
         steps += 1
@@ -200,10 +201,10 @@ def _flatten(tree: dict, name: str) -> dict[str, Tensor]:
             flat[prefix[:-1]] = node
         elif isinstance(node, dict):
             steps += len(node)
-            items = [(k, v) for k, v in node.items() if isinstance(k, str) and isinstance(v, dict | Tensor)]
-            if not prefix:  # an optimiser's state is no weights
-                items = [(k, v) for k, v in items if isinstance(v, Tensor) or not k.startswith("optim")]
-            waiting += [(f"{prefix}{k.removeprefix('module.')}.", v) for k, v in reversed(items)]
+            for key, value in reversed(node.items()):
+                optimiser = not prefix and isinstance(value, dict) and str(key).startswith("optim")
+                if isinstance(key, str) and isinstance(value, dict | Tensor) and not optimiser:
+                    waiting.append((f"{prefix}{key.removeprefix('module.')}.", value))
         if steps > MAX_STEPS or prefix.count(".") > MAX_DOTS:
             raise WeightsError(f"{name}: nested deeper or larger than a network's weights are")
     return flat

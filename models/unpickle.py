@@ -9,6 +9,7 @@ import io
 import pickle
 import re
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class Unpickler(pickle._Unpickler):  # the one in Python: C's reserves memory fo
     ``load`` raises Refused, Malformed, or what Python raises where an operation meets values that it cannot take.
     """
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable[..., Any]]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, stream: Stream, names: dict, persistent: Callable | None = None):
         super().__init__(stream, encoding="latin1")  # Python 2 wrote bytes as text

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint and tests.   bash scripts/test.sh [PYTEST ARGUMENTS]     e.g. -m "not slow"
+# Lint, types and tests.   bash scripts/test.sh [PYTEST ARGUMENTS]     e.g. -m "not slow"
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
@@ -12,6 +12,7 @@ run_tests() {
 
 ruff check .
 ruff format --check .
+bash scripts/types.sh
 run_tests "$@"
 
 if [ $# = 0 ]; then # the numerical ones again, as on processors that have less
