@@ -16,41 +16,18 @@ from typing import BinaryIO
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
-from ace_counterfactuals.models.unpickle import NUMPY, Malformed, Refused, Stream, Unpickler, plain
+from ace_counterfactuals.models.unpickle import NAMES, Malformed, Opaque, Stream, Unpickler, plain
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch files before 1.6
 PLAIN_VALUES = "ace"  # safetensors metadata key for the values that are not tensors, as JSON
 
-KINDS = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-}
-TYPES = {f"torch.{part}{kind}Storage": dtype for part in ("", "cuda.") for kind, dtype in KINDS.items()}
-TYPES |= {name.replace("Storage", "Tensor"): dtype for name, dtype in TYPES.items()}
-TORCH = {
-    **NUMPY,
-    **TYPES,
-    **{str(dtype): dtype for dtype in KINDS.values()},
-    **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"), lambda *_: None),
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
-    "torch.Size": tuple,
-}
-"""What a torch pickle may ask for. Tensors are left to torch, which holds each to the size of its storage."""
 
-
-class Storages(dict):
+class Storages(dict[str | int, int]):
     """Key -> bytes of the storages that a torch pickle declares."""
 
-    def declare(self, identifier):
+    def declare(self, identifier) -> None:
         """A persistent id of torch 0.2 and later: ('storage', type, key, location, numel[, view])."""
         kind, dtype, key, location, numel, *view = identifier
         sound = kind == "storage" and isinstance(dtype, torch.dtype) and isinstance(location, str) and not any(view)
@@ -60,46 +37,33 @@ class Storages(dict):
             raise Malformed(f"its storage {str(key)[:20]!r} is declared twice, differently")
 
 
-def _finished(tree):
-    """The tree of plain values and tensors.
-
-    These may share a storage (tied weights), but those of a small file must not be many times as large.
-    """
-    seen: dict = {}
-    made = plain(tree, seen=seen)
-    tensors = [value for _, value in seen.values() if isinstance(value, torch.Tensor)]
-    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > 2 * sum(storages.values()) + 2**20:
-        raise Malformed("its tensors overlap so much that they are many times larger than the file")
-    return made
-
-
 def _torch_load(stream: BinaryIO):
     """torch's own reader, after the check; NumPy's names are lent to it as our functions."""
     names: list[Callable | tuple[Callable, str]] = [(type(None), "numpy.ndarray")]
-    for name, make in NUMPY.items():
+    for name, make in NAMES.items():
         if name.startswith("numpy.") and make is not None:
             names += [(make, name), (make, name.replace("numpy.core", "numpy._core"))]
     stream.seek(0)
     with torch.serialization.safe_globals(names):
         try:
-            return _finished(torch.load(stream, weights_only=True, map_location="cpu"))
+            return plain(torch.load(stream, weights_only=True, map_location="cpu"))
         except pickle.UnpicklingError as error:  # torch knows fewer operations, those of protocol 2
             reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
             said = reason[1] if reason else "it does not say why"
             raise Malformed(f"is refused by torch ({said}); save it again with torch.save's own protocol") from None
 
 
-def torch_zip(stream, size: int):
+def torch_zip(stream: BinaryIO):
     """torch.save since 1.6: data.pkl and a raw file a storage, uncompressed."""
     with zipfile.ZipFile(stream) as archive:
         members = {info.filename: info for info in archive.infolist()}
+        size = stream.seek(0, io.SEEK_END)
         root = _check_members(archive.infolist(), size)
-        stream.seek(-22, io.SEEK_END)
+        stream.seek(size - 22)
         if stream.read(4) != b"PK\x05\x06" or min(info.header_offset for info in members.values()):
             raise Malformed("does not begin or end as torch.save writes it")  # so torch reads what is checked here
         storages = Storages()
-        Unpickler(Stream(archive.read(f"{root}data.pkl")), TORCH, storages.declare).load()
+        Unpickler(Stream(archive.read(f"{root}data.pkl")), storages.declare).load()
     for key, count in storages.items():
         member = members.get(f"{root}data/{key}")
         if member is None or member.file_size < count:
@@ -126,44 +90,46 @@ def _check_members(infos: list[zipfile.ZipInfo], size: int) -> str:
     return root
 
 
-def torch_legacy(stream, size: int):
+def torch_legacy(stream: BinaryIO):
     """torch.save before 1.6: three pickles of preamble, the tree, the storages' keys, the storages."""
     storages, read = Storages(), Stream(stream.read())
     for _ in range(3):
-        Unpickler(read, {}).load()
-    Unpickler(read, TORCH, storages.declare).load()
-    keys = Unpickler(read, {}).load()
+        Unpickler(read).load()
+    Unpickler(read, storages.declare).load()
+    keys = Unpickler(read).load()
     sound = isinstance(keys, list) and all(isinstance(key, str | int) for key in keys)
     if not sound or len(keys) != len(storages) or set(keys) != set(storages):
         raise Malformed("its list of storages does not fit its tensors")
-    if read.tell() + sum(storages.values()) > size:
+    if read.tell() + sum(storages.values()) > len(read.getbuffer()):
         raise Malformed("its storages are shorter than it says; is the download complete?")
     return _torch_load(stream)
 
 
-def torch_tar(stream, size: int):
+def torch_tar(stream: BinaryIO):
     """torch.save of 0.1: a tar of storages, tensors and a pickle that refers to them. Built here: torch refuses."""
     members = _tar_members(stream.read())
     if not {"storages", "tensors", "pickle"} <= set(members):
         raise Malformed(f"is a tar archive of {', '.join(list(members)[:3])}, not weights; give a file inside it")
-    read, flat, tensors = Stream(members["storages"]), {}, {}
-    for _ in range(Unpickler(read, {}).load()):
-        key, _location, dtype = Unpickler(read, TYPES).load()
+    storages: dict[int, Tensor] = {}
+    read = Stream(members["storages"])
+    for _ in range(Unpickler(read).load()):
+        key, _location, dtype = Unpickler(read).load()
         (numel,) = struct.unpack("<q", read.read(8))
         data = bytearray(read.read(max(0, numel) * dtype.itemsize))
-        flat[int(key)] = torch.frombuffer(data, dtype=dtype, count=numel) if numel else torch.empty(0, dtype=dtype)
-    for key, whole, offset, numel in Unpickler(read, {}).load():
-        flat[int(key)] = flat[int(whole)].narrow(0, offset, numel)
+        storages[int(key)] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        if len(storages[int(key)]) != numel:
+            raise Malformed("its storages are shorter than it says; is the download complete?")
+    for key, whole, offset, numel in Unpickler(read).load():
+        storages[int(key)] = storages[int(whole)].narrow(0, offset, numel)
+    tensors: dict[int, Opaque] = {}
     read = Stream(members["tensors"])
-    for _ in range(Unpickler(read, {}).load()):
-        key, storage, _type = Unpickler(read, TYPES).load()
+    for _ in range(Unpickler(read).load()):
+        key, storage, _type = Unpickler(read).load()
         dimensions, _padding = struct.unpack("<ii", read.read(8))
-        numbers = struct.unpack(f"<{2 * dimensions + 1}q", read.read(8 * (2 * dimensions + 1)))
-        within = flat[int(storage)]
-        size_, stride, offset = numbers[:dimensions], numbers[dimensions:-1], numbers[-1] + within.storage_offset()
-        tensors[int(key)] = within.as_strided(size_, stride, offset)
-    names = {name: make for name, make in TORCH.items() if not name.startswith("torch._utils._rebuild_tensor")}
-    return _finished(Unpickler(Stream(members["pickle"]), names, lambda key: tensors[int(key)]).load())
+        *numbers, offset = struct.unpack(f"<{2 * dimensions + 1}q", read.read(8 * (2 * dimensions + 1)))
+        size, stride, within = numbers[:dimensions], numbers[dimensions:], storages[int(storage)]
+        tensors[int(key)] = Opaque(within.as_strided(size, stride, within.storage_offset() + offset))
+    return plain(Unpickler(Stream(members["pickle"]), lambda key: tensors[int(key)]).load())
 
 
 def _tar_members(data: bytes) -> dict[str, bytes]:
@@ -180,7 +146,7 @@ def _tar_members(data: bytes) -> dict[str, bytes]:
     return members
 
 
-def safetensors_file(stream, size: int):
+def safetensors_file(stream: BinaryIO):
     """safetensors, with the plain values of a tree as JSON in its metadata."""
     data = stream.read()
     tensors = safetensors.torch.load(data)  # which checks the header
@@ -188,22 +154,34 @@ def safetensors_file(stream, size: int):
     return {**json.loads(header.get("__metadata__", {}).get(PLAIN_VALUES, "{}")), **tensors}
 
 
-def numpy_pickle(stream, size: int):
+def numpy_pickle(stream: BinaryIO):
     """A pickled dict of NumPy arrays, Python 2's included (VGGFace2)."""
-    return plain(Unpickler(Stream(stream.read()), NUMPY).load())
+    return plain(Unpickler(Stream(stream.read())).load())
 
 
-def reader(head: bytes, size: int):
-    """The function that reads a file with this beginning, or None."""
+OTHERS = {
+    r"\Z": "is empty (0 bytes); fetch it again",
+    r"\s*<(!doctype|html|\?xml|head)": "is a web page, not weights; save the file that it links to",
+    r"version https://git-lfs": "is a git-lfs pointer, not the weights; run: git lfs pull",
+    r"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf": "is a compressed archive; unpack it and give the file inside",
+}
+"""Beginning of a file -> what it is instead of weights."""
+
+
+def read_tree(stream: BinaryIO):
+    """The tree in a file of any kind.  Raises Malformed, Refused, and what the libraries raise of hostile bytes."""
+    head = stream.read(512)
+    stream.seek(0)
     if head.startswith(b"PK\x03\x04"):
-        return torch_zip
+        return torch_zip(stream)
     if head[257:262] == b"ustar":
-        return torch_tar
-    if len(head) > 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= size - 8:
-        return safetensors_file
+        return torch_tar(stream)
+    if head[6:9] == b"\0\0{":  # after the length of the header
+        return safetensors_file(stream)
     if head[:1] == b"\x80" and MAGIC.to_bytes(10, "little") in head[:16]:
-        return torch_legacy
-    return numpy_pickle if head[:1] in (b"\x80", b"(", b"]", b"}", b"c") else None
-
-
-__all__ = ["Malformed", "Refused", "reader"]
+        return torch_legacy(stream)
+    if head[:1] in (b"\x80", b"(", b"]", b"}", b"c"):
+        return numpy_pickle(stream)
+    known = (said for start, said in OTHERS.items() if re.match(start, head.decode("latin-1"), re.IGNORECASE))
+    unknown = f"is in no known format (begins with {head[:12]!r}); wanted torch.save, safetensors or a pickle of arrays"
+    raise Malformed(next(known, unknown))

@@ -8,18 +8,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ace_counterfactuals.models.loading import (
     WeightsError,
-    cached,
-    check_fit,
     describe,
     fetched,
     load_into,
     load_weights,
     save_weights,
     state_dict,
+    unfilled,
 )
 from ace_counterfactuals.models.small import FAMILIES
 
@@ -186,40 +184,22 @@ def load_classifier(
     raise wanted.refuse(f"is {found}; {advice}")
 
 
-def cached_resnet50():
-    """Where torch.hub keeps torchvision's ResNet-50."""
-    return cached(RESNET50_URL)
-
-
-class _ShapesOnly(TorchFunctionMode):
-    """Parameters are made without memory or random numbers; other tensors stay real: RegNet computes its widths."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
-
-
-def _shapes(arch: str, outputs: int) -> nn.Module:
+def _unfilled(arch: str, outputs: int) -> nn.Module:
     import torchvision  # noqa: F401 (what it makes while it is imported must be real)
 
-    with torch.random.fork_rng(devices=[]), _ShapesOnly():
+    with unfilled():
         return build_classifier(arch, outputs)
 
 
 def _build_loaded(arch: str, outputs: int, state: dict[str, Tensor], name: str, what: str) -> nn.Module:
-    """Checked by shapes first: a small file that names a large network must not cost memory.
-
-    Building draws initial weights, which are thrown away: from a generator that nobody else uses.
-    """
-    check_fit(_shapes(arch, outputs), state, path=name, what=what)
-    with torch.random.fork_rng(devices=[]):
-        network = build_classifier(arch, outputs)
+    """A small file may name a large network: it costs no memory until the file is known to fit."""
+    network = _unfilled(arch, outputs)
     load_into(network, state, path=name, what=what)
     return network
 
 
 def _final_layer(arch: str) -> str:
-    shapes = {key: value.shape for key, value in _shapes(arch, 1000).state_dict().items()}
+    shapes = {key: value.shape for key, value in _unfilled(arch, 1000).state_dict().items()}
     return [key for key, shape in shapes.items() if key.endswith("weight") and shape[0] == 1000][-1]
 
 

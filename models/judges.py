@@ -22,6 +22,7 @@ from ace_counterfactuals.models.loading import (
     load_state,
     load_weights,
     state_dict,
+    unfilled,
 )
 
 FACES_BGR_MEAN = (91.4953, 103.8827, 131.0912)
@@ -80,7 +81,7 @@ def load_inception(path) -> Judge:
     inception, state = optional("pytorch_fid.inception", "FID"), load_state(path)
     empty: list[nn.Module] = []
     with (  # pytorch-fid reads no file but its cached one, and does not say what fits ill
-        torch.random.fork_rng(devices=[]),
+        unfilled(),
         patch.object(inception, "load_state_dict_from_url", lambda *_, **__: {}),
         patch.object(Inception3, "load_state_dict", lambda network, _: empty.append(network)),
     ):
@@ -102,13 +103,13 @@ def load_lpips(path) -> Judge:
     lpips = optional("lpips", "LPIPS")
     state = {key: value for key, value in load_state(path).items() if not key.startswith("classifier.")}
     backbone = nn.Module()
-    with torch.random.fork_rng(devices=[]):
+    with unfilled():
         backbone.features = make_layers(cfgs["D"], batch_norm=False)
-        load_into(backbone, state, path=path, what="torchvision's VGG-16")
-        # lpips asks torchvision for a network in a way that torchvision warns of, and that would fetch weights.
-        builder = SimpleNamespace(vgg16=lambda pretrained: backbone)
-        with patch.object(lpips.pretrained_networks, "tv", builder):
-            network = lpips.LPIPS(net="vgg", verbose=False)
+    load_into(backbone, state, path=path, what="torchvision's VGG-16")
+    # lpips asks torchvision for a network in a way that torchvision warns of, and that would fetch weights.
+    builder = SimpleNamespace(vgg16=lambda pretrained: backbone)
+    with torch.random.fork_rng(devices=[]), patch.object(lpips.pretrained_networks, "tv", builder):
+        network = lpips.LPIPS(net="vgg", verbose=False)
     return Judge(network, lambda images: 2 * images - 1, torch.flatten)
 
 
@@ -144,8 +145,7 @@ def load_features(path, *, heads: Mapping[int, int] | None = None, arch: str = "
 
 
 def _resnet50(head: nn.Module) -> nn.Module:
-    """Its initial weights, to be replaced, touch nobody's random numbers."""
-    with torch.random.fork_rng(devices=[]):
+    with unfilled():
         network = resnet50(weights=None)
     network.fc = head
     return network

@@ -17,24 +17,11 @@ from typing import BinaryIO
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.models.archives import PLAIN_VALUES, reader
-from ace_counterfactuals.models.describe import describe
+from ace_counterfactuals.models.archives import PLAIN_VALUES, read_tree
 from ace_counterfactuals.models.unpickle import Malformed, Refused
-
-__all__ = [
-    "WeightsError",
-    "check_fit",
-    "describe",
-    "digest",
-    "fetched",
-    "load_into",
-    "load_state",
-    "load_weights",
-    "save_weights",
-    "state_dict",
-]
 
 NESTED = ("state_dict", "model_state_dict")
 WRAPPING = re.compile(r"^(?:(?:model_)?state_dict\.|module\.)+")
@@ -62,32 +49,20 @@ def load_weights(path) -> dict:
     Raises WeightsError, "path: reason", for a file that is not there, holds no weights, or asks for more than data.
     """
     name = str(path)
-    with _open(path) as stream:
-        size = stream.seek(0, io.SEEK_END)
-        stream.seek(0)
-        head = stream.read(512)
-        stream.seek(0)
-        read = reader(head, size)
-        if read is None:
-            raise WeightsError(f"{name}: {_not_weights(head, size)}")
-        tree = _read(read, stream, size, name)
+    with _open(path) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the readers of old formats
+        try:
+            tree = read_tree(stream)
+        except Refused as refused:
+            advice = "save a plain state dict instead: torch.save(model.state_dict(), FILE)"
+            raise WeightsError(f"{name}: asks for {refused}, which is more than data; {advice}") from None
+        except Malformed as error:
+            raise WeightsError(f"{name}: {_one_line(error)}") from None
+        except Exception as error:  # whatever a reader says of hostile bytes, it means this
+            raise WeightsError(f"{name}: damaged or cut short ({_one_line(error)}); fetch it again") from None
     if not isinstance(tree, dict):
         raise WeightsError(f"{name}: holds a {type(tree).__name__}, not a dict of weights")
     return tree
-
-
-def _read(read, stream: BinaryIO, size: int, name: str):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside the readers of old formats
-            return read(stream, size)
-    except Refused as refused:
-        advice = "save a plain state dict instead: torch.save(model.state_dict(), FILE)"
-        raise WeightsError(f"{name}: asks for {refused}, which is more than data; {advice}") from None
-    except Malformed as error:
-        raise WeightsError(f"{name}: {_one_line(error)}") from None
-    except Exception as error:  # whatever a reader says of hostile bytes, it means this
-        raise WeightsError(f"{name}: damaged or cut short ({_one_line(error)}); fetch it again") from None
 
 
 def _one_line(error: Exception) -> str:
@@ -150,22 +125,6 @@ def fetched(url: str) -> Path:
     return target
 
 
-OTHERS = {
-    r"\s*<(!doctype|html|\?xml|head)": "is a web page, not weights; save the file that it links to",
-    r"version https://git-lfs": "is a git-lfs pointer, not the weights; run: git lfs pull",
-    r"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf": "is a compressed archive; unpack it and give the file inside",
-}
-"""Beginning of a file -> what it is instead of weights."""
-
-
-def _not_weights(head: bytes, size: int) -> str:
-    if size == 0:
-        return "is empty (0 bytes); fetch it again"
-    known = (said for start, said in OTHERS.items() if re.match(start, head.decode("latin-1"), re.IGNORECASE))
-    unknown = f"is in no known format (begins with {head[:12]!r}); wanted torch.save, safetensors or a pickle of arrays"
-    return next(known, unknown)
-
-
 def state_dict(tree: dict, *, name: str = "weights") -> dict[str, Tensor]:
     """Flat name -> tensor of a checkpoint: unwrapped, dotted, without ``module.``, half precision as float32.
 
@@ -214,10 +173,50 @@ def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
 
 
-def check_fit(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -> None:
-    """Names and shapes, strictly; the error says in one line what the file lacks, has too much, or has otherwise.
+KINDS = {
+    "time_embed.0.weight": "a diffusion U-Net",
+    "feat_extract.conv1_7x7_s2.weight": "an attribute oracle",
+    "encoder.conv1.weight": "a SimSiam network",
+    "feat_extract.feat_extract.features.conv0.weight": "a DiVE or STEEX DenseNet classifier",
+    "features.conv0.weight": "a torchvision DenseNet classifier",
+    "layer1.0.conv1.weight": "a ResNet",
+    "stem.0.weight": "a small classifier of ours",
+    "Mixed_5b.branch1x1.conv.weight": "an Inception network",
+    "lin0.model.1.weight": "the linear layers of LPIPS",
+}
+"""A name within a state dict -> what it gives away; the first that is there decides."""
+HEADS = ("heads.head.weight", "head.weight", "fc.weight", "classifier.weight", "classifier.1.weight")
 
-    The module may be on the meta device, so that nothing large is built for a file that does not fit.
+
+def describe(state: dict[str, Tensor]) -> str:
+    """'a diffusion U-Net', 'a ResNet with 1000 outputs', ... from the names in a flat state dict."""
+    head = next((state[name] for name in HEADS if name in state), None)
+    outputs = "" if head is None or not head.dim() else f" with {head.shape[0]} outputs"
+    kind = next((words for name, words in KINDS.items() if name in state), None)
+    if kind is None and not outputs:
+        return f"an unknown network ({len(state)} tensors, the first {next(iter(state), 'nothing')[:60]})"
+    return f"{kind or 'an unknown network'}{outputs}"
+
+
+class _NoMemory(TorchFunctionMode):
+    """Parameters, which ``torch.empty`` makes, are on the meta device; RegNet computes its widths with others."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Within, networks are made without memory for their parameters and without random numbers, for ``load_into``."""
+    with torch.random.fork_rng(devices=[]), _NoMemory():
+        yield
+
+
+def load_into(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -> None:
+    """Give the module copies of the weights, names and shapes strictly; only batch counters may be absent.
+
+    what: the module in words.  Raises WeightsError, which says what the file lacks, has too much, or has otherwise.
     """
     own = module.state_dict()
     both = [(key, value, state[key]) for key, value in own.items() if key in state]
@@ -234,12 +233,8 @@ def check_fit(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -
     ]
     if said:
         raise WeightsError(f"{path}: not {what} but {describe(state)}: {'; '.join(said)}")
-
-
-def load_into(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -> None:
-    """Strict ``load_state_dict``; only batch counters, which inference does not read, may be absent."""
-    check_fit(module, state, path=path, what=what)
-    module.load_state_dict(module.state_dict() | state)
+    own |= {k: f.to(w.dtype, copy=True, memory_format=torch.contiguous_format) for k, w, f in both}
+    module.load_state_dict(own, assign=True)
 
 
 def digest(path) -> str:

@@ -25,7 +25,7 @@ from ace_counterfactuals.models.judges import (
     published_inception,
     published_vgg16,
 )
-from ace_counterfactuals.models.loading import is_url
+from ace_counterfactuals.models.loading import cached, is_url
 
 HUB = "hub"
 
@@ -71,8 +71,8 @@ def explained(session: Session, subject: Subject) -> Network:
     """The classifier that the experiment explains, of which config.yaml holds path and digest."""
     flags, stored, spec = session.config.classifier, subject.stored.flags, spec_of(subject.dataset)
     given, path = flags.classifier_path, flags.classifier_path or stored.get("classifier_path", "")
-    if spec.arch == "resnet50" and not path and classifiers.cached_resnet50().is_file():
-        path = str(classifiers.cached_resnet50())
+    if spec.arch == "resnet50" and not path and (published := cached(classifiers.RESNET50_URL)).is_file():
+        path = str(published)
     if not given and not is_url(path) and not Path(path).is_file():
         what = f"the run's classifier {path} is not there" if path else "the classifier is not known"
         raise Unavailable("classifier_path", f"{what}; give --classifier-path")

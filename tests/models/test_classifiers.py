@@ -95,7 +95,7 @@ def test_loading_draws_no_random_numbers_of_the_program(tmp_path):
 # torchvision's
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "regnet_y_400mf"])
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "regnet_y_400mf", "mnasnet0_5"])
 def test_any_torchvision_classifier_is_loaded_by_name_with_as_many_classes_as_the_file_has(tmp_path, arch):
     network = torchvision.models.get_model(arch, num_classes=7).eval()
     torch.save(network.state_dict(), tmp_path / "w.pt")
@@ -257,7 +257,7 @@ def test_a_small_file_that_names_a_large_network_costs_nothing(tmp_path, arch, m
     save_toy(tmp_path / "toy.pt")
     tree = load_weights(tmp_path / "toy.pt") | {"arch": arch}
     save_weights(tmp_path / "toy.pt", tree)
-    monkeypatch.setattr(nn.Module, "load_state_dict", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr(nn.Module, "load_state_dict", lambda *_, **__: pytest.fail("it was filled"))
     with pytest.raises(WeightsError):
         load_classifier(tmp_path / "toy.pt")
 

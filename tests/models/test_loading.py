@@ -26,6 +26,7 @@ from ace_counterfactuals.models.loading import (
     load_weights,
     save_weights,
     state_dict,
+    unfilled,
 )
 from tests.support import weight_files as files
 
@@ -175,6 +176,15 @@ def test_a_state_that_does_not_fit_is_told_in_one_line():
     assert str(error.value).startswith("F: not a linear layer but an unknown network")
     for part in ("lacks 1 (bias)", "has beyond it 1 (extra)", "weight is (2, 2), wanted (2, 3)"):
         assert part in str(error.value)
+
+
+def test_a_network_made_without_memory_gets_copies_of_the_weights():
+    state = {"weight": torch.randn(2, 3), "bias": torch.randn(2)}
+    with unfilled():
+        network = nn.Linear(3, 2)
+    assert network.weight.is_meta
+    load_into(network, state, path="F", what="a linear layer")
+    assert equal(dict(network.state_dict()), state) and network.weight.data_ptr() != state["weight"].data_ptr()
 
 
 def test_a_network_is_recognised(golden_weights):
@@ -358,6 +368,12 @@ def test_a_tensor_larger_than_its_storage_is_refused_in_a_legacy_file_too(tmp_pa
         with pytest.raises(WeightsError):
             load_weights(path)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # 128 MiB, where it says 4 GB
+
+
+def test_a_tensor_of_a_tar_is_not_taken_apart(tmp_path):
+    data = files.as_tar({"w": torch.ones(1, 10**5)}, made=b"ccollections\nOrderedDict\n%sQ\x85R")
+    with pytest.raises(WeightsError, match="not iterable"):  # a view of one number could be of any size
+        load_weights(written(tmp_path, data))
 
 
 def test_tensors_that_share_a_storage_cannot_multiply_a_file(tmp_path):

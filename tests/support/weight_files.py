@@ -61,8 +61,8 @@ def text(string: str) -> bytes:
     return b"X" + struct.pack("<I", len(raw)) + raw
 
 
-def as_tar(tensors: dict[str, torch.Tensor]) -> bytes:
-    """torch.save of 0.1: float tensors, each with a storage of its own."""
+def as_tar(tensors: dict[str, torch.Tensor], made: bytes = b"%sQ") -> bytes:
+    """torch.save of 0.1: float tensors, each with a storage of its own.  made: of a tensor's key, in the pickle."""
     integer = lambda n: b"\x80\x02J" + struct.pack("<i", n) + b"."  # noqa: E731
     storages, views, pickled = integer(len(tensors)), integer(len(tensors)), b"\x80\x02}("
     for i, (name, tensor) in enumerate(tensors.items()):
@@ -73,7 +73,7 @@ def as_tar(tensors: dict[str, torch.Tensor]) -> bytes:
         views += b"\x80\x02" + b"".join(b"J" + struct.pack("<i", n) for n in (key, storage))
         views += b"ctorch\nFloatTensor\n\x87." + struct.pack("<ii", tensor.dim(), 0)
         views += struct.pack(f"<{2 * tensor.dim() + 1}q", *tensor.shape, *tensor.contiguous().stride(), 0)
-        pickled += text(name) + text(str(key)) + b"Q"
+        pickled += text(name) + made % text(str(key))
     members = {"sys_info": integer(0), "pickle": pickled + b"u.", "tensors": views}
     members["storages"] = storages + b"\x80\x02]."
     stream = io.BytesIO()
