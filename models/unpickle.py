@@ -46,6 +46,9 @@ class Unpickler(pickle._Unpickler):  # the one in Python: C's reserves memory fo
     """
 
     dispatch: ClassVar[dict[int, Callable[..., Any]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
 
     def __init__(self, stream: Stream, persistent: Callable[[Any], Any] | None = None):
         super().__init__(stream, encoding="latin1")  # Python 2 wrote bytes as text
@@ -71,8 +74,9 @@ class Unpickler(pickle._Unpickler):  # the one in Python: C's reserves memory fo
             raise Malformed("makes many times more than it holds")
 
     def load_reduce(self):
-        self.spend(self.stack[-1])
-        super().load_reduce()
+        values = self.stack.pop()
+        self.spend(values)
+        self.stack[-1] = self.stack[-1](*values)
 
     def load_build(self):
         """Arrays and dtypes take their state; a dict's attributes (a state dict's versions) are not needed."""
