@@ -23,6 +23,8 @@ from ace_counterfactuals.guided_diffusion.config import (
 )
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 
+TOLD = ("num_classes", "in_channels")  # of UNetConfig, by the file and by no flag
+
 
 def build_unet(
     flags: Mapping[str, Any], state: Mapping[str, Tensor] | None = None, path: str = "the file"
@@ -36,7 +38,7 @@ def build_unet(
     wanted = {item.name: flags[item.name] for item in fields(UNetConfig) if item.name in flags}
     if state is None:
         return UNetModel(UNetConfig(**wanted))
-    wanted["num_classes"] = _check_flags(wanted, state, path)
+    wanted |= _check_flags(wanted, state, path)
     with torch.device("meta"):
         model = UNetModel(UNetConfig(**wanted))
     for name, value in state.items():
@@ -53,7 +55,8 @@ def build_unet(
 def read_flags(state: Mapping[str, Tensor], image_size: int, path: str = "the file") -> dict[str, Any]:
     """The flags that names and shapes tell, for pictures of ``image_size``.  Raises ValueError for another network.
 
-    ``num_classes`` is there if the model is conditional, ``resblock_updown`` if it has more than one level.
+    ``num_classes`` is there if the model is conditional, ``resblock_updown`` if it has more than one level, and
+    ``in_channels``, which is no flag, always.
     """
 
     def size(name: str, dim: int = 0) -> int:
@@ -62,8 +65,8 @@ def read_flags(state: Mapping[str, Tensor], image_size: int, path: str = "the fi
         return state[name].shape[dim]
 
     channels, inputs, outputs = size("time_embed.0.weight", 1), size("input_blocks.0.0.weight", 1), size("out.2.weight")
-    if inputs != 3 or outputs not in (3, 6):
-        wanted = "wanted a U-Net that maps 3 to 3, or to 6 with learn_sigma True"
+    if inputs not in (1, 3) or outputs not in (inputs, 2 * inputs):
+        wanted = "wanted a U-Net that maps 3 to 3, or to 6 with learn_sigma True, or 1 to 1, or to 2"
         raise ValueError(f"{path} maps {inputs} channels to {outputs}; {wanted}")
     # Every level but the last on the way up closes with an upsampler, which is a ResBlock or holds a `conv`.
     upsampler = re.compile(r"output_blocks\.\d+\.[12]\.(in_layers\.0|conv)\.weight")
@@ -77,11 +80,12 @@ def read_flags(state: Mapping[str, Tensor], image_size: int, path: str = "the fi
     attention = [2**i for i, first in enumerate(firsts) if f"input_blocks.{first}.1.qkv.weight" in state]
     found = {
         "image_size": image_size,
+        "in_channels": inputs,
         "num_channels": channels,
         "num_res_blocks": blocks - 1,
         "channel_mult": format_mult(width / channels for width in widths),
         "attention_resolutions": _in_pixels(attention, image_size),
-        "learn_sigma": outputs == 6,
+        "learn_sigma": outputs == 2 * inputs,
         "class_cond": "label_emb.weight" in state,
         "use_scale_shift_norm": size("input_blocks.1.0.emb_layers.1.weight") == 2 * widths[0],
     }
@@ -97,8 +101,9 @@ def _in_pixels(factors: Iterable[int], image_size: int) -> str:
     return ",".join(str(image_size // factor) for factor in factors if factor <= image_size)
 
 
-def _check_flags(flags: Mapping[str, Any], state: Mapping[str, Tensor], path: str) -> int:
-    """Raise FlagError with what ``state`` wants where ``flags`` are others; returns its number of classes, or 0."""
+def _check_flags(flags: Mapping[str, Any], state: Mapping[str, Tensor], path: str) -> dict[str, int]:
+    """Raise FlagError with what ``state`` wants where ``flags`` are others; returns what it tells beside them: the
+    channels of its pictures, and its number of classes, or 0."""
     sizes = [flags["image_size"]]
     if not flags["channel_mult"].strip():
         sizes += DEFAULT_CHANNEL_MULT  # another size may explain width and attention
@@ -115,7 +120,7 @@ def _check_flags(flags: Mapping[str, Any], state: Mapping[str, Tensor], path: st
     if asked != classes and flags["class_cond"]:
         reason = f"this data set has {asked} classes, but {path} has {classes}"
         raise FlagError("class_cond", f"True: {reason}; choose the one it was trained on")
-    return classes
+    return {"num_classes": classes, "in_channels": right["in_channels"]}
 
 
 def _quoted(value: object) -> str:
@@ -131,4 +136,4 @@ def _differing(flags: Mapping[str, Any], right: Mapping[str, Any]) -> set[str]:
         "channel_mult": format_mult(parse_channel_mult(flags["channel_mult"], size)),
         "attention_resolutions": _in_pixels([f for f in factors if f in [2**i for i in range(levels)]], size),
     }
-    return {name for name, value in right.items() if name != "num_classes" and asked[name] != value}
+    return {name for name, value in right.items() if name not in TOLD and asked[name] != value}

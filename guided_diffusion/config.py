@@ -60,11 +60,13 @@ class UNetConfig(ModelConfig):
     """A U-Net for pictures of a size.  Raises FlagError where the flags make no network.
 
     num_classes: of a class-conditional model: so many classes, or attributes; 0 is none.
+    in_channels: of the pictures, 1 or 3.
     """
 
     image_size: int
     learn_sigma: bool
     num_classes: int = 0
+    in_channels: int = 3
 
     def __post_init__(self) -> None:
         levels = len(self.mult)

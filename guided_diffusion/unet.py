@@ -114,7 +114,7 @@ def make_input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
     """The way down, and the widths of the features that it leaves for the way up."""
     widths = config.widths
     width = widths[0]
-    blocks, skips = [Block([nn.Conv2d(3, width, 3, padding=1)])], [width]
+    blocks, skips = [Block([nn.Conv2d(config.in_channels, width, 3, padding=1)])], [width]
     for level, level_width in enumerate(widths):
         for _ in range(config.num_res_blocks):
             block = Block([ResBlock(width, level_width, config)])
@@ -161,7 +161,7 @@ def make_upsampler(width: int, config: UNetConfig) -> nn.Module:
 
 
 class UNetModel(nn.Module):
-    """Predicts (N, 3, H, W), or (N, 6, H, W) with ``learn_sigma``, from x_t (N, 3, H, W), steps (N,) and classes.
+    """Predicts (N, C, H, W), or (N, 2C, H, W) with ``learn_sigma``, from x_t (N, C, H, W), steps (N,) and classes.
 
     Classes are for a class-conditional model alone: (N,) int64, or (N, num_classes) float for attributes.
     """
@@ -180,7 +180,7 @@ class UNetModel(nn.Module):
             [ResBlock(width, width, config), AttentionBlock(width, config), ResBlock(width, width, config)]
         )
         self.output_blocks = make_output_blocks(config, skips)
-        width, outputs = config.widths[0], 6 if config.learn_sigma else 3
+        width, outputs = config.widths[0], config.in_channels * (1 + config.learn_sigma)
         self.out = nn.Sequential(GroupNorm32(width), nn.SiLU(), zero_init(nn.Conv2d(width, outputs, 3, padding=1)))
 
     def torso_to(self, dtype: torch.dtype) -> "UNetModel":

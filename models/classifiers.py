@@ -23,12 +23,17 @@ from ace_counterfactuals.models.small import FAMILIES
 
 FORMAT, VERSION = "ace-classifier", 1
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_GREY = ((0.449,), (0.226,))  # the means of these
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # what `pretrained=True` was
 
 
 class Classifier(nn.Module):
-    """Images (N, 3, H, W) in [0, 1] -> logits: (N,) where ``binary``, else (N, num_outputs)."""
+    """Images (N, C, H, W) in [0, 1] -> logits: (N,) where ``binary``, else (N, num_outputs).
+
+    C is 1 or 3: a network of 3 ``channels`` is shown grey images as three equal ones, and one of 1 takes three where
+    they are equal.
+    """
 
     mean: Tensor
     std: Tensor
@@ -51,22 +56,30 @@ class Classifier(nn.Module):
         self.class_names, self.image_size = class_names, image_size
         self.made_of: dict[str, Any] = {}  # the settings of ``load_classifier`` that main.py has, by its names
         for name, values in zip(("mean", "std"), normalisation, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        self.channels = len(normalisation[0])
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] > self.channels:
+            if not (images == images[:, :1]).all():
+                raise ValueError("the classifier takes grey pictures, and these are in colour")
+            images = images[:, :1]
         logits = self.network((images - self.mean) / self.std)
         if self.view == "all":
             return logits
         return logits[:, 1] - logits[:, 0] if self.view == "difference" else logits[:, self.view]
 
 
-def build_classifier(arch: str, num_classes: int) -> nn.Module:
-    """An untrained network, of normalised input: one of ``models.small``, or a torchvision classifier, by name."""
+def build_classifier(arch: str, num_classes: int, in_channels: int = 3) -> nn.Module:
+    """An untrained network, of normalised input: one of ``models.small``, or a torchvision classifier, by name.
+
+    Raises ValueError for a name or a width that is none.
+    """
     family, _, width = arch.partition("-")
     if family in FAMILIES:
         if not width.isdecimal() or not 4 <= int(width) <= 512:
             raise ValueError(f"architecture {arch}: the width must be a number from 4 to 512, as in {family}-32")
-        return FAMILIES[family](int(width), num_classes)
+        return FAMILIES[family](int(width), num_classes, in_channels)
     import torchvision  # takes as long as torch itself
 
     names = torchvision.models.list_models(module=torchvision.models)
@@ -76,7 +89,19 @@ def build_classifier(arch: str, num_classes: int) -> nn.Module:
     extra: dict[str, Any] = {}
     if arch in ("googlenet", "inception_v3"):  # as their published weights want; no heads for training only
         extra = {"aux_logits": False, "init_weights": True, "transform_input": True}
-    return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **extra)
+    network = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **extra)
+    if in_channels != 3:
+        parent, _, name = first_layer(network).rpartition(".")
+        first = getattr(network.get_submodule(parent), name)
+        sizes = {key: getattr(first, key) for key in ("out_channels", "kernel_size", "stride", "padding", "groups")}
+        setattr(network.get_submodule(parent), name, nn.Conv2d(in_channels, **sizes, bias=first.bias is not None))
+    return network
+
+
+def first_layer(network: nn.Module) -> str:
+    """The name of the convolution that takes the images of a torchvision classifier."""
+    layers = network.named_modules()
+    return next(name for name, layer in layers if isinstance(layer, nn.Conv2d) and layer.in_channels == 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +123,18 @@ class Header:
         """Field by field: a file may come from anyone."""
 
         def numbers(values, low: float) -> bool:
-            good = isinstance(values, list | tuple) and len(values) == 3
+            good = isinstance(values, list | tuple) and len(values) in (1, 3)
             return good and all(isinstance(value, float | int) and low < value < 1e6 for value in values)
+
+        mean, std = numbers(self.mean, -1e6), numbers(self.std, 0)
 
         names = self.class_names
         named = isinstance(names, list | tuple) and all(isinstance(n, str) and n.isprintable() for n in names)
         sound = {
             "arch": isinstance(self.arch, str),
             "class_names": named and len(names) > 0,
-            "mean": numbers(self.mean, -1e6),
-            "std": numbers(self.std, 0),
+            "mean": mean,
+            "std": std and (not mean or len(self.std) == len(self.mean)),
             "image_size": type(self.image_size) is int and 1 <= self.image_size <= 65536,
             "attributes": isinstance(self.attributes, bool),
         }
@@ -184,16 +211,16 @@ def load_classifier(
     raise wanted.refuse(f"is {found}; {advice}")
 
 
-def _unfilled(arch: str, outputs: int) -> nn.Module:
+def _unfilled(arch: str, outputs: int, channels: int = 3) -> nn.Module:
     import torchvision  # noqa: F401 (what it makes while it is imported must be real)
 
     with unfilled():
-        return build_classifier(arch, outputs)
+        return build_classifier(arch, outputs, channels)
 
 
-def _build_loaded(arch: str, outputs: int, state: dict[str, Tensor], name: str, what: str) -> nn.Module:
+def _build_loaded(arch: str, outputs: int, channels: int, state: dict[str, Tensor], name: str, what: str) -> nn.Module:
     """A small file may name a large network: it costs no memory until the file is known to fit."""
-    network = _unfilled(arch, outputs)
+    network = _unfilled(arch, outputs, channels)
     load_into(network, state, path=name, what=what)
     return network
 
@@ -201,6 +228,12 @@ def _build_loaded(arch: str, outputs: int, state: dict[str, Tensor], name: str, 
 def _final_layer(arch: str) -> str:
     shapes = {key: value.shape for key, value in _unfilled(arch, 1000).state_dict().items()}
     return [key for key, shape in shapes.items() if key.endswith("weight") and shape[0] == 1000][-1]
+
+
+def _channels(arch: str, state: dict[str, Tensor]) -> int:
+    """Of the images that the network in a file takes; 3 where it does not say 1."""
+    first = state.get(f"{first_layer(_unfilled(arch, 1))}.weight")
+    return 1 if first is not None and first.ndim == 4 and first.shape[1] == 1 else 3
 
 
 def _rows(weight: Tensor) -> int:
@@ -227,8 +260,9 @@ def _torchvision(tree: dict, wanted: Wanted) -> Classifier:
     if query is not None and len(wanted.heads) == outputs:
         query = wanted.heads.get(query)
     view = _view(wanted, query, outputs, attributes=outputs != 2) if wanted.binary else "all"
-    network = _build_loaded(arch, outputs, state, wanted.path, f"torchvision's {arch}")
-    return Classifier(network, IMAGENET, num_outputs=outputs, view=view)
+    channels = _channels(arch, state)
+    network = _build_loaded(arch, outputs, channels, state, wanted.path, f"torchvision's {arch}")
+    return Classifier(network, IMAGENET if channels == 3 else IMAGENET_GREY, num_outputs=outputs, view=view)
 
 
 def _densenet(tree: dict, wanted: Wanted) -> Classifier:
@@ -243,7 +277,7 @@ def _densenet(tree: dict, wanted: Wanted) -> Classifier:
     if wanted.query is None or wanted.query not in heads:
         raise wanted.refuse(f"does not answer query {wanted.query}, but {_listed(list(heads))}")
     state = {key.removeprefix("feat_extract.feat_extract."): value for key, value in state.items()}
-    network = _build_loaded("densenet121", len(heads), state, wanted.path, "a DenseNet-121")
+    network = _build_loaded("densenet121", len(heads), 3, state, wanted.path, "a DenseNet-121")
     return Classifier(network, HALF, num_outputs=len(heads), view=heads[wanted.query])
 
 
@@ -293,7 +327,8 @@ def open_ours(tree: dict, name: str) -> tuple[nn.Module, Header]:
             raise ValueError(f"an ACE classifier whose version is {tree.get('version')!r:.60}, not {VERSION}")
         header = Header(**{item.name: tree[item.name] for item in fields(Header) if item.name in tree})
         what = f"a {header.arch} with {len(header.class_names)} outputs, as it says"
-        return _build_loaded(header.arch, len(header.class_names), state_dict(tree, name=name), name, what), header
+        shape = header.arch, len(header.class_names), len(header.mean)
+        return _build_loaded(*shape, state_dict(tree, name=name), name, what), header
     except WeightsError:
         raise
     except (ValueError, TypeError) as error:

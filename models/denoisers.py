@@ -37,8 +37,8 @@ class DenoiserConfig:
 class DiffusionModel:
     """A denoiser with its process, frozen and in eval mode.
 
-    network: x_t (N, 3, H, W) in [-1, 1], steps (N,) of the whole chain, classes (N,) or None -> (N, 3, H, W), or
-    (N, 6, H, W) where the process has ``learn_sigma``.
+    network: x_t (N, C, H, W) in [-1, 1], steps (N,) of the whole chain, classes (N,) or None -> (N, C, H, W), or
+    (N, 2C, H, W) where the process has ``learn_sigma``.  channels: C, 1 or 3.
     made_of: ``load_denoiser``'s source, as model_path, and its settings, by name.
     half: whether ``to`` puts a U-Net's torso in half precision, where the device computes that fast.
     """
@@ -47,6 +47,7 @@ class DiffusionModel:
     process: GaussianDiffusion
     class_cond: bool = False
     half: bool = False
+    channels: int = 3
     made_of: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -92,7 +93,8 @@ def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     if "time_embed.0.weight" not in state:
         raise WeightsError(f"{path} is no diffusion U-Net, but {describe(state)}")
     network = build_unet(to_dict(config), state, str(path))
-    return DiffusionModel(network, process, config.model.class_cond, config.model.use_fp16)
+    model = config.model
+    return DiffusionModel(network, process, model.class_cond, model.use_fp16, network.config.in_channels)
 
 
 SOURCES = [Source(lambda source: True, load_checkpoint)]

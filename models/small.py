@@ -1,7 +1,7 @@
 """Small networks for pictures of about 28 to 64 pixels: ``small-<width>``, ``plain-<width>`` and ``mixer-<width>``.
 
 They are unlike each other in what an attack can exploit: shortcuts and strides, max pooling and position, patches and
-wide kernels. Each is a sequence that ends in a linear ``head``: normalised images (N, 3, H, W) -> (N, num_classes).
+wide kernels. Each is a sequence that ends in a linear ``head``: normalised images (N, C, H, W) -> (N, num_classes).
 """
 
 from collections import OrderedDict
@@ -32,10 +32,10 @@ class Block(nn.Module):
         return self.activation(self.two(self.activation(self.one(x))) + self.shortcut(x))
 
 
-def small(width: int, num_classes: int) -> nn.Sequential:
+def small(width: int, num_classes: int, in_channels: int = 3) -> nn.Sequential:
     """A stem, three stages of widths w, 2w and 4w, average pooling."""
     return _named(
-        stem=nn.Sequential(*_conv(3, width), nn.SiLU()),
+        stem=nn.Sequential(*_conv(in_channels, width), nn.SiLU()),
         stages=nn.Sequential(
             Block(width, width, stride=1),
             Block(width, 2 * width, stride=2),
@@ -47,10 +47,10 @@ def small(width: int, num_classes: int) -> nn.Sequential:
     )
 
 
-def plain(width: int, num_classes: int) -> nn.Sequential:
+def plain(width: int, num_classes: int, in_channels: int = 3) -> nn.Sequential:
     """Convolutions, ReLU and max pooling (after VGG, Simonyan and Zisserman 2015); the head sees a 3 x 3 grid."""
     stages = nn.Sequential()
-    for inputs, outputs in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
+    for inputs, outputs in ((in_channels, width), (width, 2 * width), (2 * width, 4 * width)):
         stages.extend([*_conv(inputs, outputs), nn.ReLU(), nn.MaxPool2d(2)])
     pool, head = nn.AdaptiveAvgPool2d(3), nn.Linear(9 * 4 * width, num_classes)
     return _named(stages=stages, pool=pool, flat=nn.Flatten(), head=head)
@@ -69,10 +69,10 @@ class MixerBlock(nn.Module):
         return self.channels(x + self.space(x))
 
 
-def mixer(width: int, num_classes: int) -> nn.Sequential:
+def mixer(width: int, num_classes: int, in_channels: int = 3) -> nn.Sequential:
     """Patches of 4 x 4 pixels, four mixing blocks of one width, average pooling."""
     return _named(
-        patches=nn.Sequential(nn.Conv2d(3, width, 4, stride=4), nn.GELU(), nn.BatchNorm2d(width)),
+        patches=nn.Sequential(nn.Conv2d(in_channels, width, 4, stride=4), nn.GELU(), nn.BatchNorm2d(width)),
         blocks=nn.Sequential(*(MixerBlock(width) for _ in range(4))),
         pool=nn.AdaptiveAvgPool2d(1),
         flat=nn.Flatten(),

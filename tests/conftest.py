@@ -33,7 +33,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def seeded():
+    """And no deterministic kernels, which a run of a test before may have asked for."""
     torch.manual_seed(0)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

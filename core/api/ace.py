@@ -31,7 +31,7 @@ SETTINGS |= {"seed", "batch_size", "dataset", "label_query"}
 class ACE:
     """Adversarial counterfactual explanations of one classifier, with one diffusion model.
 
-    classifier: any callable from pictures (N, 3, H, W) in [0, 1] to logits, (N,) if binary and (N, K) for K classes,
+    classifier: any callable from pictures (N, C, H, W) in [0, 1] to logits, (N,) if binary and (N, K) for K classes,
     on the denoiser's device and differentiable.  denoiser: of ``load_denoiser``.
     preset: a name or a YAML file, of which the settings below are taken.
     class_names: of the classifier's outputs; if not given, ``classifier.class_names``, if it has them.
@@ -68,8 +68,9 @@ class ACE:
     ) -> Explanation:
         """What would have to change in each picture for the classifier to decide ``target``.
 
-        images: (N, 3, H, W) in [0, 1].  target: a class by number or name; None is the other answer of a binary
-        classifier, and any other class of several.  labels: the true classes, -1 where unknown, which is the default.
+        images: (N, 3, H, W), or grey ones (N, 1, H, W), in [0, 1].  target: a class by number or name; None is the
+        other answer of a binary classifier, and any other class of several.  labels: the true classes, -1 where
+        unknown, which is the default.
         indices: numbers of the pictures, which their noise depends on and their files are named by; default 0 to N - 1.
         files: the pictures' names, by which a folder of regions has theirs.
         Raises ValueError for pictures, a target or a region that cannot be, NonFiniteError if a network returns NaN.
@@ -82,7 +83,8 @@ class ACE:
             raise ValueError(
                 f"{len(images)} pictures, {len(indices)} indices, {len(files)} files, {len(labels)} labels"
             )
-        data = replace(self.config.data, label_target=number, image_size=images.shape[-2])
+        channels, size = images.shape[-3:-1]
+        data = replace(self.config.data, label_target=number, image_size=size, image_channels=channels)
         origin = self._origin(replace(self.config, data=data), indices, files, labels)
         return self._found(images, origin)
 

@@ -113,6 +113,16 @@ def part(text: str) -> int | str:
 part.__name__ = "number or auto"
 
 
+def channels(text: str) -> int | str:
+    """Of pictures, or 'auto'."""
+    if text not in ("auto", "1", "3"):
+        raise ValueError
+    return part(text)
+
+
+channels.__name__ = "auto, 1 or 3"
+
+
 def names_a_file(text: str) -> bool:
     """Or a folder; otherwise --region is a rectangle."""
     return re.fullmatch(r"[\s\d+-]*(,[\s\d+-]*)+", text) is None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ace_counterfactuals.core.base.settings import flag, label, names_a_file
+from ace_counterfactuals.core.base.settings import channels, flag, label, names_a_file
 from ace_counterfactuals.core.data.datasets import DATASETS
 
 
@@ -13,6 +13,11 @@ class PicturesConfig:
     dataset: str = flag("ImageNet", "data set", choices=DATASETS)
     data_dir: str = flag("", "folder of the data set", path=True, result=False)
     image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8)
+    image_channels: int | str = flag(
+        "auto",
+        "1: the pictures are grey and stay so; 3: they are in colour; auto: grey if all are, of Folder and CSV alone",
+        kind=channels,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,7 +218,7 @@ DATASETS = {
     "BDD100k": _driving(_read_bdd100k),
     "BDDOIA": _driving(_read_bdd_oia),
     "ImageNet": DatasetSpec(_read_imagenet, arch="resnet50", num_classes=1000),
-    "Folder": DatasetSpec(_read_folder, upright=True),
-    "CSV": DatasetSpec(_read_csv, upright=True),
+    "Folder": DatasetSpec(_read_folder, upright=True, any_channels=True),
+    "CSV": DatasetSpec(_read_csv, upright=True, any_channels=True),
 }
 """Name -> what is known of it. A module of yours may add its own: ``DATASETS["Mine"] = DatasetSpec(read)``."""

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -11,29 +12,33 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.folders import existing, first
 from ace_counterfactuals.core.data.labels import MAX_LISTED, resolve_name
-from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, resize_crop, resize_wide, to_tensor
+from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, is_grey, resize_crop, resize_wide, to_tensor
 from ace_counterfactuals.core.data.specs import UNKNOWN, Listing, PictureFile
+
+LOOKED = 32  # pictures in colour, with no grey one among them, tell that a set is not grey
 
 
 @dataclass(frozen=True, eq=False)
 class Sample(PictureFile):
-    """A picture that is decoded; ``image`` is (3, H, W) float32 in [0, 1]."""
+    """A picture that is decoded; ``image`` is (C, H, W) float32 in [0, 1], C 3 or, of a grey set, 1."""
 
     image: Tensor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageSet(Listing):
-    """``images[i]`` decodes one picture, or raises UnreadableImage."""
+    """``images[i]`` decodes one picture, or raises UnreadableImage.  channels: 1 if all are grey, else 3."""
 
     name: str
     binary: bool = False
     transform: Callable[[Image.Image], Image.Image]
     upright: bool = False
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.records)
@@ -41,10 +46,13 @@ class ImageSet(Listing):
     def __getitem__(self, position: int) -> Sample:
         record = self.records[position]
         try:
-            image = self.transform(decode(record.path, upright=self.upright))
+            decoded = decode(record.path, upright=self.upright)
+            if self.channels == 1 and not is_grey(decoded):
+                raise ValueError("is in colour, but image_channels is 1: the pictures of this set are grey")
+            image = to_tensor(self.transform(decoded))[: self.channels]
         except ValueError as error:
             raise UnreadableImage(record.path, getattr(error, "reason", str(error)), record.index) from None
-        return Sample(record.index, record.path, record.label, to_tensor(image))
+        return Sample(record.index, record.path, record.label, image)
 
 
 def open_dataset(
@@ -72,6 +80,24 @@ def open_dataset(
         raise FlagError(field, f"{error}; the data set is {name}") from None
     transform = partial(resize_wide if spec.wide else resize_crop, size=image_size)
     return ImageSet(name=name, binary=spec.binary, transform=transform, upright=spec.upright, **vars(listing))
+
+
+def with_channels(images: ImageSet, channels: int | str) -> ImageSet:
+    """As ``--image_channels`` says; auto looks at the pictures until one is in colour."""
+    if channels != "auto":
+        return replace(images, channels=int(channels))
+    if not spec_of(images.name).any_channels:
+        return images
+    grey = colour = 0
+    for record in images.records:
+        with suppress(ValueError):
+            decoded = is_grey(decode(record.path))
+            grey, colour = grey + decoded, colour + (not decoded)
+        if colour and (grey or colour == LOOKED):
+            break
+    if grey and colour:
+        notice(f"some pictures of dataset {images.name} are grey and some in colour: all are taken as in colour")
+    return images if colour or not grey else replace(images, channels=1)
 
 
 class EmptySelection(FlagError):

@@ -55,6 +55,12 @@ def resize_wide(image: Image.Image, size: int) -> Image.Image:
     return image.resize((2 * size, size), Image.Resampling.BICUBIC)
 
 
+def is_grey(image: Image.Image) -> bool:
+    """Whether the channels of an RGB picture are equal."""
+    red, green, blue = image.split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """(3, H, W) float32 in [0, 1], exactly x / 255."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))

@@ -42,6 +42,7 @@ class DatasetSpec:
     binary: its classifier answers yes or no to the attribute ``label_query``, by one logit.
     wide: pictures are (H, 2H), resized whole; others are square, cut from the middle.
     mirrored: whether training may mirror them.  upright: they are turned as their EXIF orientation says.
+    any_channels: they may be grey; others are in colour.
     faces: reads CelebA's 40 attributes, which condition its diffusion models and which CD correlates.
     oracle: whose attribute oracle knows them, "CelebA" or "CelebA-HQ".
     heads: attribute -> output of the published classifier, a DenseNet-121; others have none.
@@ -53,6 +54,7 @@ class DatasetSpec:
     wide: bool = False
     mirrored: bool = True
     upright: bool = False
+    any_channels: bool = False
     faces: Callable[[Path], Faces] | None = None
     oracle: str = ""
     heads: Mapping[int, int] = field(default_factory=dict)

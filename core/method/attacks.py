@@ -1,6 +1,6 @@
 """The table of attacks, and the one loop that runs them.
 
-Pictures are (N, 3, H, W) in [0, 1]; steps and radii are in the same units. Importing this module does not import torch,
+Pictures are (N, C, H, W) in [0, 1]; steps and radii are in the same units. Importing this module does not import torch,
 so that a command line can name the attacks at once.
 """
 
@@ -116,7 +116,7 @@ def find_attack(method: str, *, targeted: bool) -> Attack | None:
 class Iterate:
     """Where an attack stands: ``iteration`` updates are done, and the next one goes on from ``variable`` alone.
 
-    variable, picture: of the pictures that are attacked, (N, 3, H, W).
+    variable, picture: of the pictures that are attacked, (N, C, H, W).
     """
 
     iteration: int

@@ -8,10 +8,11 @@ from ace_counterfactuals.core.method.noise import NoiseFn
 
 
 def check_pictures(image: Tensor) -> None:
-    """Raise ValueError for anything but (N, 3, H, W) in [0, 1]."""
-    if image.ndim != 4 or image.shape[1] != 3 or not 0 <= image.min() <= image.max() <= 1:
+    """Raise ValueError for anything but (N, 3, H, W) or (N, 1, H, W) in [0, 1]."""
+    if image.ndim != 4 or image.shape[1] not in (1, 3) or not 0 <= image.min() <= image.max() <= 1:
         span = f"[{image.min().item():.3g}, {image.max().item():.3g}]" if image.numel() else "nothing"
-        raise ValueError(f"wanted pictures (N, 3, H, W) in [0, 1]; got {tuple(image.shape)} in {span}")
+        wanted = "wanted pictures (N, 3, H, W), or grey ones (N, 1, H, W), in [0, 1]"
+        raise ValueError(f"{wanted}; got {tuple(image.shape)} in {span}")
 
 
 def check_region(region: Tensor | None, image: Tensor) -> None:

@@ -29,7 +29,7 @@ OnIteration = Callable[[Iterate], None]
 class Explanation:
     """What was found for N pictures.
 
-    pre_explanation, counterfactual, noised: (N, 3, H, W) in [0, 1]; ``noised`` is the pre-explanation at step tau.
+    pre_explanation, counterfactual, noised: (N, C, H, W) in [0, 1]; ``noised`` is the pre-explanation at step tau.
     mask: (N, 1, H, W) in [0, 1], the pre-explanation's change before dilation; keep: bool, pixels that stayed.
     prediction: (N,); target: (N,) or None if untargeted; the logits are the classifier's on each picture.
     iterations: (N,) updates of the attack, where pictures may end before the others, else None.
@@ -61,7 +61,7 @@ def explain(
 ) -> Explanation:
     """Explain what would have to change in each picture for the classifier to decide otherwise (ACE, Algorithm 1).
 
-    image: (N, 3, H, W) in [0, 1].  label: (N,), -1 where unknown, which is the default.
+    image: (N, C, H, W) in [0, 1], C 3 or, of grey pictures, 1.  label: (N,), -1 where unknown, which is the default.
     indices: (N) numbers of the pictures, which their noise depends on; default 0 .. N - 1.
     region: (N or 1, 1, H, W) bool, where a picture may change; outside it both results equal it to the bit.
     Raises ValueError for a target outside the classifier's outputs and NonFiniteError if a network returns NaN.
@@ -82,7 +82,7 @@ def refine(
 ) -> Explanation:
     """``explain`` from a pre-explanation that an attack left.
 
-    image, pre_explanation: (N, 3, H, W) in [0, 1].  target: (N,), or None if untargeted; the task's is not asked.
+    image, pre_explanation: (N, C, H, W) in [0, 1].  target: (N,), or None if untargeted; the task's is not asked.
     The others, and the errors, are those of ``explain``.
     """
     check_pictures(pre_explanation)

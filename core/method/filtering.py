@@ -26,29 +26,37 @@ class Filter:
     """Noise a picture by ``steps`` steps of the (respaced) chain and denoise it again.
 
     classes: (N,) for a class-conditional model. ``steps`` 0 changes nothing.
+    grey: pictures have one channel where the model has three. It is shown three equal ones, each with noise of its own
+    as in its training, and the picture is the mean of what comes back.
     """
 
     diffusion: GaussianDiffusion
     model: Denoiser
     steps: int
     classes: Tensor | None = None
+    grey: bool = False
 
     def __call__(self, image: Tensor, noise: NoiseFn) -> Tensor:
-        """F_tau(image): (N, 3, H, W) in [0, 1] -> the same shape, not clamped."""
-        return to_image(self.denoise(self.start(image, noise), noise))
+        """F_tau(image): (N, C, H, W) in [0, 1] -> the same shape, not clamped."""
+        return self.to_picture(self.denoise(self.start(image, noise), noise))
+
+    def to_picture(self, x: Tensor) -> Tensor:
+        """The model's [-1, 1] -> a picture in [0, 1], not clamped."""
+        first = x[:, :1]
+        return to_image(first + (x - first).mean(1, keepdim=True) if self.grey else x)  # exact where all are equal
 
     def predict(self, image: Tensor, noise: NoiseFn) -> Tensor:
         """The picture expected from x_t at the last of the filter's steps (Tweedie's formula), by one call of the
-        network however many steps there are: (N, 3, H, W) in [0, 1] -> the same shape, not clamped."""
+        network however many steps there are: (N, C, H, W) in [0, 1] -> the same shape, not clamped."""
         if not self.steps:
             return image
         x_t, t = self.start(image, noise), step_tensor(self.steps - 1, image)
-        return to_image(self.diffusion.p_mean_variance(self.model, x_t, t, self.classes).pred_xstart)
+        return self.to_picture(self.diffusion.p_mean_variance(self.model, x_t, t, self.classes).pred_xstart)
 
     def start(self, image: Tensor, noise: NoiseFn, draw: Draw = Draw.START, t: int | None = None) -> Tensor:
         """x_t ~ q(x_t | image), at the last of the filter's steps if ``t`` is not given."""
         t = self.steps - 1 if t is None else t
-        x_0 = to_diffusion(image)
+        x_0 = to_diffusion(image.expand(-1, 3, -1, -1) if self.grey else image)
         return x_0 if t < 0 else self.diffusion.q_sample(x_0, step_tensor(t, x_0), noise(draw, t, x_0))
 
     def denoise(
@@ -62,7 +70,7 @@ class Filter:
     ) -> Tensor:
         """Take the reverse steps from below ``first`` (default: all) down to ``last``, in [-1, 1].
 
-        kept: (N, 1, H, W) bool and pictures (N, 3, H, W); before every step the pixels of the one are the other's,
+        kept: (N, 1, H, W) bool and pictures (N, C, H, W); before every step the pixels of the one are the other's,
         noised to that step (RePaint, Lugmayr et al. 2022, without resampling).
         """
         for t in reversed(range(last, self.steps if first is None else first)):
@@ -99,7 +107,7 @@ def kept_pixels(mask: Tensor, *, inpaint: float, dilation: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Refinement:
-    """counterfactual: (N, 3, H, W) in [0, 1]; noised: the pre-explanation at the filter's last step, in [0, 1];
+    """counterfactual: (N, C, H, W) in [0, 1]; noised: the pre-explanation at the filter's last step, in [0, 1];
     mask: of the pre-explanation, undilated, (N, 1, H, W); keep: pixels that stayed, (N, 1, H, W) bool."""
 
     counterfactual: Tensor
@@ -119,7 +127,7 @@ def inpaint(
 ) -> Refinement:
     """Denoise the pre-explanation once more, putting the original's pixels back outside the mask of what changed.
 
-    image, pre_explanation: (N, 3, H, W) in [0, 1].  region: (N or 1, 1, H, W) bool; outside it the original's pixels
+    image, pre_explanation: (N, C, H, W) in [0, 1].  region: (N or 1, 1, H, W) bool; outside it the original's pixels
     are put back in any case.
     """
     mask = change_mask(image, pre_explanation)
@@ -127,5 +135,5 @@ def inpaint(
     keep = keep if region is None else keep | ~region
     x_t = filter_.start(pre_explanation, noise)
     x_0 = filter_.denoise(x_t, noise, kept=(keep, image))
-    counterfactual = torch.where(keep, image, to_image(x_0).clamp(0, 1))
-    return Refinement(counterfactual, to_image(x_t).clamp(0, 1), mask, keep)
+    counterfactual = torch.where(keep, image, filter_.to_picture(x_0).clamp(0, 1))
+    return Refinement(counterfactual, filter_.to_picture(x_t).clamp(0, 1), mask, keep)

@@ -1,6 +1,6 @@
 """The gradient of a loss through nothing, through the filter, checkpointed, in one step, or by DiME's shortcut.
 
-Every function takes an objective, (N, 3, H, W) pictures -> a scalar that is a *sum* over pictures, so that the
+Every function takes an objective, (N, C, H, W) pictures -> a scalar that is a *sum* over pictures, so that the
 gradient of a picture does not depend on its batch, and returns the gradient at ``image``, of its shape.
 """
 
@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.method.filtering import Filter, to_image
+from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.noise import NoiseFn
 
 Objective = Callable[[Tensor], Tensor]
@@ -51,7 +51,7 @@ def checkpointed_gradient(
         state = leaf(state)
         output = filter_.denoise(state, noise, first=first, last=last)
         if cotangent is None:
-            output = to_image(output)
+            output = filter_.to_picture(output)
             cotangent = plain_gradient(objective, output)
         cotangent = pull_back(output, state, cotangent)
     assert cotangent is not None, "a filter of no step has no segment"

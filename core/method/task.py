@@ -16,7 +16,7 @@ from ace_counterfactuals.core.method.objectives import choose_targets, predict
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import Denoiser, GaussianDiffusion
 
 Classifier = Callable[[Tensor], Tensor]
-"""(N, 3, H, W) in [0, 1] -> logits, (N,) if binary and (N, K) for K classes"""
+"""(N, C, H, W) in [0, 1] -> logits, (N,) if binary and (N, K) for K classes"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def chain_of(
 class Batch:
     """N pictures that are explained together.
 
-    image: (N, 3, H, W) in [0, 1].  indices: the numbers of the pictures, which their noise depends on.
+    image: (N, C, H, W) in [0, 1], C 1 or 3.  indices: the numbers of the pictures, which their noise depends on.
     logits: the classifier's.  region: (N or 1, 1, H, W) bool, where a picture may change.
     target: (N,) int64, None if untargeted.
     """
@@ -102,7 +102,11 @@ class Batch:
 
     def _filter(self, *, refining: bool) -> Filter:
         diffusion, steps = chain_of(self.task.sampling, self.task.diffusion, refining=refining)
-        return Filter(diffusion, self.task.denoiser, steps, self.target if self.task.class_cond else None)
+        classes = self.target if self.task.class_cond else None
+        own, wanted = self.image.shape[1], getattr(self.task.denoiser, "channels", self.image.shape[1])
+        if own > wanted:
+            raise ValueError(f"the diffusion model is of pictures of {wanted} channel, but these have {own}")
+        return Filter(diffusion, self.task.denoiser, steps, classes, grey=own < wanted)
 
     def noise(self, iteration: int) -> NoiseFn:
         """The noise of one pass of the filter: of an iteration of the attack, from 0 on, or of REFINEMENT."""

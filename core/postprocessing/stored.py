@@ -49,8 +49,9 @@ class StoredSet(ImageSet):
         stored = self.records[position]
         path = stored.pre_explanation
         try:
-            image = to_tensor(decode(stored.original))
-            pre_explanation = read_stored(path) if path.suffix == ".npy" else to_tensor(decode(path))
+            image = to_tensor(decode(stored.original))[: self.channels]
+            numbers = path.suffix == ".npy"
+            pre_explanation = read_stored(path) if numbers else to_tensor(decode(path))[: self.channels]
         except UnreadableImage as error:
             raise UnreadableImage(error.path, error.reason, stored.index) from None
         if image.shape != pre_explanation.shape:
@@ -96,7 +97,9 @@ def open_run(output: Path, exp_name: str, data_dir: str | None) -> AttackedRun:
         lacking = f"{len(missing)} of {len(pictures)} finished pictures have no stored original or pre-explanation"
         names = first(missing, 5)
         raise ValueError(f"{results.root}: {lacking}: {names}; main.py keeps them with save_images True")
-    return AttackedRun(results, StoredSet(name=exp_name, records=pictures, transform=lambda image: image), settings)
+    channels = settings["flags"]["image_channels"] if settings else 3
+    images = StoredSet(name=exp_name, records=pictures, transform=lambda image: image, channels=channels)
+    return AttackedRun(results, images, settings)
 
 
 def picture_of_record(results: ResultFolder, record: Record, data_dir: Path) -> StoredPicture:

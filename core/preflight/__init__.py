@@ -33,6 +33,7 @@ from ace_counterfactuals.core.runs.setup import (
     open_images,
     prepare_device,
     select_images,
+    settle_channels,
     task_of,
 )
 from ace_counterfactuals.models.classifiers import Classifier
@@ -54,7 +55,8 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
     if config.run.merge_chunks:
         raise FlagError("merge_chunks", "True explains nothing, so that there is nothing to check; leave out check")
     results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
-    images, device = open_images(config, quiet=True), prepare_device(config)
+    config, images = settle_channels(config, open_images(config, quiet=True), results.root)
+    device = prepare_device(config)
     classifier = denoiser = None
     with report.going_on():
         loaded = load_explained(config, images.query, device)

@@ -143,9 +143,11 @@ def read_config(root: Path) -> dict:
     """What an experiment was made with: flags, digests of weights, classes, versions (see ``describe``)."""
     path = root / CONFIG
     try:
-        return read_yaml(path, "flags", "weights")
+        stored = read_yaml(path, "flags", "weights")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run main.py with this output_path and exp_name first") from None
+    stored["flags"].setdefault("image_channels", 3)  # of before the flag
+    return stored
 
 
 def read_yaml(path: Path, *wanted: str) -> dict:

@@ -87,7 +87,7 @@ def make_record(explanation: Explanation, i: int, *, index: int, file: str, labe
 def to_stored(image: Tensor, pre_explanation: Tensor, inpaint: float) -> Tensor:
     """The pre-explanation in float16, every pixel's change on its own side of ``inpaint`` when it is read again.
 
-    image, pre_explanation: (3, H, W) in [0, 1].  Rounding to the nearest moves a few changes across the threshold,
+    image, pre_explanation: (C, H, W) in [0, 1].  Rounding to the nearest moves a few changes across the threshold,
     those that lie on it above all, as many do after whole steps of 1/255; these are moved back by units in the last
     place, an eighth of a grey level each.  Where that does not help, float32 is returned.
     """
@@ -119,12 +119,12 @@ def to_npy(stored: Tensor) -> bytes:
 
 
 def read_stored(path: Path) -> Tensor:
-    """(3, H, W) float32 in [0, 1].  Raises UnreadableImage for anything that ``to_npy`` does not write."""
+    """(C, H, W) float32 in [0, 1].  Raises UnreadableImage for anything that ``to_npy`` does not write."""
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UnreadableImage(path, " ".join(str(error).split())) from None
-    known = values.dtype in (np.float16, np.float32) and values.ndim == 3 and len(values) == 3
+    known = values.dtype in (np.float16, np.float32) and values.ndim == 3 and len(values) in (1, 3)
     if not known or not (values.min() >= 0 and values.max() <= 1):
-        raise UnreadableImage(path, f"wanted float16 (3, H, W) in [0, 1], found {values.dtype} {values.shape}")
+        raise UnreadableImage(path, f"wanted float16 (3 or 1, H, W) in [0, 1], found {values.dtype} {values.shape}")
     return from_stored(torch.from_numpy(values))

@@ -34,6 +34,7 @@ from ace_counterfactuals.core.runs.setup import (
     open_images,
     prepare_device,
     select_images,
+    settle_channels,
     task_of,
 )
 from ace_counterfactuals.core.runs.signals import patient, stop_if_asked
@@ -72,7 +73,7 @@ def run(config: MainConfig) -> ResultFolder:
     results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
     if results.refined:
         raise FlagError("exp_name", f"{results.exp_name}: is a name of postprocessing.py's folders; choose another")
-    images = open_images(config)
+    config, images = settle_channels(config, open_images(config), results.root)
     if config.run.merge_chunks:
         return merge(config, results, images)
     device = prepare_device(config)

@@ -10,11 +10,12 @@ from torch import Tensor
 from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, resolve_label, select
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, resolve_label, select, with_channels
 from ace_counterfactuals.core.data.labels import resolve_name
 from ace_counterfactuals.core.data.regions import open_region
 from ace_counterfactuals.core.method.attacks import find_attack
 from ace_counterfactuals.core.method.task import Task, chain_of
+from ace_counterfactuals.core.runs.begin import CONFIG, read_config
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
@@ -95,7 +96,15 @@ def load_explained(config: MainConfig, query: int, device: torch.device) -> Clas
         if not weights.classifier_path and not spec.arch:
             raise FlagError("classifier_path", f"not given; dataset {config.data.dataset} needs the file to explain")
         wanted = spec.classifier(weights.classifier_arch)
-        return load_classifier(weights.classifier_path, query=query, **wanted).to(device)
+        classifier = load_classifier(weights.classifier_path, query=query, **wanted).to(device)
+        check_channels(config, classifier.channels, weights.classifier_path)
+        return classifier
+
+
+def check_channels(config: MainConfig, channels: int, path: str) -> None:
+    """Refuse a network of one channel for pictures in colour.  Raises ValueError."""
+    if channels == 1 != config.data.image_channels:
+        raise ValueError(f"{path} takes grey pictures, of 1 channel, but image_channels is 3: these are in colour")
 
 
 def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
@@ -105,7 +114,9 @@ def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
         raise FlagError("model_path", "'': give the weights of the diffusion model")
     flags = {**asdict(config.model), **asdict(config.diffusion), "image_size": config.data.image_size}
     with blaming("model_path"):
-        return denoisers.load_denoiser(path, **flags).to(device)
+        model = denoisers.load_denoiser(path, **flags).to(device)
+        check_channels(config, model.channels, path)
+        return model
 
 
 def diffusion_of(config: MainConfig) -> GaussianDiffusion:
@@ -121,6 +132,15 @@ def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:
     for message in () if quiet else images.notices:
         notice(message)
     return images
+
+
+def settle_channels(config: MainConfig, images: ImageSet, root: Path) -> tuple[MainConfig, ImageSet]:
+    """Decide what ``image_channels`` auto is: what the experiment in ``root`` began with, or else by the pictures."""
+    channels = config.data.image_channels
+    if channels == "auto" and (root / CONFIG).exists() and not config.run.overwrite:
+        channels = read_config(root)["flags"]["image_channels"]
+    images = with_channels(images, channels)
+    return replace(config, data=replace(config.data, image_channels=images.channels)), images
 
 
 def select_images(images: ImageSet, config: MainConfig, *, all_chunks: bool = False) -> ImageSet:

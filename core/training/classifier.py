@@ -1,5 +1,6 @@
 """Training a classifier on a data set with classes, all of whose pictures are held in memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,13 +11,13 @@ from tqdm import tqdm
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch, with_channels
 from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
 from ace_counterfactuals.core.training.trainer import mirroring, shuffled
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
 
-HALF = (0.5, 0.5, 0.5)
+HALF = (0.5,)
 AT_ONCE = 500
 
 
@@ -26,22 +27,23 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
     Raises FlagError for a data set without classes.
     """
     training, device = config.training, choose_device(config.device.device, config.device.gpu)
-    images = open_classes(config, config.pictures.data_dir, "data_dir")
+    images = with_channels(open_classes(config, config.pictures.data_dir, "data_dir"), config.pictures.image_channels)
     held_out = open_classes(config, training.val_dir, "val_dir") if training.val_dir else None
+    held_out = held_out and replace(held_out, channels=images.channels)
     if held_out and held_out.class_names != images.class_names:
         raise FlagError("val_dir", f"{training.val_dir}: has other classes than data_dir {config.pictures.data_dir}")
     classes = images.class_names or ()
     Path(training.output_path).parent.mkdir(parents=True, exist_ok=True)  # now, and not after the training
     torch.manual_seed(config.device.seed)
-    network = build_classifier(training.arch, len(classes)).to(device)
+    network = build_classifier(training.arch, len(classes), images.channels).to(device)
     fit(network, *decode_all(images, config.device.num_workers), config, device)
     save_classifier(
         training.output_path,
         network.eval(),
         arch=training.arch,
         class_names=classes,
-        mean=HALF,
-        std=HALF,
+        mean=HALF * images.channels,
+        std=HALF * images.channels,
         image_size=config.pictures.image_size,
     )
     measured = accuracy(network, *decode_all(held_out, config.device.num_workers), device) if held_out else None
@@ -58,7 +60,7 @@ def open_classes(config: TrainClassifierConfig, folder: str, field: str) -> Imag
 
 
 def decode_all(images: ImageSet, workers: int) -> tuple[Tensor, Tensor]:
-    """All readable pictures as (N, 3, H, W) uint8, and their labels (N,)."""
+    """All readable pictures as (N, C, H, W) uint8, and their labels (N,)."""
     pictures, labels = [], []
     for sample in tqdm(prefetch(images, range(len(images)), workers), "decoding", len(images), disable=None):
         if isinstance(sample, UnreadableImage):
@@ -79,7 +81,7 @@ def to_input(pictures: Tensor, device: torch.device) -> Tensor:
 def fit(
     network: nn.Module, pictures: Tensor, labels: Tensor, config: TrainClassifierConfig, device: torch.device
 ) -> None:
-    """Minimise the cross-entropy over pictures (N, 3, H, W) uint8 with labels (N,)."""
+    """Minimise the cross-entropy over pictures (N, C, H, W) uint8 with labels (N,)."""
     training, seed = config.training, config.device.seed
     steps = training.epochs * -(-len(pictures) // training.batch_size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=training.lr, weight_decay=training.weight_decay)
@@ -104,7 +106,7 @@ def fit(
 
 @torch.no_grad()
 def accuracy(network: nn.Module, pictures: Tensor, labels: Tensor, device: torch.device) -> float:
-    """Share of pictures (N, 3, H, W) uint8 that are classified as their label says."""
+    """Share of pictures (N, C, H, W) uint8 that are classified as their label says."""
     parts = zip(pictures.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
     right = sum((network(to_input(part, device)).argmax(1).cpu() == label).sum().item() for part, label in parts)
     return right / len(labels)

@@ -4,6 +4,7 @@ import csv
 import itertools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
 from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
+from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch, with_channels
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
@@ -36,6 +37,7 @@ def train(config: TrainDiffusionConfig) -> Path:
     """
     training, pictures = config.training, config.pictures
     images = open_dataset(pictures.dataset, pictures.data_dir, image_size=pictures.image_size, split="train")
+    images = with_channels(images, pictures.image_channels)
     folder = Path(training.output_path)
     if training.init_weights and training.resume_checkpoint:
         raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")
@@ -43,6 +45,7 @@ def train(config: TrainDiffusionConfig) -> Path:
         raise FlagError("output_path", f"{folder}: has checkpoints; give one as resume_checkpoint, or another folder")
     condition = conditions(config, images)
     trainer = make_trainer(config, condition, images)
+    images = replace(images, channels=trainer.model.config.in_channels)
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_yaml(folder / "config.yaml", to_dict(config))
     until = training.lr_anneal_steps or 10**9
@@ -80,13 +83,16 @@ def conditions(config: TrainDiffusionConfig, images: ImageSet) -> Tensor | None:
 
 def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images: ImageSet) -> Trainer:
     """New, begun with given weights, or continued."""
-    training, flags = config.training, to_dict(config)
+    training, flags = config.training, {**to_dict(config), "in_channels": images.channels}
     device = choose_device(config.device.device, config.device.gpu)
     if condition is not None:
         flags["num_classes"] = condition.shape[1] if condition.ndim == 2 else len(images.class_names or ())
 
     def network(path: str | Path) -> UNetModel:
         unet = build_unet(flags, load_state(path) if path else None, str(path))
+        own, asked = unet.config.in_channels, config.pictures.image_channels
+        if own < images.channels or asked not in ("auto", own):
+            raise ValueError(f"{path} is of pictures of {own} channels, but these have {images.channels}")
         return unet.to(device).to(memory_format=torch.channels_last)
 
     torch.manual_seed(config.device.seed)
@@ -152,8 +158,8 @@ def save(config: TrainDiffusionConfig, trainer: Trainer, folder: Path, condition
     save_weights(ema, average)
     save_weights(optimiser, {"step": trainer.step, "optimizer": trainer.optimizer.state_dict()})
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
-    size = spec_of(config.pictures.dataset).shape(config.pictures.image_size)
+    size = trainer.model.config.in_channels, *spec_of(config.pictures.dataset).shape(config.pictures.image_size)
     process = GaussianDiffusion(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))
     count = SAMPLES if y is None else len(y)
-    pictures = sample(trainer.ema, process, (count, 3, *size), seed=config.device.seed, y=y)
+    pictures = sample(trainer.ema, process, (count, *size), seed=config.device.seed, y=y)
     atomic.write_png(folder / f"samples{trainer.step:06d}.png", to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))

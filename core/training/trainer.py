@@ -17,6 +17,7 @@ from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.noise import Draw
 from ace_counterfactuals.core.training.config import TrainingConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.unet import UNetModel
 
 Batch = tuple[Tensor, Tensor | None]
 """Pictures (N, C, H, W) in [-1, 1], and classes or None."""
@@ -27,7 +28,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: UNetModel,
         diffusion: GaussianDiffusion,
         config: TrainingConfig,
         *,
@@ -36,7 +37,7 @@ class Trainer:
     ):
         self.model = model.train()
         self.diffusion, self.config, self.seed, self.precision = diffusion, config, seed, precision
-        self.ema: nn.Module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.ema: UNetModel = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.step = 0
 

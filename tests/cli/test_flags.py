@@ -36,6 +36,7 @@ ORIGINAL = {
     "attack_epsilon": 255,
     "attack_stop_confidence": 1.0,
     "attack_stop_patience": 1,
+    "image_channels": "auto",
     "attack_step": 1.0,
     "attack_joint": True,
     "attack_filter": "chain",

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, read_flags
+from ace_counterfactuals.guided_diffusion.checkpoint import TOLD, build_unet, read_flags
 from ace_counterfactuals.guided_diffusion.config import DEFAULT_CHANNEL_MULT, UNetConfig, format_mult
 from tests.support.unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, toy_unet
 
@@ -25,10 +25,11 @@ def refusal(flags, state, path="w.pt"):
 
 def check_recovered(flags, found):
     mult = flags["channel_mult"] or format_mult(DEFAULT_CHANNEL_MULT[flags["image_size"]])
-    assert {name: found[name] for name in found if name != "num_classes"} == {
-        **{name: flags[name] for name in found if name != "num_classes"},
+    assert {name: found[name] for name in found if name not in TOLD} == {
+        **{name: flags[name] for name in found if name not in TOLD},
         "channel_mult": mult,
     }
+    assert found["in_channels"] == 3
     assert found.get("num_classes") == (flags["num_classes"] if flags["class_cond"] else None)
 
 
