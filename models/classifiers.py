@@ -200,13 +200,17 @@ def load_classifier(
             raise WeightsError("not given; wanted the file of the classifier to explain")
         path = fetched(RESNET50_URL)
     wanted = Wanted(path=str(path), binary=binary, query=query, heads=heads or {}, arch=arch, num_classes=num_classes)
-    tree = load_weights(path)
+    return read_classifier(load_weights(path), wanted)
+
+
+def read_classifier(tree: dict, wanted: Wanted) -> Classifier:
+    """The classifier in a loaded file, as ``load_classifier`` returns it."""
     for recognises, build in FORMATS:
         if recognises(tree, wanted):
             classifier = build(tree, wanted).eval().requires_grad_(False)
-            classifier.made_of = {"classifier_path": str(path), "classifier_arch": arch}
+            classifier.made_of = {"classifier_path": wanted.path, "classifier_arch": wanted.arch}
             return classifier
-    found = describe(state_dict(tree, name=str(path)))
+    found = describe(state_dict(tree, name=wanted.path))
     advice = "wanted a file of train_classifier.py, or the name of the architecture: classifier_arch resnet50"
     raise wanted.refuse(f"is {found}; {advice}")
 

@@ -13,7 +13,14 @@ from torchvision.models import Inception3, VGG16_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 from torchvision.models.vgg import cfgs, make_layers
 
-from ace_counterfactuals.models.classifiers import IMAGENET, classifier_of, is_ours, load_classifier, open_ours
+from ace_counterfactuals.models.classifiers import (
+    IMAGENET,
+    Wanted,
+    classifier_of,
+    is_ours,
+    open_ours,
+    read_classifier,
+)
 from ace_counterfactuals.models.loading import (
     WeightsError,
     describe,
@@ -128,11 +135,10 @@ def load_features(path, *, heads: Mapping[int, int] | None = None, arch: str = "
     path: a file that ``load_classifier`` reads.  heads: as it takes them.
     arch: torchvision's name; '' is resnet50 where there are no heads.
     """
-    query: int | None = 0  # any that the file answers: the last layer is not looked at
-    if not is_ours(load_weights(path)):
-        heads = {} if arch else heads or {}
-        arch, query = arch or ("" if heads else "resnet50"), next(iter(heads), None)
-    classifier = load_classifier(path, query=query, heads=heads, arch=arch)
+    tree, heads = load_weights(path), {} if arch or not heads else heads
+    query = 0 if is_ours(tree) else next(iter(heads), None)  # any that the file answers
+    arch = arch or ("" if heads else "resnet50")
+    classifier = read_classifier(tree, Wanted(path=str(path), query=query, heads=heads, arch=arch))
     linear = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise WeightsError(f"{path}: has no linear layer whose input could be its features")
@@ -142,13 +148,6 @@ def load_features(path, *, heads: Mapping[int, int] | None = None, arch: str = "
 
 
 # ResNet-50s: SimSiam (S3), VGGFace2 (FVA, FS), attribute oracles (MNAC, CD)
-
-
-def _resnet50(head: nn.Module) -> nn.Module:
-    with unfilled():
-        network = resnet50(weights=None)
-    network.fc = head
-    return network
 
 
 def load_simsiam(path) -> Judge:
@@ -165,15 +164,17 @@ def load_simsiam(path) -> Judge:
     encoder = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
     if not encoder:
         raise WeightsError(f"{path}: is {describe(state)}, not SimSiam's")
-    last = nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH, affine=False)
-    network = _resnet50(nn.Sequential(*hidden(), *hidden(), *last))
+    with unfilled():
+        network = resnet50()
+        network.fc = nn.Sequential(*hidden(), *hidden(), nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH, affine=False))
     load_into(network, encoder, path=path, what="SimSiam's encoder")
     return Judge(network, prepare)
 
 
 def caffe_resnet50(head: nn.Module) -> nn.Module:
     """As Caffe had it: a bottleneck's stride is in its first convolution, and max-pool rounds up instead of padding."""
-    network = _resnet50(head)
+    network = resnet50()
+    network.fc = head
     network.maxpool = nn.MaxPool2d(3, stride=2, padding=0, ceil_mode=True)
     for block in network.modules():
         if isinstance(block, Bottleneck) and block.stride == 2:
@@ -200,7 +201,8 @@ def load_vggface2(path) -> Judge:
     path: the published ``resnet50_ft_weight.pkl``, whose 8,631 identities are left out.
     """
     state = {key: value for key, value in load_state(path).items() if not key.startswith("fc.")}
-    network = caffe_resnet50(nn.Identity())
+    with unfilled():
+        network = caffe_resnet50(nn.Identity())
     load_into(network, state, path=path, what="VGGFace2's ResNet-50")
     return Judge(network, lambda images: 255 * images.flip(1) - _channels(images, FACES_BGR_MEAN))
 
@@ -246,8 +248,9 @@ def load_oracle(path, *, of: str = "") -> Judge:
 def _load_trunk(state: dict[str, Tensor], name: str) -> nn.Module:
     """CelebA: pooled features, a 1x1 convolution to 128 without bias, then linear. CelebA-HQ: linear at once."""
     outputs, width = state["classifier.weight"].shape
-    narrow = nn.Identity() if width == WIDTH else nn.Linear(WIDTH, width, bias=False)
-    trunk = caffe_resnet50(nn.Sequential(narrow, nn.Linear(width, outputs)))
+    with unfilled():
+        narrow = nn.Identity() if width == WIDTH else nn.Linear(WIDTH, width, bias=False)
+        trunk = caffe_resnet50(nn.Sequential(narrow, nn.Linear(width, outputs)))
     names = {f"feat_extract.{caffe_name(own)}": own for own in trunk.state_dict() if not own.startswith("fc.")}
     names |= {"classifier.weight": "fc.1.weight", "classifier.bias": "fc.1.bias"}
     names["feat_extract.feat_extract.weight"] = "fc.0.weight"

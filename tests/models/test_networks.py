@@ -102,7 +102,17 @@ def test_the_other_data_sets_oracle_is_refused(golden_weights):
         load_oracle(golden_weights("oracle_celeba.pth"), of="CelebA-HQ")
 
 
-@pytest.mark.parametrize("load", [load_oracle, load_vggface2, load_simsiam])
+JUDGES = {"oracle_celeba.pth": load_oracle, "resnet50_ft_weight.pkl": load_vggface2, "simsiam.pth.tar": load_simsiam}
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_loading_draws_no_random_numbers_of_the_program(golden_weights, name):
+    before = torch.get_rng_state()
+    JUDGES[name](golden_weights(name))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("load", JUDGES.values())
 def test_a_swapped_file_is_named_for_what_it_is(tmp_path, load):
     save_weights(tmp_path / "w.pt", {"time_embed.0.weight": torch.ones(2, 2)})
     with pytest.raises(WeightsError, match="a diffusion U-Net"):
