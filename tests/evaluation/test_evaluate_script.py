@@ -16,68 +16,15 @@ from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.cli import compute
 from ace_counterfactuals.core.evaluation import passes, session
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
-from ace_counterfactuals.core.evaluation.metrics import flips
 from ace_counterfactuals.core.runs.begin import package_version
 from ace_counterfactuals.core.runs.experiment import read_pairs
 from ace_counterfactuals.core.runs.records import Record
-from ace_counterfactuals.models import judges
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.judges import load_features
-from tests.support.paths import GOLDEN
 from tests.support.result_folders import counterfactual, evaluate, figures, metrics, write_experiment, write_record
 from tests.support.toys import SIDE, Workshop, write_classifier
 
-RECORDED = {"mnac": (21.333333, 1e-4), "cd": (16.539033, 1e-4), "cout": (0.0405, 2e-3), "s3": (0.009785, 1e-3)}
-RECORDED |= {"fva": (1.0, 1e-3), "fs": (0.8764122, 1e-3)}
 MIXED = ["CC/CCF"] * 5 + ["CC/ICF"] * 2 + ["IC/CCF"] * 2 + ["IC/ICF"]
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    """A copy of the recorded faces, which can be written to."""
-    folder = tmp_path_factory.mktemp("faces")
-    shutil.copytree(GOLDEN / "eval/celeba", folder, dirs_exist_ok=True)
-    return folder
-
-
-def face_words(golden_weights) -> list:
-    return [
-        "--exp_name", "exp/swap", "--dataset", "CelebA", "--query_label", 31, "--target_label", 1,
-        "--classifier_path", golden_weights("dive.pth"), "--oracle_path", golden_weights("oracle_celeba.pth"),
-        "--vggface2_weights", golden_weights("resnet50_ft_weight.pkl"),
-        "--simsiam_weights", golden_weights("simsiam.pth.tar"), "--celeba_path", GOLDEN / "data/celeba",
-    ]  # fmt: skip
-
-
-def test_evaluate_gives_the_recorded_figures_in_one_pass_and_again_from_the_cache(
-    faces, golden_weights, monkeypatch, capsys
-):
-    words = ["--output_path", faces, *face_words(golden_weights)]
-    assert evaluate(*words) == 0
-    place = faces / "Results/exp/swap/evaluation"
-    first = figures(place)
-    for key, (recorded, tolerance) in RECORDED.items():
-        assert first[key]["value"] == pytest.approx(recorded, abs=tolerance), key
-        assert first[key]["n"] == 9 and first[key]["low"] <= first[key]["value"] <= first[key]["high"]
-    assert first["flip_rate"]["value"] == flips.measure(None, read_pairs(faces, "exp/swap"))[0].mean() == 0.75
-    assert all(len(w["sha256"]) == 64 for w in metrics(place)["details"]["weights"].values())
-
-    def refuse(*_, **__):
-        raise AssertionError("asked again")
-
-    for module, name in ((judges, "load_state"), (judges, "load_weights"), (passes, "decode")):
-        monkeypatch.setattr(module, name, refuse)
-    monkeypatch.setattr("ace_counterfactuals.models.classifiers.load_classifier", refuse)
-    assert evaluate(*words) == 0
-    assert figures(place) == first
-    assert "open this: " in capsys.readouterr().out
-
-
-def test_evaluate_refuses_an_oracle_of_another_data_set_also_when_features_are_cached(faces, golden_weights, capsys):
-    words = [str(w) for w in face_words(golden_weights)]
-    words[3] = "CelebAHQ"
-    with pytest.raises(ValueError, match="^oracle_path .*CelebA's oracle; wanted CelebA-HQ's"):
-        evaluate("--output_path", faces, *words[:6], *words[10:12])
 
 
 @pytest.fixture

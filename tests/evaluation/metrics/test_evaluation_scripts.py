@@ -1,11 +1,9 @@
 """The original's evaluation scripts: its command lines, its figures, and what goes wrong in one line."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,18 +13,11 @@ from ace_counterfactuals.models.classifiers import build_classifier, save_classi
 from tests.support.paths import GOLDEN
 
 FACES = GOLDEN / "eval/celeba"
-RECORDED = {entry["command"][0]: entry for entry in json.loads((GOLDEN / "eval/expected.json").read_text())}
-TOLERANCE = {"compute_MNAC": 1e-4, "compute_CD": 1e-4, "compute_FVA": 1e-3, "compute_COUT": 2e-3}
-TOLERANCE["compute_SimSiamSimilarity"] = 1e-3
 SWAP = ["--output-path", str(FACES), "--exp-name", "exp/swap", "--device", "cpu"]
 
 
 def run(script: str, *words) -> int:
     return compute.run(script.removeprefix("compute_"), [str(word) for word in words])
-
-
-def figures(text: str) -> list[float]:
-    return [float(number) for number in re.findall(r"-?\d+\.\d+|\b\d+\b", text)]
 
 
 def failure(script: str, *words, capsys) -> str:
@@ -53,22 +44,6 @@ def classifier_file(tmp_path_factory):
         return path
 
     return write
-
-
-@pytest.mark.parametrize("script", TOLERANCE)
-def test_the_recorded_figures_come_out_again(script, golden_weights, capsys, tmp_path):
-    entry = RECORDED[f"{script}.py"]
-    places = {"eval/celeba": FACES, "data/celeba": GOLDEN / "data/celeba"}
-    words = [golden_weights(Path(w).name) if w.startswith("weights/") else places.get(w, w) for w in entry["command"]]
-    capsys.readouterr()  # of making the weights
-    assert run(script, *words[1:], "--device", "cpu", "--json", tmp_path / "out.json") == 0
-    printed = capsys.readouterr().out.splitlines()
-    for line, recorded in zip(printed, entry["printed"], strict=False):
-        assert re.sub(r"[\d.]+", "", line) == re.sub(r"[\d.]+", "", recorded)
-        np.testing.assert_allclose(figures(line), figures(recorded), rtol=0, atol=TOLERANCE[script])
-    assert len(printed) >= len(entry["printed"])
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert written["n"] == 9 and all(len(w["sha256"]) == 64 for w in written["weights"].values())
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
