@@ -52,7 +52,12 @@ def test_standard_output_holds_the_results_and_standard_error_the_notes(workshop
 def test_flags_may_come_from_a_preset(workshop):
     """Relative paths in it are its own."""
     lines = [f"{name}: {value}" for name, value in UNET.items() if value != ""]
-    lines += ["dataset: Folder", "data_dir: pictures", "model_path: model.pt", "classifier_path: classifier.pt"]
+    lines += [
+        "dataset: Folder",
+        "data_dir: pictures",
+        "model_path: model.safetensors",
+        "classifier_path: classifier.safetensors",
+    ]
     lines += ["diffusion_steps: 100", "timestep_respacing: 10", "attack_iterations: 1", "num_samples: 1"]
     preset = workshop.folder / "mine.yaml"
     preset.write_text("\n".join(lines) + "\n")

@@ -11,10 +11,10 @@ from ace_counterfactuals.core.method.checks import NonFiniteError
 from ace_counterfactuals.core.method.explain import explain, refine
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import chain_of
-from tests.support.toys import ToyClassifier, pictures, sampling_config, toy_diffusion, toy_task, toy_unet
+from tests.support.toys import ToyClassifier, ToyDenoiser, pictures, sampling_config, toy_diffusion, toy_task, toy_unet
 
 DIFFUSION = toy_diffusion()
-DENOISER = toy_unet()
+DENOISER = ToyDenoiser()
 CLASSIFIERS = {"binary": ToyClassifier(binary=True), "multi-class": ToyClassifier()}
 WAYS = {
     "plain": {"attack_joint": False},
@@ -169,7 +169,7 @@ def test_every_option_of_the_chain_changes_something(plain_run, changes):
 )
 def test_checkpointing_changes_nothing(changes):
     image = pictures(2, torch.float64)
-    networks = {"classifier": ToyClassifier(dtype=torch.float64), "denoiser": toy_unet(torch.float64)}
+    networks = {"classifier": ToyClassifier(dtype=torch.float64), "denoiser": ToyDenoiser(torch.float64)}
     found, expected = (run(image, **networks, **options) for options in (changes, {}))
     # In float64 the gradients differ by 1e-12, which no sign notices, and two passes of the filter amplify little.
     torch.testing.assert_close(found.counterfactual, expected.counterfactual, atol=1e-9, rtol=0)
@@ -221,7 +221,7 @@ def test_nothing_of_the_result_holds_a_graph():
 
 
 def test_networks_that_still_train_get_no_gradients():
-    classifier, denoiser = ToyClassifier().requires_grad_(True), toy_unet().requires_grad_(True)
+    classifier, denoiser = ToyClassifier().requires_grad_(True), ToyDenoiser().requires_grad_(True)
     run(classifier=classifier, denoiser=denoiser)
     assert all(parameter.grad is None for network in (classifier, denoiser) for parameter in network.parameters())
 

@@ -1,5 +1,7 @@
 """A picture's result is a function of weights, flags, seed and index: batch, order and chunk do not enter."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -7,17 +9,25 @@ from ace_counterfactuals.core.base.runtime import make_deterministic
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import explain, make_grad_fn
 from ace_counterfactuals.core.method.task import judge
-from tests.support.toys import Workshop, pictures, relative_distance, toy_task, tree
+from tests.support.toys import Workshop, pictures, relative_distance, toy_task, toy_unet, tree
 
 INDICES = [10, 11, 12, 13]
+UNETS = {dtype: toy_unet(dtype) for dtype in (torch.float32, torch.float64)}
 
 
-def explained(image, indices, dtype=torch.float64, **changes):
-    return explain(image, toy_task(dtype, dist_l1=0.01, dist_l2=0.01, label_target=1, **changes), indices=indices)
+def task_of(dtype, **changes):
+    return toy_task(dtype, denoiser=UNETS[dtype], dist_l1=0.01, label_target=1, **changes)
+
+
+@cache
+def explained(places=(0, 1, 2, 3), method="PGD"):
+    """In double precision, of these of four pictures."""
+    image, indices = pictures(4, torch.float64)[list(places)], [INDICES[i] for i in places]
+    return explain(image, task_of(torch.float64, dist_l2=0.01, attack_method=method), indices=indices)
 
 
 def first_gradient(image, indices, dtype):
-    batch = judge(image, toy_task(dtype, dist_l1=0.01, label_target=1), indices).aimed()
+    batch = judge(image, task_of(dtype), indices).aimed()
     return make_grad_fn(batch, ATTACKS["PGD"])(image, 0)
 
 
@@ -37,19 +47,18 @@ def test_the_first_gradient_is_the_same_alone_and_in_a_batch(dtype):
 @pytest.mark.parametrize("method", ["PGD", "GD", "C&W", "None"])
 @pytest.mark.parametrize("arrangement", ["alone", "reversed", "among others"])
 def test_in_double_precision_the_whole_result_is_the_same(method, arrangement):
-    image = pictures(4, torch.float64)
-    together = explained(image, INDICES, attack_method=method)
-    places = {"alone": [2], "reversed": [3, 2, 1, 0], "among others": [1, 2]}[arrangement]
-    found = explained(image[places], [INDICES[i] for i in places], attack_method=method)
+    places = {"alone": (2,), "reversed": (3, 2, 1, 0), "among others": (1, 2)}[arrangement]
+    together, found = explained(method=method), explained(places, method)
     for name in ("pre_explanation", "counterfactual", "noised", "mask", "cf_logits"):
         # A gradient step of GD and the mask's division pass on what SUMS allows, 2e-13, amplified 10,000-fold at most.
-        torch.testing.assert_close(getattr(found, name), getattr(together, name)[places], atol=1e-8, rtol=1e-8)
-    assert torch.equal(found.keep, together.keep[places])
+        torch.testing.assert_close(getattr(found, name), getattr(together, name)[list(places)], atol=1e-8, rtol=1e-8)
+    assert torch.equal(found.keep, together.keep[list(places)])
 
 
 def test_the_result_goes_by_the_index_and_not_by_the_place():
-    image = pictures(1, torch.float64)
-    assert not torch.equal(explained(image, [0]).counterfactual, explained(image, [1]).counterfactual)
+    image, task = pictures(1, torch.float64), task_of(torch.float64)
+    one, other = (explain(image, task, indices=[index]).counterfactual for index in (0, 1))
+    assert not torch.equal(one, other)
 
 
 @pytest.fixture
@@ -101,8 +110,8 @@ def test_with_deterministic_kernels_the_first_batch_size_of_an_experiment_is_kep
 
 def test_with_deterministic_kernels_a_picture_ends_with_the_same_bytes_whoever_leaves_the_batch(torch_flags):
     make_deterministic()
-    settings = {"attack_stop_confidence": 0.5, "attack_iterations": 12, "attack_step": 8.0, "label_target": 1}
-    task, image = toy_task(torch.float32, **settings), pictures(4)
+    settings = {"attack_stop_confidence": 0.5, "attack_iterations": 12, "attack_step": 8.0}
+    task, image = task_of(torch.float32, **settings), pictures(4)
     whole = explain(image, task, indices=INDICES)
     assert len(set(whole.iterations.tolist())) > 1
     for i, index in enumerate(INDICES):

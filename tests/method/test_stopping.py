@@ -9,7 +9,7 @@ from ace_counterfactuals.core.method.stopping import MEMORY, Stopping
 from ace_counterfactuals.core.method.task import judge
 from tests.support.toys import ToyClassifier, attack_config, pictures, toy_task
 
-MANY = {"attack_iterations": 12, "attack_step": 8.0}
+MANY = {"attack_iterations": 12, "attack_step": 4.0}
 
 
 def explained(image, *, indices=None, on_iteration=None, dtype=torch.float64, **settings):

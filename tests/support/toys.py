@@ -1,7 +1,9 @@
 """Small networks, pictures and command lines that many tests share."""
 
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.loading import save_weights
 
 SIDE = 8
 CLASSES = ("boot", "coat", "shirt")
@@ -76,6 +79,24 @@ class ToyClassifier(nn.Module):
         return logits[:, 0] if self.binary else logits
 
 
+class ToyDenoiser(nn.Module):
+    """In place of a U-Net where it matters how often, when and with what it is asked: one smooth layer."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 3, padding=1)
+        randomised(self, seed=3).to(dtype)
+
+    def forward(self, x_t, timesteps, classes=None):
+        return (self.layer(x_t) * (1 + timesteps.view(-1, 1, 1, 1) / 100)).tanh()
+
+
+@cache
+def toy_networks(dtype: torch.dtype) -> dict[str, nn.Module]:
+    """The networks of toy tasks: nobody changes them."""
+    return {"classifier": ToyClassifier(dtype=dtype), "denoiser": ToyDenoiser(dtype)}
+
+
 def pictures(count: int = 4, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
     """(count, 3, 8, 8) of 8-bit levels in [0, 1]."""
     levels = np.random.default_rng(seed).integers(0, 256, (count, 3, SIDE, SIDE))
@@ -92,11 +113,11 @@ def sampling_config(**changes) -> SamplingConfig:
 
 
 def toy_task(dtype: torch.dtype = torch.float32, **settings) -> Task:
-    """Toy networks and settings: of the attack, of the sampling, and fields of ``Task``."""
+    """Toy networks (no U-Net) and settings: of the attack, of the sampling, and fields of ``Task``."""
     own = {name: settings.pop(name) for name in list(settings) if name in {item.name for item in fields(Task)}}
     of_sampling = {item.name for item in fields(SamplingConfig)}
     sampling = {name: settings.pop(name) for name in list(settings) if name in of_sampling}
-    toys = {"classifier": ToyClassifier(dtype=dtype), "denoiser": toy_unet(dtype), "diffusion": toy_diffusion()}
+    toys = toy_networks(dtype) | {"diffusion": toy_diffusion()}
     return Task(attack=attack_config(**settings), sampling=sampling_config(**sampling), **{**toys, **own})
 
 
@@ -122,15 +143,24 @@ def write_classifier(path: Path, names: tuple[str, ...] = CLASSES, seed: int = 2
     return path
 
 
+@cache
+def network_files() -> tuple[bytes, bytes]:
+    """Files of the toy U-Net and of a classifier: safetensors, which are read soonest."""
+    with TemporaryDirectory() as folder:
+        model, classifier = Path(folder, "model.safetensors"), Path(folder, "classifier.safetensors")
+        save_weights(model, toy_unet().state_dict())
+        return model.read_bytes(), write_classifier(classifier).read_bytes()
+
+
 class Workshop:
     """A folder with pictures, toy weights and the flags that fit them."""
 
     def __init__(self, folder: Path):
         self.folder, self.output = folder, folder / "out"
         self.data = write_pictures(folder / "pictures")
-        self.classifier = write_classifier(folder / "classifier.pt")
-        self.model = folder / "model.pt"
-        torch.save(toy_unet().state_dict(), self.model)
+        self.model, self.classifier = folder / "model.safetensors", folder / "classifier.safetensors"
+        for path, data in zip((self.model, self.classifier), network_files(), strict=True):
+            path.write_bytes(data)
 
     @property
     def flags(self) -> dict:
