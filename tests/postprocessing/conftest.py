@@ -5,12 +5,24 @@ import shutil
 
 import pytest
 
+from ace_counterfactuals.core.base import atomic
 from tests.support.refinery import RUN, Refinery
 
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def drawn():
+    """Asked for by a test that looks at the picture of a sweep, which the others do without."""
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(request, monkeypatch):
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(atomic, "write_figure", lambda path, figure: None)
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,7 @@ def test_a_setting_has_the_tables_of_a_run_and_the_run_keeps_its_own(refinery):
     assert summary["explanation"]["l1"] == pytest.approx(run["explanation"]["l1"], rel=0.01)
 
 
-def test_a_sweep_has_a_row_for_every_setting_that_is_there(refinery, capsys):
+def test_a_sweep_has_a_row_for_every_setting_that_is_there(refinery, drawn, capsys):
     refinery.refine("--sampling_inpaint", 0.2, 0.5)
     refinery.refine("--sampling_inpaint", 0.5, 0.7, "--sampling_dilation", 1, 3)
     table = rows(refinery.results() / "sweep.csv")
