@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.base.notices import host_name, is_running, owner
 
 STRAY = re.compile(r"\..+\.(?P<host>[^-]+)-(?P<pid>\d+)\.tmp")
@@ -46,7 +47,7 @@ def prepared(files: Mapping[Path, bytes]) -> Iterator[dict[Path, Path]]:
     temporary = {path: path.with_name(f".{path.name}.{owner()}.tmp") for path in files}
 
     def write(path: Path) -> None:
-        with _naming(path), open(temporary[path], "wb") as file:
+        with _naming(path), guard.open_to_write(temporary[path], "wb") as file:
             file.write(files[path])
             file.flush()
             os.fsync(file.fileno())
@@ -62,6 +63,7 @@ def prepared(files: Mapping[Path, bytes]) -> Iterator[dict[Path, Path]]:
 
 def rename(temporary: Mapping[Path, Path], paths: Collection[Path]) -> None:
     """Give ``prepared`` files their own names, for good."""
+    guard.refuse_links(paths)
     for path in paths:
         with _naming(path):
             os.replace(temporary[path], path)
@@ -70,6 +72,7 @@ def rename(temporary: Mapping[Path, Path], paths: Collection[Path]) -> None:
 
 def place(temporary: Path, path: Path) -> None:
     """Give a file its name.  Raises FileExistsError if the name is taken, also by somebody who is just as fast."""
+    guard.refuse_links([path])
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -117,7 +120,7 @@ def remove_strays(folders: Iterable[Path]) -> None:
             with suppress(FileNotFoundError):
                 path, own = folder / stray[0], stray["host"] == host_name()
                 if not is_running(int(stray["pid"])) if own else time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
+                    guard.remove([path])
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, flag_items, to_dict
 from ace_counterfactuals.core.data.regions import region_digest
@@ -87,10 +87,11 @@ def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) 
 def begin_anew(results: ResultFolder) -> None:
     """Remove what the experiment holds, the log apart.  If this is cut short, the next run goes on with it."""
     with hold(results.log):
+        old = [*results.own_files(), *results.tables(), results.root / CONFIG]
+        guard.refuse_links(old)
         atomic.write_bytes(results.root / CLEARING, b"")
-        for path in (*results.own_files(), *results.tables(), results.root / CONFIG):
-            path.unlink(missing_ok=True)
-        (results.root / CLEARING).unlink()
+        guard.remove(old)
+        guard.remove([results.root / CLEARING])
     if left := sorted(path.name for path in results.root.iterdir() if path.name.startswith(DERIVED)):
         notice(f"{results.root}: {', '.join(left)}: made from what is overwritten, and left; delete or make it anew")
 

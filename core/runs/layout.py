@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
 from ace_counterfactuals.core.runs.records import KINDS, Record, read_record
@@ -57,6 +57,9 @@ class ResultFolder:
     output: Path
     exp_name: str
 
+    def __post_init__(self):
+        guard.give(self.output)
+
     @property
     def refined(self) -> bool:
         """Whether this is postprocessing's ``EXP/all_filtered_...``, where CC and IC lie without a folder of a kind."""
@@ -83,7 +86,7 @@ class ResultFolder:
     def create(self) -> None:
         """Make every folder of the layout, also those that stay empty."""
         for folder in self.folders():
-            folder.mkdir(parents=True, exist_ok=True)
+            guard.make_folder(folder)
 
     def folders(self) -> list[Path]:
         """Every folder that files are written to."""
@@ -174,12 +177,10 @@ class ResultFolder:
 
     def forget(self, index: int, but: Container[Path] = ()) -> None:
         """Let a picture count as unfinished, for good, and remove its files, ``but`` those that are written next."""
-        with suppress(FileNotFoundError):
-            self.record(index).unlink()
+        if (record := self.record(index)).exists():
+            guard.remove([record])
             atomic.sync_folder(self.records_folder)
-        for path in self.places(index):
-            if path not in but:
-                path.unlink(missing_ok=True)
+        guard.remove(path for path in self.places(index) if path not in but)
 
     def write_skipped(self, index: int, file: str, reason: str) -> None:
         """Remember a picture that cannot be read; the next run tries it again."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.notices import host_name, is_running, notice, now, owner
 
 BEAT = 2.0  # seconds between two changes of the counter
@@ -115,13 +115,13 @@ def hold(folder: Path, chunk: int = 0, chunks: int = 1) -> Iterator["Lock"]:
         where = "" if chunks == holder.chunks == 1 else f" ({its}, which overlaps with {mine})"
         raise Locked(f"{folder.parent}: {holder} is working on it{where}; wait for it or stop it")
 
-    folder.mkdir(parents=True, exist_ok=True)
+    guard.make_folder(folder)
     silent = [holder for holder in others() if holder.alive() is None]
     for holder in silent:
         notice(f"listening for up to {PATIENCE:g} s whether it is alive: {holder}")
     for holder in listen(silent, PATIENCE):
         refuse(holder)
-    with open(folder / "gate", "ab") as gate:  # newcomers look and place their locks one after the other
+    with guard.open_to_write(folder / "gate", "ab") as gate:  # newcomers look and place their locks one after the other
         deadline = time.monotonic() + PATIENCE
         while flock(gate, fcntl.LOCK_EX) is False and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -130,7 +130,7 @@ def hold(folder: Path, chunk: int = 0, chunks: int = 1) -> Iterator["Lock"]:
             if alive or (alive is None and holder not in silent):
                 refuse(holder)
             notice(f"taking over from {holder}, which is gone")
-            holder.path.unlink(missing_ok=True)
+            guard.remove([holder.path])
         lock = Lock(folder / f"chunk-{chunk}-of-{chunks}.lock", chunk, chunks)
     try:
         for holder in others():
@@ -149,7 +149,7 @@ class Lock:
         self.path, self.released = path, threading.Event()
         temporary = path.with_name(f".{path.name}.{owner()}.tmp")
         try:
-            self.file = open(temporary, "w+b", buffering=0)  # noqa: SIM115 (closed on release)
+            self.file = guard.open_to_write(temporary, "w+b")  # closed on release
             held = bool(flock(self.file, fcntl.LOCK_EX))
             self.values = {"host": host_name(), "pid": os.getpid(), "born": birth(os.getpid()), "since": now()}
             self.values |= {"chunk": chunk, "chunks": chunks, "flock": held}
@@ -158,7 +158,7 @@ class Lock:
         except FileExistsError:
             raise Locked(f"{path}: another process was faster") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            guard.remove([temporary])
 
     def _write(self, beat: int) -> None:
         """In place, and of one length, so that the file stays the one that is held."""
@@ -189,7 +189,7 @@ class Lock:
         self.released.set()
         try:
             if self.holds(self.path):
-                self.path.unlink(missing_ok=True)
+                guard.remove([self.path])
         finally:
             self.file.close()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.notices import host_name, now, owner
 from ace_counterfactuals.core.runs import locks
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
@@ -34,7 +34,7 @@ def run_log(folder: Path, told: dict) -> Iterator[Callable[[Iterable[int], float
     path = next(path for n in names if atomic.write_once(path := folder / f"{n}.json", started))
 
     def add(lines: Iterable[str]) -> None:
-        with open(path.with_suffix(".csv"), "a") as file:
+        with guard.open_to_write(path.with_suffix(".csv"), "a") as file:
             file.writelines(lines)
 
     add(["index,seconds\n"])

@@ -1,6 +1,5 @@
 """Whether a result folder is what its records say; what is not is moved aside, so that the next run does it again."""
 
-import os
 from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.base.notices import now, owner
 from ace_counterfactuals.core.runs.begin import read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder, decoded, fingerprint, no_such_experiment, pixels_of
@@ -138,6 +138,4 @@ def move_aside(results: ResultFolder, findings: list[Finding]) -> None:
     aside = results.log / "damaged" / f"{now().replace(':', '')}-{owner()}"
     for path in (path for finding in findings for path in finding.paths if path.exists()):
         base = results.root if path.is_relative_to(results.root) else results.output
-        target = aside / path.relative_to(base)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
+        guard.move(path, aside / path.relative_to(base))
