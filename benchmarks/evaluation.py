@@ -15,7 +15,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.classifiers import save_classifier
 from benchmarks.trial import spent
 
 

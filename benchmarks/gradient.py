@@ -25,7 +25,7 @@ from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import task_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
-from ace_counterfactuals.models.classifiers import build_classifier
+from ace_counterfactuals.models.architectures import build_classifier
 
 MODEL = {  # settings that are not main.py's defaults, of a chain of which a fifth is taken
     "num_res_blocks": 1,

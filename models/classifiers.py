@@ -1,6 +1,5 @@
 """The classifiers that are explained: each takes images in [0, 1] and normalises them itself."""
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -9,17 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ace_counterfactuals.models.architectures import build_loaded, ends
 from ace_counterfactuals.models.loading import (
     WeightsError,
     describe,
     fetched,
-    load_into,
     load_weights,
     save_weights,
     state_dict,
-    unfilled,
 )
-from ace_counterfactuals.models.small import FAMILIES
 
 FORMAT, VERSION = "ace-classifier", 1
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -68,40 +65,6 @@ class Classifier(nn.Module):
         if self.view == "all":
             return logits
         return logits[:, 1] - logits[:, 0] if self.view == "difference" else logits[:, self.view]
-
-
-def build_classifier(arch: str, num_classes: int, in_channels: int = 3) -> nn.Module:
-    """An untrained network, of normalised input: one of ``models.small``, or a torchvision classifier, by name.
-
-    Raises ValueError for a name or a width that is none.
-    """
-    family, _, width = arch.partition("-")
-    if family in FAMILIES:
-        if not width.isdecimal() or not 4 <= int(width) <= 512:
-            raise ValueError(f"architecture {arch}: the width must be a number from 4 to 512, as in {family}-32")
-        return FAMILIES[family](int(width), num_classes, in_channels)
-    import torchvision  # takes as long as torch itself
-
-    names = torchvision.models.list_models(module=torchvision.models)
-    if arch not in names:
-        near = difflib.get_close_matches(arch, names, 3) or ["small-32", "resnet18", "resnet50"]
-        raise ValueError(f"architecture {arch[:60]!r} is not known; near it: {', '.join(near)}")
-    extra: dict[str, Any] = {}
-    if arch in ("googlenet", "inception_v3"):  # as their published weights want; no heads for training only
-        extra = {"aux_logits": False, "init_weights": True, "transform_input": True}
-    network = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **extra)
-    if in_channels != 3:
-        parent, _, name = first_layer(network).rpartition(".")
-        first = getattr(network.get_submodule(parent), name)
-        sizes = {key: getattr(first, key) for key in ("out_channels", "kernel_size", "stride", "padding", "groups")}
-        setattr(network.get_submodule(parent), name, nn.Conv2d(in_channels, **sizes, bias=first.bias is not None))
-    return network
-
-
-def first_layer(network: nn.Module) -> str:
-    """The name of the convolution that takes the images of a torchvision classifier."""
-    layers = network.named_modules()
-    return next(name for name, layer in layers if isinstance(layer, nn.Conv2d) and layer.in_channels == 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,31 +178,6 @@ def read_classifier(tree: dict, wanted: Wanted) -> Classifier:
     raise wanted.refuse(f"is {found}; {advice}")
 
 
-def _unfilled(arch: str, outputs: int, channels: int = 3) -> nn.Module:
-    import torchvision  # noqa: F401 (what it makes while it is imported must be real)
-
-    with unfilled():
-        return build_classifier(arch, outputs, channels)
-
-
-def _build_loaded(arch: str, outputs: int, channels: int, state: dict[str, Tensor], name: str, what: str) -> nn.Module:
-    """A small file may name a large network: it costs no memory until the file is known to fit."""
-    network = _unfilled(arch, outputs, channels)
-    load_into(network, state, path=name, what=what)
-    return network
-
-
-def _final_layer(arch: str) -> str:
-    shapes = {key: value.shape for key, value in _unfilled(arch, 1000).state_dict().items()}
-    return [key for key, shape in shapes.items() if key.endswith("weight") and shape[0] == 1000][-1]
-
-
-def _channels(arch: str, state: dict[str, Tensor]) -> int:
-    """Of the images that the network in a file takes; 3 where it does not say 1."""
-    first = state.get(f"{first_layer(_unfilled(arch, 1))}.weight")
-    return 1 if first is not None and first.ndim == 4 and first.shape[1] == 1 else 3
-
-
 def _rows(weight: Tensor) -> int:
     return weight.shape[0] if weight.dim() else 0
 
@@ -248,7 +186,7 @@ def _torchvision(tree: dict, wanted: Wanted) -> Classifier:
     """torchvision's network ``wanted.arch``, normalised as for ImageNet."""
     arch, state = wanted.arch, state_dict(tree, name=wanted.path)
     try:
-        last = _final_layer(arch)
+        first, last = ends(arch)
     except ValueError as error:
         raise wanted.refuse(str(error)) from None
     if last not in state:
@@ -264,8 +202,8 @@ def _torchvision(tree: dict, wanted: Wanted) -> Classifier:
     if query is not None and len(wanted.heads) == outputs:
         query = wanted.heads.get(query)
     view = _view(wanted, query, outputs, attributes=outputs != 2) if wanted.binary else "all"
-    channels = _channels(arch, state)
-    network = _build_loaded(arch, outputs, channels, state, wanted.path, f"torchvision's {arch}")
+    channels = 1 if first in state and state[first].shape[1:2] == (1,) else 3
+    network = build_loaded(arch, outputs, channels, state, path=wanted.path, what=f"torchvision's {arch}")
     return Classifier(network, IMAGENET if channels == 3 else IMAGENET_GREY, num_outputs=outputs, view=view)
 
 
@@ -281,7 +219,7 @@ def _densenet(tree: dict, wanted: Wanted) -> Classifier:
     if wanted.query is None or wanted.query not in heads:
         raise wanted.refuse(f"does not answer query {wanted.query}, but {_listed(list(heads))}")
     state = {key.removeprefix("feat_extract.feat_extract."): value for key, value in state.items()}
-    network = _build_loaded("densenet121", len(heads), 3, state, wanted.path, "a DenseNet-121")
+    network = build_loaded("densenet121", len(heads), 3, state, path=wanted.path, what="a DenseNet-121")
     return Classifier(network, HALF, num_outputs=len(heads), view=heads[wanted.query])
 
 
@@ -332,7 +270,7 @@ def open_ours(tree: dict, name: str) -> tuple[nn.Module, Header]:
         header = Header(**{item.name: tree[item.name] for item in fields(Header) if item.name in tree})
         what = f"a {header.arch} with {len(header.class_names)} outputs, as it says"
         shape = header.arch, len(header.class_names), len(header.mean)
-        return _build_loaded(*shape, state_dict(tree, name=name), name, what), header
+        return build_loaded(*shape, state_dict(tree, name=name), path=name, what=what), header
     except WeightsError:
         raise
     except (ValueError, TypeError) as error:

@@ -15,7 +15,8 @@ from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefe
 from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
 from ace_counterfactuals.core.training.trainer import mirroring, shuffled
-from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.classifiers import save_classifier
 
 HALF = (0.5,)
 AT_ONCE = 500

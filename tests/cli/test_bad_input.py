@@ -20,7 +20,7 @@ from torchvision.models import squeezenet1_1
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
-from ace_counterfactuals.models.classifiers import build_classifier
+from ace_counterfactuals.models.architectures import build_classifier
 from tests.support.paths import MAIN
 from tests.support.toys import CLASSES, Workshop, exit_code, randomised, toy_unet, tree, write_classifier
 

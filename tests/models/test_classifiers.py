@@ -12,7 +12,8 @@ from torch import nn
 
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.models import classifiers
-from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier
+from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.classifiers import load_classifier, save_classifier
 from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
 from tests.support.paths import GOLDEN
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.classifiers import save_classifier
 from ace_counterfactuals.models.judges import caffe_name, caffe_resnet50, load_oracle, load_simsiam, load_vggface2
 from ace_counterfactuals.models.loading import WeightsError, load_weights, save_weights, state_dict
 from tests.support import weight_files as files

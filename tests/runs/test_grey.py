@@ -19,7 +19,8 @@ from ace_counterfactuals.core.method.gradients import (
     shortcut_gradient,
 )
 from ace_counterfactuals.core.method.noise import Draw, image_noise, no_noise
-from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier
+from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.classifiers import load_classifier, save_classifier
 from ace_counterfactuals.models.denoisers import DiffusionModel
 from tests.support.toys import (
     CLASSES,

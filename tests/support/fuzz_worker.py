@@ -20,7 +20,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from ace_counterfactuals.models.classifiers import build_classifier, load_classifier, save_classifier
+from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.classifiers import load_classifier, save_classifier
 from ace_counterfactuals.models.loading import WeightsError, load_weights, state_dict
 from tests.support import weight_files as files
 

@@ -17,7 +17,8 @@ from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
-from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.classifiers import save_classifier
 from ace_counterfactuals.models.loading import save_weights
 
 SIDE = 8

@@ -9,7 +9,8 @@ import torch
 
 from ace_counterfactuals.core.cli import compute
 from ace_counterfactuals.core.cli.parsing import run_script
-from ace_counterfactuals.models.classifiers import build_classifier, save_classifier
+from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.classifiers import save_classifier
 from tests.support.paths import GOLDEN
 
 FACES = GOLDEN / "eval/celeba"
