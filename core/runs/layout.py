@@ -158,7 +158,7 @@ class ResultFolder:
         with atomic.prepared({**files, commit: atomic.to_json(record.to_dict()).encode()}) as temporary:
             atomic.rename(temporary, files)
             if pictures and pictures.original:
-                self.original(record.index, not record.correct).unlink(missing_ok=True)
+                self.settle_original(record)
             atomic.rename(temporary, [commit])
 
     def new_original(self, record: Record, picture: Image.Image) -> dict[Path, bytes]:
@@ -166,14 +166,29 @@ class ResultFolder:
 
         Raises FlagError for another picture: the experiments must explain the same ones.
         """
-        place, stored = self.original(record.index, record.correct), self.originals(record.index)
+        stored = self.originals(record.index, not record.correct)
         known = {path: pixels for path in stored if (pixels := pixels_of(path))}
         for path, pixels in known.items():
             if pixels != fingerprint(picture):
                 other = f"{path.relative_to(self.output)} is another picture than {record.file}"
                 need = "experiments on other data or of another size need another output folder"
                 raise FlagError("output_path", f"{self.output}: {other}; {need}")
+        place = stored[0] if stored[0].exists() else self.original(record.index, record.correct)
         return {} if place in known else {place: atomic.png(picture)}
+
+    def settle_original(self, record: Record) -> None:
+        """Put the original where the record's classifier has it; of experiments that disagree the last one decides.
+
+        Nothing is deleted, so that one that is moved at the same time is there at every instant.
+        """
+        if (elsewhere := self.original(record.index, not record.correct)).exists():
+            with suppress(FileNotFoundError):
+                guard.move(elsewhere, self.original(record.index, record.correct))
+
+    def lack_original(self, finished: Mapping[int, Record]) -> set[int]:
+        """The finished pictures of which an original was stored, and is gone."""
+        there = {path.name for side in (True, False) for path in self.original(0, side).parent.glob("*.png")}
+        return {i for i, record in finished.items() if record.saved and self.original(i, True).name not in there}
 
     def forget(self, index: int, but: Container[Path] = ()) -> None:
         """Let a picture count as unfinished, for good, and remove its files, ``but`` those that are written next."""

@@ -115,6 +115,7 @@ def complete(work: Work) -> None:
         atomic.remove_strays(results.folders())
         finished, _ = results.read_whole()
         refuse_other_pictures(results, config, images, finished)
+        restore_originals(work, finished)
         positions = [i for i, entry in enumerate(images.records) if entry.index not in finished]
         if len(positions) < len(images):
             notice(f"{len(images) - len(positions)} of {len(images)} pictures are finished already; continuing")
@@ -137,10 +138,29 @@ def refuse_other_pictures(
         if file != now:
             raise ValueError(f"{made}: {entry.index:07d} is {file} there and {now} in {there}; choose another exp_name")
     for sample in prefetch(images, known[:: -(-len(known) // DECODED) or 1], config.run.num_workers):
-        stored = finished[sample.index]
-        if isinstance(sample, Sample) and stored.pixels not in ("", fingerprint(to_pil(sample.image))):
-            other = f"{stored.file} in {there} has other pixels than the one that was explained"
-            raise ValueError(f"{made}: {other}; choose another exp_name")
+        if isinstance(sample, Sample):
+            refuse_other_pixels(results, config, finished[sample.index], sample)
+
+
+def refuse_other_pixels(results: ResultFolder, config: MainConfig, stored: Record, sample: Sample) -> None:
+    """Raises ValueError for a picture that is not the one that was explained."""
+    if stored.pixels not in ("", fingerprint(to_pil(sample.image))):
+        made, there = f"{results.root} was made with other pictures", f"data_dir {config.data.data_dir}"
+        other = f"{stored.file} in {there} has other pixels than the one that was explained"
+        raise ValueError(f"{made}: {other}; choose another exp_name")
+
+
+def restore_originals(work: Work, finished: dict[int, Record]) -> None:
+    """Write originals of finished pictures that were deleted again; postprocessing's are main.py's."""
+    lacking = set() if work.results.refined else work.results.lack_original(finished)
+    positions = [i for i, entry in enumerate(work.images.records) if entry.index in lacking]
+    for sample in prefetch(work.images, positions, work.config.run.num_workers):
+        if isinstance(sample, Sample):
+            record = finished[sample.index]
+            refuse_other_pixels(work.results, work.config, record, sample)
+            atomic.write_png(work.results.original(record.index, record.correct), to_pil(sample.image))
+    if positions:
+        notice(f"{work.results.root}: {len(positions)} originals of finished pictures were gone, and are written again")
 
 
 def file_name(config: MainConfig, path: Path) -> str:

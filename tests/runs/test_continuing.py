@@ -132,6 +132,23 @@ def test_a_picture_that_was_stored_anew_with_the_same_pixels_is_the_same_picture
     copy.run(data_dir=data)
 
 
+def test_originals_that_a_stranger_deleted_are_written_again_without_a_new_attack(copy, whole, monkeypatch, capsys):
+    shutil.rmtree(copy.output / "Original")
+    monkeypatch.setattr("ace_counterfactuals.core.runs.run.explain", None)
+    copy.run(batch_size=1)
+    assert tree(copy.output) == tree(whole.output)
+    assert "6 originals of finished pictures were gone, and are written again" in capsys.readouterr().err
+
+
+def test_an_original_is_not_written_again_from_a_strangers_picture(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr("ace_counterfactuals.core.runs.run.DECODED", 1)
+    data = shutil.copytree(copy.data, tmp_path / "data")
+    Image.new("RGB", (16, 16)).save(max(data.rglob("*.png")))
+    shutil.rmtree(copy.output / "Original")
+    with pytest.raises(ValueError, match="has other pixels than the one that was explained"):
+        copy.run(batch_size=1, data_dir=data)
+
+
 def test_a_folder_of_the_original_program_is_refused_with_the_reason(copy):
     """It has pictures, but neither records nor settings."""
     shutil.rmtree(copy.results() / "records")

@@ -134,6 +134,31 @@ def test_an_experiment_finds_an_original_that_another_classifier_moved(results, 
     assert results.pictures_of(mine)["original"] == other.pictures_of(theirs)["original"]
 
 
+def test_two_experiments_that_disagree_in_lockstep_never_delete_a_strangers_original(results, explanation, monkeypatch):
+    """Each publishes its own before the other moves: whatever their order, every original is there."""
+    other = ResultFolder(results.output, "other")
+    other.create()
+    settle, waiting = ResultFolder.settle_original, []
+    monkeypatch.setattr(ResultFolder, "settle_original", lambda *given: waiting.append(given))
+    for index in range(4):
+        for folder, label in ((results, 1), (other, 0)):
+            folder.write(a_record(explanation, label=label, index=index), draw_pictures(explanation, 0))
+    for given in (*waiting[::2], *waiting[1::2]):
+        settle(*given)
+    kept = [path.name for side in (True, False) for path in results.original(0, side).parent.iterdir()]
+    assert sorted(kept) == [f"{index:07d}.png" for index in range(4)]
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_an_original_that_is_damaged_is_written_again_wherever_it_lies(results, explanation, damaged):
+    results.write(a_record(explanation, label=1), draw_pictures(explanation, 0))
+    place = next(path for path in results.originals(3) if path.exists())
+    data = place.read_bytes()
+    place.write_bytes(data[:-20])
+    results.write(a_record(explanation, label=int(damaged)), draw_pictures(explanation, 0))
+    assert list(tree(results.output / "Original").values()) == [data]
+
+
 @pytest.mark.parametrize("correct", [True, False])
 def test_another_picture_under_the_same_name_is_refused(results, explanation, correct):
     """The output folder holds another data set, or another size."""
