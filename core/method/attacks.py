@@ -7,7 +7,7 @@ so that a command line can name the attacks at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ace_counterfactuals.core.base.settings import FlagError
@@ -60,7 +60,8 @@ class Attack:
     project: (variable, original picture, epsilon) -> the nearest one that is allowed.
     loss: (logits, target) -> what is descended, summed over pictures. An untargeted attack ascends that of the
     prediction; ``targeted`` refuses to.
-    encode: picture -> variable; decode: variable -> picture.
+    encode: picture -> variable; decode: variable -> picture.  A variable is (N, ...) of any shape: what else an attack
+    carries from one iteration to the next, a momentum for example, is part of it.
     """
 
     step: Callable[[Tensor, Tensor, float], Tensor]
@@ -116,16 +117,18 @@ def find_attack(method: str, *, targeted: bool) -> Attack | None:
 class Iterate:
     """Where an attack stands: ``iteration`` updates are done, and the next one goes on from ``variable`` alone.
 
-    variable, picture: of the pictures that are attacked, (N, C, H, W).
+    variable: (N, ...) as ``encode`` makes it; picture: (N, C, H, W).
     """
 
     iteration: int
     variable: Tensor
     picture: Tensor
 
-    def take(self, places: list[int]) -> Iterate:
-        """Of the pictures at these places."""
-        return replace(self, variable=self.variable[places], picture=self.picture[places])
+
+def shown(attack: Attack, variable: Tensor, image: Tensor, region: Tensor | None) -> Tensor:
+    """The picture that the variable stands for; outside the region it is ``image``."""
+    picture = attack.decode(variable)
+    return picture if region is None else picture.where(region, image)
 
 
 def iterates(
@@ -140,17 +143,12 @@ def iterates(
 
     region: (N or 1, 1, H, W) bool; outside it every picture is ``image``.
     """
-
-    def shown(variable: Tensor) -> Tensor:
-        picture = attack.decode(variable)
-        return picture if region is None else picture.where(region, image)
-
     if start is None:
         variable = attack.encode(image)
-        start = Iterate(0, variable, shown(variable))
+        start = Iterate(0, variable, shown(attack, variable, image, region))
     variable, picture = start.variable, start.picture
     for i in range(start.iteration, config.attack_iterations):
         variable = attack.step(variable, grad_fn(picture, i), config.attack_step / 255)
         variable = attack.project(variable, image, config.attack_epsilon / 255)
-        picture = shown(variable)
+        picture = shown(attack, variable, image, region)
         yield Iterate(i + 1, variable, picture)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.method.attacks import Attack, GradFn, Iterate, find_attack, iterates
+from ace_counterfactuals.core.method.attacks import Attack, GradFn, find_attack, iterates
 from ace_counterfactuals.core.method.checks import check_finite, check_logits, check_pictures
 from ace_counterfactuals.core.method.filtering import inpaint
 from ace_counterfactuals.core.method.gradients import (
@@ -18,11 +18,12 @@ from ace_counterfactuals.core.method.gradients import (
 )
 from ace_counterfactuals.core.method.noise import REFINEMENT, NoiseFn
 from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
+from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.stopping import Stopping
 from ace_counterfactuals.core.method.task import Batch, Task, judge
 
-OnIteration = Callable[[Iterate], None]
-"""Called after each iteration of an attack with where it stands, of the pictures that are not done yet."""
+OnIteration = Callable[[Progress], None]
+"""Called after each iteration of an attack with where it stands, from where ``attack`` goes on."""
 
 
 @dataclass(frozen=True)
@@ -92,33 +93,33 @@ def refine(
 
 
 @torch.no_grad()
-def attack(batch: Batch, on_iteration: OnIteration | None = None) -> tuple[Tensor, Tensor | None]:
-    """The pre-explanations, (N, 3, H, W) in [0, 1], and ``Explanation.iterations``.
+def attack(
+    batch: Batch, on_iteration: OnIteration | None = None, start: Progress | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The pre-explanations, (N, C, H, W) in [0, 1], and ``Explanation.iterations``.
 
+    start: where an attack of the same batch stood, which is gone on with.
     A picture that is done leaves the batch.  With deterministic kernels, which may go by a batch's size, the last one
     that is not done is computed in its place once more.
     """
-    config, rows = batch.task.attack, list(range(len(batch.image)))
+    config = batch.task.attack
     entry = find_attack(config.attack_method, targeted=batch.target is not None)
     if entry is None:
         return batch.image, None
-    found, iterations = batch.image.clone(), torch.zeros_like(batch.prediction)
-    part, start, stopping = batch, None, Stopping(config)
-    while start is None or start.iteration < config.attack_iterations:
-        done: set[int] = set()
-        for state in iterates(entry, make_grad_fn(part, entry, stopping.see), part.image, config, part.region, start):
-            if on_iteration:
-                on_iteration(state)
-            if done := stopping.done(part, rows):
-                break
-        found[rows], iterations[rows] = state.picture, state.iteration
-        left = [place for place, row in enumerate(rows) if row not in done]
-        if not left:
-            break
+    at, stopping = start or Progress.begin(entry, batch.image, batch.region), Stopping(config)
+    while at.iteration < config.attack_iterations and (left := stopping.left(at)):
         if torch.are_deterministic_algorithms_enabled():
-            left += left[-1:] * (len(rows) - len(left))
-        rows, part, start = [rows[place] for place in left], part.take(left), state.take(left)
-    return found, iterations if stopping.on else None
+            left += left[-1:] * (len(at.rows) - len(left))
+        at = at.take(left)
+        part = batch.take(at.rows.tolist())
+        grad_fn = make_grad_fn(part, entry, stopping.see)
+        for iterate in iterates(entry, grad_fn, part.image, config, part.region, at.iterate):
+            at = stopping.count(at.moved(iterate), part)
+            if on_iteration:
+                on_iteration(at)
+            if len(stopping.left(at)) < len(at.rows):
+                break
+    return at.found, at.iterations.to(batch.prediction) if stopping.on else None
 
 
 @torch.no_grad()

@@ -1,11 +1,12 @@
 """When the attack of a picture is done before its last iteration."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.objectives import confidence
+from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.task import Batch
 
 MEMORY = 0.7
@@ -13,12 +14,13 @@ MEMORY = 0.7
 
 
 class Stopping:
-    """Which pictures of a batch are done, by ``attack_stop_confidence`` and ``attack_stop_patience``."""
+    """Which pictures of a batch are done, by ``attack_stop_confidence`` and ``attack_stop_patience``.
+
+    ``Progress`` has what is remembered of each: the average, and for how many iterations it is above the confidence.
+    """
 
     def __init__(self, config: AttackConfig):
         self.config = config
-        self.average: dict[int, float] = {}
-        self.above: dict[int, int] = {}
         self.logits: Tensor | None = None
 
     @property
@@ -29,13 +31,18 @@ class Stopping:
         """The classifier's, on the pictures that the attack's gradient was taken at."""
         self.logits = logits.detach() if self.on else None
 
-    def done(self, batch: Batch, rows: Sequence[int]) -> set[int]:
-        """Those of ``rows``, the pictures of ``batch``, that are done now.  Waits for the device if stopping is on."""
+    def count(self, at: Progress, batch: Batch) -> Progress:
+        """With what was seen of ``batch``, the pictures that are attacked.  Waits for the device if stopping is on."""
         if self.logits is None:
-            return set()
-        now = confidence(self.logits, batch.prediction, batch.target).tolist()
-        for row, value in dict(zip(rows, now, strict=True)).items():
-            self.average[row] = MEMORY * self.average.get(row, 0.0) + (1 - MEMORY) * value
-            passed = self.average[row] > self.config.attack_stop_confidence
-            self.above[row] = self.above.get(row, 0) + 1 if passed else 0
-        return {row for row in rows if self.above[row] >= self.config.attack_stop_patience}
+            return at
+        now = confidence(self.logits, batch.prediction, batch.target).cpu().double()
+        average, above = at.average.clone(), at.above.clone()
+        average[at.rows] = MEMORY * average[at.rows] + (1 - MEMORY) * now
+        passed = average[at.rows] > self.config.attack_stop_confidence
+        above[at.rows] = (above[at.rows] + 1).where(passed, 0)
+        return replace(at, average=average, above=above)
+
+    def left(self, at: Progress) -> list[int]:
+        """Places, among the pictures that are attacked, of those that are not done."""
+        above = at.above[at.rows].tolist()
+        return [place for place, times in enumerate(above) if times < self.config.attack_stop_patience]

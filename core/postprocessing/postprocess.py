@@ -20,6 +20,7 @@ from ace_counterfactuals.core.postprocessing.stored import AttackedRun, StoredSa
 from ace_counterfactuals.core.postprocessing.sweep import write_sweep
 from ace_counterfactuals.core.runs.begin import begin, describe
 from ace_counterfactuals.core.runs.experiment import picture_size
+from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_refined
 from ace_counterfactuals.core.runs.run import Work, complete, load_region
@@ -109,8 +110,13 @@ def load_each(settings: list[Setting], device: torch.device) -> Iterator[Task]:
         yield task_of(config, classifier, denoiser)
 
 
-def refine_stored(task: Task, moved: set[int], image: Tensor, samples: list[StoredSample], **given) -> Explanation:
-    """``refine``, of stored pictures.  moved: collects those that the classifier now decides otherwise."""
+def refine_stored(
+    task: Task, moved: set[int], image: Tensor, samples: list[StoredSample], kept: Kept, **given
+) -> Explanation:
+    """``refine``, of stored pictures.  moved: collects those that the classifier now decides otherwise.
+
+    kept: of no use without an attack.
+    """
     target = torch.tensor([sample.target for sample in samples], device=image.device)
     stored = torch.stack([sample.pre_explanation for sample in samples]).to(image.device)
     free = bool((target == UNKNOWN).all())  # as the targets are for all pictures of a run or for none

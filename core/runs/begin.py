@@ -50,6 +50,7 @@ def begin(config: MainConfig, results: ResultFolder, described: dict) -> MainCon
             for path in results.record_paths():
                 if int(path.stem) % chunks == chunk:
                     results.forget(int(path.stem))
+            guard.remove(path for first, path in results.states().items() if first % chunks == chunk)
     results.create()
     if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
         refuse_other_settings(results, described)  # another process may have been first

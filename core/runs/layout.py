@@ -21,6 +21,7 @@ from ace_counterfactuals.core.runs.records import KINDS, Record, read_record
 
 OWN = re.compile(r"\d{7,}\.(json|png|txt|npy)")
 TABLE = re.compile(r"(?:c-(\d+)_(\d+)-)?(summary\.yaml|results\.csv|sheet\.png)")
+STATE = re.compile(r"attack-(\d{7,})\.safetensors")  # of the batch in hand that begins with this picture
 CONTENTS = ("CF", "Noise", "Info", "SM")
 REFINED = "all_filtered_"  # how the names of postprocessing's folders begin
 FOLDERS = tuple(f"{correct}/{flipped}" for correct in ("CC", "IC") for flipped in ("CCF", "ICF"))
@@ -98,13 +99,24 @@ class ResultFolder:
         return list({path.parent: None for path in self.places(0)})
 
     def own_files(self) -> Iterator[Path]:
-        """Records first, then what belongs to them: Info files and pictures, also those that no record knows."""
+        """Records first, then what belongs to them, Info files and pictures, also those that no record knows; then the
+        states of attacks."""
         for folder in (self.records_folder, *self.leaves()):
             yield from (path for path in sorted(folder.glob("*")) if OWN.fullmatch(path.name))
+        yield from self.states().values()
 
     def tables(self) -> list[Path]:
         """Those of the whole and of the chunks."""
         return [path for path in sorted(self.root.glob("*")) if TABLE.fullmatch(path.name)]
+
+    def state(self, first: int) -> Path:
+        """Where the attack of a batch stands is kept, by the batch's first picture."""
+        return self.root / f"attack-{first:07d}.safetensors"
+
+    def states(self) -> dict[int, Path]:
+        """First picture -> file, of the batches that are in hand or were when a run ended."""
+        found = map(STATE.fullmatch, sorted(path.name for path in self.root.glob("attack-*")))
+        return {int(match[1]): self.root / match[0] for match in found if match}
 
     def path(self, kind: str, folder: str, content: str, index: int) -> Path:
         """Of an Info file or a picture.  folder: such as CC/CCF."""

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,11 +19,13 @@ from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
-from ace_counterfactuals.core.method.explain import Explanation, explain
+from ace_counterfactuals.core.method.explain import Explanation, attack, conclude
+from ace_counterfactuals.core.method.task import judge
 from ace_counterfactuals.core.runs.begin import begin, describe, read_config, refuse_other_settings
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
-from ace_counterfactuals.core.runs.locks import Lock, hold
+from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
 from ace_counterfactuals.core.runs.records import Record
 from ace_counterfactuals.core.runs.setup import (
@@ -50,7 +52,8 @@ class Work:
     """Pictures to explain, or to refine again, into a result folder that exists.
 
     images: of this chunk; total: pictures of all chunks.  region: where they may change, None is everywhere.
-    explain: pictures on the device, the samples that they are of, ``indices`` and ``region`` -> what was found.
+    explain: pictures on the device, the samples that they are of, what is kept of the attack, ``indices`` and
+    ``region`` -> what was found.
     draw: what to store of the i-th of these.
     """
 
@@ -86,9 +89,10 @@ def run(config: MainConfig) -> ResultFolder:
     total = len(select_images(images, config, all_chunks=True))
     task = task_of(config, classifier, denoiser)
 
-    def explain_samples(image: Tensor, samples: list[Sample], **given) -> Explanation:
+    def explain_samples(image: Tensor, samples: list[Sample], kept: Kept, **given) -> Explanation:
         label = torch.tensor([sample.label for sample in samples], device=device)
-        return explain(image, task, label=label, **given)
+        batch = judge(image, task, **given).aimed(label)
+        return conclude(batch, *attack(batch, kept.see, kept.start(batch)))
 
     draw = partial(draw_pictures, inpaint=config.sampling.sampling_inpaint if config.output.save_float else None)
     complete(Work(config, results, selected, total, device, region, explain_samples, draw))
@@ -119,9 +123,13 @@ def complete(work: Work) -> None:
         positions = [i for i, entry in enumerate(images.records) if entry.index not in finished]
         if len(positions) < len(images):
             notice(f"{len(images) - len(positions)} of {len(images)} pictures are finished already; continuing")
+        kept = Kept(config, results, lock)
         try:
             with patient():
-                explain_all(work, positions, lock, timed)
+                explain_all(work, positions, kept, timed)
+        except KeyboardInterrupt:
+            kept.write()
+            raise
         finally:
             write_tables(config, results, {entry.index for entry in images.records}, *results.read())
 
@@ -178,25 +186,46 @@ def load_region(config: MainConfig, images: ImageSet) -> Region | None:
     return region
 
 
-def explain_all(work: Work, positions: list[int], lock: Lock, timed: Callable[[list[int], float], None]) -> None:
+def explain_all(work: Work, positions: list[int], kept: Kept, timed: Callable[[list[int], float], None]) -> None:
     """Explain the pictures at ``positions`` and write each as soon as its batch is done.  timed: as ``run_log``'s."""
     done, flips, began = 0, 0, time.monotonic()
-    told, stream = began, readable(work, positions)
+    told, missing = began, {work.images.records[i].index: i for i in positions}
     bar = "{n_fmt}/{total_fmt} images |{bar}| {remaining} left{postfix}"
     with tqdm(total=len(positions), bar_format=bar, disable=None, file=sys.stderr) as progress:
-        while batch := list(islice(stream, work.config.run.batch_size)):
+        for batch in batches(work, missing, kept):
             started = time.monotonic()
-            for record in explain_batch(work, batch, lock):
-                done, flips = done + 1, flips + record.outcomes["explanation"].success
+            records = explain_batch(work, batch, missing, kept)
+            for record in records:
+                del missing[record.index]
+            done, flips = done + len(records), flips + sum(r.outcomes["explanation"].success for r in records)
             now = time.monotonic()
-            timed([sample.index for sample in batch], (now - started) / len(batch))
+            timed([record.index for record in records], (now - started) / len(records))
             rate = 60 * done / (now - began)
             progress.set_postfix_str(f"{rate:.1f} images/min, {flips} of {done} flipped", refresh=False)
-            progress.update(len(batch))
+            progress.update(len(records))
             if progress.disable and now - told >= QUIET:
                 told = now
                 notice(f"{done} of {len(positions)} pictures done, {flips} flipped")
             stop_if_asked()
+
+
+def batches(work: Work, missing: dict[int, int], kept: Kept) -> Iterator[list[Sample]]:
+    """What was in hand when another run ended, batch by batch as it was, and then the others that are missing.
+
+    missing: index -> position, without those that are written meanwhile.  Of a batch that was in hand some may be.
+    """
+    place = {entry.index: i for i, entry in enumerate(work.images.records)}
+    for indices in kept.batches(place, missing):
+        batch = [
+            sample for sample in prefetch(work.images, [place[i] for i in indices], 0) if isinstance(sample, Sample)
+        ]
+        if len(batch) < len(indices):
+            kept.drop(indices[0], f"{work.results.state(indices[0])}: is of a picture that cannot be read now")
+            continue
+        yield batch
+    stream = readable(work, [*missing.values()])
+    while batch := list(islice(stream, work.config.run.batch_size)):
+        yield batch
 
 
 def readable(work: Work, positions: list[int]) -> Iterator[Sample]:
@@ -209,21 +238,24 @@ def readable(work: Work, positions: list[int]) -> Iterator[Sample]:
             work.results.write_skipped(sample.index, str(sample.path), sample.reason)
 
 
-def explain_batch(work: Work, batch: list[Sample], lock: Lock) -> list[Record]:
-    """Explain and write one batch. With deterministic kernels it is padded, since kernels may go by its size."""
+def explain_batch(work: Work, batch: list[Sample], missing: Collection[int], kept: Kept) -> list[Record]:
+    """Explain a batch, and write those that are missing. With deterministic kernels it is padded, since kernels may go
+    by its size."""
     config, run, records = work.config, work.config.run, []
     padded = batch + [batch[-1]] * (run.batch_size - len(batch) if run.cudnn_deterministic else 0)
     files = [file_name(config, sample.path) for sample in padded]
     image = torch.stack([sample.image for sample in padded]).to(work.device)
     region = work.region and work.region.masks(files, image)
     try:
-        explanation = work.explain(image, padded, indices=[sample.index for sample in padded], region=region)
+        explanation = work.explain(image, padded, kept, indices=[sample.index for sample in padded], region=region)
     except torch.OutOfMemoryError:
         reason = f"{run.batch_size}: the device has too little memory for {len(padded)} pictures; choose a smaller one"
         raise FlagError("batch_size", f"{reason}, or attack_joint_checkpoint True") from None
-    lock.check()
+    kept.lock.check()
     for i, (sample, file) in enumerate(zip(batch, files, strict=False)):
-        record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
-        work.results.write(record, work.draw(explanation, i) if config.output.save_images else None)
-        records.append(record)
+        if sample.index in missing:
+            record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
+            work.results.write(record, work.draw(explanation, i) if config.output.save_images else None)
+            records.append(record)
+    kept.done(batch[0].index)
     return records

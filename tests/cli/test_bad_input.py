@@ -225,17 +225,17 @@ def test_a_result_folder_with_a_foreign_config_is_refused(workshop):
 
 
 def test_nan_from_the_network_names_picture_and_step_and_keeps_what_was_finished(workshop, monkeypatch):
-    explain = explain_module.explain
+    attack = explain_module.attack
 
-    def failing(image, task, *, indices, **options):
+    def failing(batch, *kept):
         def poisoned(x, timesteps, classes=None):
-            output = task.denoiser(x, timesteps, classes).clone()
-            output[[index == 3 for index in indices]] = torch.nan
+            output = batch.task.denoiser(x, timesteps, classes).clone()
+            output[[index == 3 for index in batch.indices]] = torch.nan
             return output
 
-        return explain(image, replace(task, denoiser=poisoned), indices=indices, **options)
+        return attack(replace(batch, task=replace(batch.task, denoiser=poisoned)), *kept)
 
-    monkeypatch.setattr(run_module, "explain", failing)
+    monkeypatch.setattr(run_module, "attack", failing)
     line = refusal(workshop)
     assert "picture 0000003: NaN or infinity in iteration 0 of the attack, at denoising step 1 of 2" in line
     assert finished(workshop) == {"0000000", "0000001"}
@@ -251,15 +251,15 @@ def test_weights_of_nan_are_named_with_picture_and_step(workshop):
 
 
 def test_an_interrupted_run_says_so_in_one_line_and_keeps_what_was_finished(workshop, monkeypatch):
-    explain, calls = run_module.explain, []
+    attack, calls = run_module.attack, []
 
     def interrupted(*inputs, **options):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return explain(*inputs, **options)
+        return attack(*inputs, **options)
 
-    monkeypatch.setattr(run_module, "explain", interrupted)
+    monkeypatch.setattr(run_module, "attack", interrupted)
     assert refusal(workshop, code=130) == "interrupted; what was finished is kept, and the same command continues"
     assert finished(workshop) == {"0000000", "0000001"}
     assert counted(workshop) == (2, 0)

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.objectives import confidence
+from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.stopping import MEMORY, Stopping
 from ace_counterfactuals.core.method.task import judge
 from tests.support.toys import ToyClassifier, attack_config, pictures, toy_task
@@ -93,11 +95,13 @@ def test_confidence_is_the_targets_probability_or_without_one_that_of_leaving_th
 
 
 def test_the_average_begins_at_zero_and_remembers():
-    task = toy_task(label_target=1)
-    batch, stopping = judge(pictures(1), task).aimed(), Stopping(attack_config(attack_stop_confidence=0.5))
-    sure = torch.tensor([[0.0, 100.0, 0.0]])
+    batch, stopping = (
+        judge(pictures(1), toy_task(label_target=1)).aimed(),
+        Stopping(attack_config(attack_stop_confidence=0.5)),
+    )
+    at = Progress.begin(ATTACKS["PGD"], batch.image)
     for k in range(1, 4):
-        stopping.see(sure)
-        done = stopping.done(batch, [0])
-        assert stopping.average[0] == pytest.approx(1 - MEMORY**k)
-        assert done == ({0} if 1 - MEMORY**k > 0.5 else set())
+        stopping.see(torch.tensor([[0.0, 100.0, 0.0]]))
+        at = stopping.count(at, batch)
+        assert at.average.tolist() == pytest.approx([1 - MEMORY**k])
+        assert stopping.left(at) == ([] if 1 - MEMORY**k > 0.5 else [0])

@@ -38,13 +38,13 @@ def test_a_skipped_picture_is_neither_done_nor_missing(workshop):
 
 
 def test_a_running_process_is_named_with_its_speed_and_the_time_left(workshop, monkeypatch):
-    explain, seen = run_module.explain, []
+    attack, seen = run_module.attack, []
 
     def explaining(*inputs, **options):
         seen.append(told(workshop))
-        return explain(*inputs, **options)
+        return attack(*inputs, **options)
 
-    monkeypatch.setattr(run_module, "explain", explaining)
+    monkeypatch.setattr(run_module, "attack", explaining)
     workshop.run(batch_size=1, chunk=0, chunks=2)
     first, last = seen[0].splitlines(), seen[-1].splitlines()
     assert first[1].startswith("chunk 0 of 2: process ") and first[1].endswith(": alive") and len(first) == 2

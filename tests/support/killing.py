@@ -1,4 +1,4 @@
-"""Runs of main.py in forked children, which die by SIGKILL at a chosen instant.
+"""Runs of main.py in forked children, which get a signal, SIGKILL if not another, at a chosen instant.
 
 Between any two system calls of whoever writes lies a fault point, and one lies before each pass through the diffusion
 model. What the product does is not changed: its functions are wrapped in the child alone.
@@ -20,6 +20,7 @@ from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.signals import CODES
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from tests.support.toys import exit_code
 
@@ -31,18 +32,19 @@ CALLS += [(io, "open"), (builtins, "open"), (GaussianDiffusion, "p_mean_variance
 
 @dataclass(frozen=True)
 class End:
-    """How a child ended, in which phase, and how many fault points it passed."""
+    """How a child ended, in which phase, how many fault points it passed, and how many iterations it began."""
 
     killed: bool
     phase: str
     points: int
+    iterations: int
 
 
 class Faults:
     """Counts fault points in memory that the parent sees, and dies at the chosen one."""
 
     def __init__(self, shared: mmap.mmap, at: int | None, within: str | None):
-        self.shared, self.at, self.within, self.points = shared, at, within, 0
+        self.shared, self.at, self.within, self.points, self.iterations = shared, at, within, 0, 0
 
     def point(self) -> None:
         if self.within not in (None, PHASES[self.shared[0]]):
@@ -51,6 +53,21 @@ class Faults:
         self.shared[1:5] = struct.pack("I", self.points)
         if self.points == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted(self, make):
+        """``make_grad_fn``: each gradient is an iteration that begins."""
+
+        def making(*inputs):
+            grad_fn = make(*inputs)
+
+            def counting(*inputs):
+                self.iterations += 1
+                self.shared[5:9] = struct.pack("I", self.iterations)
+                return grad_fn(*inputs)
+
+            return counting
+
+        return making
 
     def before_and_after(self, call):
         def wrapped(*inputs, **options):
@@ -65,31 +82,38 @@ class Faults:
     def phase(self, name: str, call):
         def wrapped(*inputs, **options):
             before, self.shared[0] = self.shared[0], PHASES.index(name)
-            try:
-                return call(*inputs, **options)
-            finally:
-                self.shared[0] = before
+            found = call(*inputs, **options)
+            self.shared[0] = before  # not where a signal ends it
+            return found
 
         return wrapped
 
     def install(self) -> None:
         for owner, name in CALLS:
             setattr(owner, name, self.before_and_after(getattr(owner, name)))
-        run_module.explain = self.phase("attack", run_module.explain)
+        explain_module.make_grad_fn = self.counted(explain_module.make_grad_fn)
+        run_module.attack = self.phase("attack", run_module.attack)
         explain_module.inpaint = self.phase("refinement", explain_module.inpaint)
         ResultFolder.write = self.phase("writing", ResultFolder.write)
         run_module.write_tables = self.phase("summary", run_module.write_tables)
 
 
 def run_child(
-    arguments: list[str], log: Path, *, at: int | None = None, within: str | None = None, after: float | None = None
+    arguments: list[str],
+    log: Path,
+    *,
+    at: int | None = None,
+    within: str | None = None,
+    after: float | None = None,
+    number: int = signal.SIGKILL,
 ) -> End:
     """Run main.py; it is killed at its ``at``-th fault point, or ``after`` some seconds, unless it ends before.
 
-    within: count the fault points of this phase alone.  log: what the child prints.  An exit code other than 0 is an
-    AssertionError that shows it.
+    within: count the fault points of this phase alone, and the seconds from its beginning.  log: what the child prints.
+    number: the signal that it gets ``after`` some seconds.  An exit code other than 0, and than that of the signal, is
+    an AssertionError that shows it.
     """
-    shared = mmap.mmap(-1, 5)
+    shared = mmap.mmap(-1, 9)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads; a child has its own
         pid = os.fork()
@@ -101,10 +125,15 @@ def run_child(
                 code = exit_code(lambda: main(arguments))
         finally:
             os._exit(code if "code" in locals() else 1)
-    if after is not None:
+    ended, status = 0, 0
+    while within and after is not None and not ended and PHASES[shared[0]] != within:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.001)
+    if after is not None and not ended:
         time.sleep(after)
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    killed = os.WIFSIGNALED(status)
+        os.kill(pid, number)
+    if not ended:
+        _, status = os.waitpid(pid, 0)
+    killed = os.WIFSIGNALED(status) or (number in CODES and os.WEXITSTATUS(status) == CODES[number])
     assert killed or os.WEXITSTATUS(status) == 0, log.read_text()
-    return End(killed, PHASES[shared[0]], struct.unpack("I", shared[1:5])[0])
+    return End(killed, PHASES[shared[0]], *struct.unpack("2I", shared[1:9]))
