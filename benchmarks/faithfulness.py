@@ -26,7 +26,7 @@ from ace_counterfactuals.core.method.noise import REFINEMENT
 from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.runs.config import MainConfig
 from benchmarks import trial
-from benchmarks.trial import ROOT, shown
+from benchmarks.trial import ROOT, Row, shown
 
 UNSEEN = {"a": ROOT / "demo/unseen_a.pt", "b": ROOT / "demo/unseen_b.pt"}
 SEEDS = (4, 5, 6)
@@ -42,7 +42,6 @@ MEASURES = {  # column -> its title and digits
     "mask area": ("mask area", 2),
     "frechet": ("Fréchet", 1),
 }
-Row = dict[str, str]
 
 
 def attacks(preset: AttackConfig) -> dict[str, AttackConfig]:
@@ -139,10 +138,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
     for panel, name, title in zip(panels, ("flip", "transfer pooled"), ("flips", "transfer of the flips"), strict=True):
         for method, own in by_method([row for row in rows if row[name]]).items():
-            x, y, low, high = ([float(row[key]) for row in own] for key in ("l1", name, f"{name} low", f"{name} high"))
-            bars = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
-            style = {"linestyle": "--" if "PGD" in method else "-", "marker": "o", "markersize": 4, "capsize": 2}
-            panel.errorbar(x, y, yerr=bars, label=method, linewidth=1.3, elinewidth=0.6, **style)
+            trial.curve(panel, own, "l1", name, label=method, linestyle="--" if "PGD" in method else "-")
         panel.set(xlabel="l1: mean change of a value", ylabel=title, ylim=(-0.03, 1.03))
         panel.spines[["top", "right"]].set_visible(False)
     panels[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

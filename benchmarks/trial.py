@@ -15,7 +15,7 @@ from torch import Tensor
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict
-from ace_counterfactuals.core.data.imageset import ImageSet
+from ace_counterfactuals.core.data.imageset import ImageSet, with_channels
 from ace_counterfactuals.core.evaluation.gaussians import Gaussian, fit, frechet_distance
 from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.evaluation.metrics.distances import distances
@@ -42,6 +42,7 @@ PAIRS = (
     ("trouser", "dress"),
     ("coat", "pullover"),
 )
+Row = dict[str, str]
 FOR_RESULTS, FOR_TUNING = 16, 5  # photographs of each pair; those that settings are tuned on come after the others
 
 
@@ -170,7 +171,7 @@ def open_bench(files: Mapping[str, Path], images: ImageSet, batch: Batch) -> Ben
 
 def set_up(config: MainConfig, files: Mapping[str, Path], *, count: int, first: int = 0) -> tuple[Batch, Bench]:
     """The photographs of all PAIRS, and who judges what becomes of them."""
-    images = open_images(config, quiet=True)
+    images = with_channels(open_images(config, quiet=True), config.data.image_channels)
     batch = ask(images, open_task(config), PAIRS, count=count, first=first)
     return batch, open_bench(files, images, batch)
 
@@ -234,6 +235,13 @@ def write_rows(path: Path, rows: Iterable[dict]) -> None:
 def text(value) -> str:
     """A field of a CSV: five digits of a float."""
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def curve(panel, rows: Sequence[Row], along: str, name: str, **style) -> None:
+    """Draw a share against another column, with 95 % intervals."""
+    x, y, low, high = ([float(row[key]) for row in rows] for key in (along, name, f"{name} low", f"{name} high"))
+    bars = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
+    panel.errorbar(x, y, yerr=bars, marker="o", markersize=4, capsize=2, linewidth=1.3, elinewidth=0.6, **style)
 
 
 def shown(row: Mapping, name: str, digits: int = 2) -> str:

@@ -1,8 +1,10 @@
 """The classifiers that are explained: each takes images in [0, 1] and normalises them itself."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,11 +18,12 @@ from ace_counterfactuals.models.loading import (
     load_weights,
     save_weights,
     state_dict,
+    without_prefix,
 )
+from ace_counterfactuals.models.specs import Answers, Foreign, Spec, form_of, normalisation, tried
 
 FORMAT, VERSION = "ace-classifier", 1
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-IMAGENET_GREY = ((0.449,), (0.226,))  # the means of these
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # what `pretrained=True` was
 
@@ -124,6 +127,7 @@ class Wanted:
     heads: Mapping[int, int] = field(default_factory=dict)
     arch: str = ""
     num_classes: int | None = None
+    spec: Spec = Spec()
 
     def refuse(self, reason: str) -> WeightsError:
         """The error to raise, "path: reason"."""
@@ -142,7 +146,7 @@ def load_classifier(
     *,
     binary: bool = False,
     query: int | None = None,
-    arch: str = "",
+    arch: str | Spec = "",
     heads: Mapping[int, int] | None = None,
     num_classes: int | None = None,
 ) -> Classifier:
@@ -152,27 +156,75 @@ def load_classifier(
     torchvision's network ``arch``; with ``heads``, the DenseNet-121 that DiVE and STEEX publish. A user's format is
     one more entry of ``FORMATS``.
 
-    path: a file or an address; '' is torchvision's ResNet-50 of ImageNet where that is the ``arch``, fetched once.
+    path: a file or an address; '' is the published weights of torchvision's or timm's ``arch``, fetched once.
     binary: wanted is an answer of yes or no to the attribute ``query``: one logit (N,), positive for yes; without it
     the logits are (N, classes), but for a file of independent attributes, which answers ``query`` in any case.
+    arch: torchvision's name, or what is said of a network of another maker.
     heads: attribute -> output of the DenseNet-121.  num_classes: what a file without class names must have.
     Raises ValueError, "path: reason", for a file that cannot be read or is another network.
     """
-    if not str(path or ""):
-        if arch != "resnet50":
-            raise WeightsError("not given; wanted the file of the classifier to explain")
-        path = fetched(RESNET50_URL)
-    wanted = Wanted(path=str(path), binary=binary, query=query, heads=heads or {}, arch=arch, num_classes=num_classes)
-    return read_classifier(load_weights(path), wanted)
+    spec = Spec(name=arch) if isinstance(arch, str) else arch
+    path = str(path or "")
+    form = form_of(spec.name, path)
+    if not path and form is None:
+        path = str(published(spec.name))
+    name = spec.name if form is None else ""
+    wanted = Wanted(
+        path=path, binary=binary, query=query, heads=heads or {}, arch=name, num_classes=num_classes, spec=spec
+    )
+    if form is None:
+        return read_classifier(load_weights(path), wanted)
+    return _foreign(form.open(spec, path), wanted)
+
+
+def published(arch: str) -> Path:
+    """torchvision's weights of an architecture, fetched once.  Raises ValueError."""
+    if arch == "resnet50":
+        return fetched(RESNET50_URL)
+    import torchvision
+
+    if not arch:
+        raise WeightsError("not given; wanted the file of the classifier to explain")
+    ends(arch)  # which refuses a name that is none
+    return fetched(torchvision.models.get_model_weights(arch).DEFAULT.url)
+
+
+def _foreign(foreign: Foreign, wanted: Wanted) -> Classifier:
+    """A network of another maker, after a trial."""
+    spec = wanted.spec
+    what = spec.name if ":" in spec.name else wanted.path
+    network, channels, outputs = tried(foreign, spec, what)
+    if wanted.num_classes not in (None, outputs):
+        raise wanted.refuse(f"has {outputs} outputs, wanted {wanted.num_classes}, one a class")
+    attributes = outputs > 1 and (network.outputs == "sigmoid" or (wanted.binary and outputs != 2))
+    asked = attributes or wanted.binary or outputs == 1
+    view = _view(wanted, wanted.query, outputs, attributes=attributes) if asked else "all"
+    names = foreign.class_names if foreign.class_names and len(foreign.class_names) == outputs else None
+    if names and isinstance(view, int):
+        names = (f"not {names[view]}", names[view])
+    classifier = Classifier(
+        network, normalisation(foreign, spec, channels), num_outputs=outputs, view=view, class_names=names
+    )
+    return _finished(classifier, wanted)
+
+
+def _finished(classifier: Classifier, wanted: Wanted) -> Classifier:
+    """Frozen, with the settings that open it again."""
+    spec = wanted.spec
+    classifier.made_of = {"classifier_path": wanted.path, "classifier_arch": wanted.arch}
+    if form_of(spec.name, wanted.path):
+        mean, std = (",".join(map(str, values)) for values in (spec.mean, spec.std))
+        about: dict[str, Any] = {"args": json.dumps(spec.args) if spec.args else "", "mean": mean, "std": std}
+        about |= {"size": spec.size, "channels": spec.channels}
+        classifier.made_of |= {"classifier": spec.name} | {f"classifier_{key}": value for key, value in about.items()}
+    return classifier.eval().requires_grad_(False)
 
 
 def read_classifier(tree: dict, wanted: Wanted) -> Classifier:
     """The classifier in a loaded file, as ``load_classifier`` returns it."""
     for recognises, build in FORMATS:
         if recognises(tree, wanted):
-            classifier = build(tree, wanted).eval().requires_grad_(False)
-            classifier.made_of = {"classifier_path": wanted.path, "classifier_arch": wanted.arch}
-            return classifier
+            return _finished(build(tree, wanted), wanted)
     found = describe(state_dict(tree, name=wanted.path))
     advice = "wanted a file of train_classifier.py, or the name of the architecture: classifier_arch resnet50"
     raise wanted.refuse(f"is {found}; {advice}")
@@ -189,6 +241,7 @@ def _torchvision(tree: dict, wanted: Wanted) -> Classifier:
         first, last = ends(arch)
     except ValueError as error:
         raise wanted.refuse(str(error)) from None
+    state = without_prefix(state, {first, last})
     if last not in state:
         raise wanted.refuse(f"is {describe(state)}, not torchvision's {arch}; see classifier_arch")
     outputs = _rows(state[last])
@@ -204,7 +257,10 @@ def _torchvision(tree: dict, wanted: Wanted) -> Classifier:
     view = _view(wanted, query, outputs, attributes=outputs != 2) if wanted.binary else "all"
     channels = 1 if first in state and state[first].shape[1:2] == (1,) else 3
     network = build_loaded(arch, outputs, channels, state, path=wanted.path, what=f"torchvision's {arch}")
-    return Classifier(network, IMAGENET if channels == 3 else IMAGENET_GREY, num_outputs=outputs, view=view)
+    if wanted.spec.size:
+        network = Answers(network, wanted.spec.size)
+    input_ = normalisation(Foreign(network, *IMAGENET), wanted.spec, channels)
+    return Classifier(network, input_, num_outputs=outputs, view=view)
 
 
 def _densenet(tree: dict, wanted: Wanted) -> Classifier:

@@ -10,7 +10,7 @@ import stat
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import BinaryIO
 
@@ -198,6 +198,21 @@ def describe(state: dict[str, Tensor]) -> str:
     return f"{kind or 'an unknown network'}{outputs}"
 
 
+def without_prefix(state: dict[str, Tensor], names: Set[str]) -> dict[str, Tensor]:
+    """The weights without a prefix that all of ``names`` have in the file, such as Lightning's ``model.``.
+
+    What lies beside the prefix, such as a loss's weights, is left out.  The state itself where there is no prefix.
+    """
+    if not names or not names.isdisjoint(state):
+        return state
+    one = next(iter(names))
+    for prefix in (key.removesuffix(one) for key in state if key.endswith(f".{one}")):
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if names <= own.keys():
+            return own
+    return state
+
+
 class _NoMemory(TorchFunctionMode):
     """Parameters, which ``torch.empty`` makes, are on the meta device; RegNet computes its widths with others."""
 
@@ -238,8 +253,12 @@ def load_into(module: nn.Module, state: dict[str, Tensor], *, path, what: str) -
 
 
 def digest(path) -> str:
-    """SHA-256 of the file, in hex."""
+    """SHA-256 of the file, in hex; of a folder, of the names and the contents of the files in it."""
     sha = hashlib.sha256()
+    if os.path.isdir(path):
+        for file in sorted(file for file in Path(path).iterdir() if file.is_file()):
+            sha.update(f"{file.name} {digest(file)}\n".encode())
+        return sha.hexdigest()
     with _open(path) as stream:
         while block := stream.read(2**20):
             sha.update(block)

@@ -61,8 +61,8 @@ class DatasetSpec:
     arch: str = ""
     num_classes: int | None = None
 
-    def classifier(self, arch: str = "") -> dict[str, Any]:
-        """What ``load_classifier`` is asked for; ``arch``: of a classifier other than the published one."""
+    def classifier(self, arch: Any = "") -> dict[str, Any]:
+        """What ``load_classifier`` is asked for; ``arch``: its, of a classifier other than the published one."""
         own = {"binary": self.binary, "heads": self.heads, "num_classes": self.num_classes}
         return own | {"arch": arch or self.arch}
 

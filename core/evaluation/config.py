@@ -7,6 +7,9 @@ from ace_counterfactuals.core.base.config import DeviceConfig
 from ace_counterfactuals.core.base.settings import flag, group
 from ace_counterfactuals.core.data.datasets import DATASETS
 from ace_counterfactuals.core.evaluation.metric import all_metrics, judges_of
+from ace_counterfactuals.models.config import ClassifierConfig
+
+EXPLAINED = "the classifier that was explained, which COUT asks; what is not given is config.yaml's"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +24,7 @@ class ResultsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
-    classifier_path: str = flag("", "COUT: the explained classifier; if not given, from config.yaml", path=True)
-    classifier_arch: str = flag("", "torchvision's name of it, where neither its file nor config.yaml tells")
+class ExplainedConfig(ClassifierConfig):
     dataset: str = flag("", "data set, where no config.yaml tells", choices=DATASETS)
     query_label: int = flag(-1, "attribute or class that was left, where no config.yaml tells", low=-1)
     target_label: int = flag(-1, "class that was to be reached, where no config.yaml tells", low=-1)
@@ -43,7 +44,7 @@ def evaluate_config() -> Any:
     groups = [
         ("results", ResultsConfig, group(ResultsConfig, "results")),
         ("networks", networks, group(networks, "networks: each gives its figures; none is needed")),
-        ("classifier", ClassifierConfig, group(ClassifierConfig, "the classifier that was explained")),
+        ("classifier", ExplainedConfig, group(ExplainedConfig, EXPLAINED)),
         ("compute", ComputeConfig, group(ComputeConfig, "where")),
     ]
     return make_dataclass("EvaluateConfig", groups, **options)

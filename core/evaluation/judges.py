@@ -1,6 +1,7 @@
 """The networks that an evaluation asks, each declared once: its flags, how it is opened, how it is shown pictures."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import resize
 
-from ace_counterfactuals.core.base.settings import FlagError, blaming, flag
+from ace_counterfactuals.core.base.settings import FlagError, blaming, flag, flags_of
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.pictures import to_tensor
 from ace_counterfactuals.core.evaluation.session import Judge, Network, Session, Subject, Unavailable
+from ace_counterfactuals.core.runs.experiment import picture_size
 from ace_counterfactuals.models import classifiers
+from ace_counterfactuals.models.config import ClassifierConfig
 from ace_counterfactuals.models.judges import (
     features_name,
     load_features,
@@ -26,6 +29,7 @@ from ace_counterfactuals.models.judges import (
     published_vgg16,
 )
 from ace_counterfactuals.models.loading import cached, is_url
+from ace_counterfactuals.models.specs import Spec, runs_code, said_of
 
 HUB = "hub"
 
@@ -67,29 +71,41 @@ def open_oracle(session: Session, subject: Subject) -> dict[str, Network]:
     return {"": Network(load, {"sha256": session.named("oracle_path", path), "dataset": dataset}, path)}
 
 
+OF_CLASSIFIER = flags_of(ClassifierConfig)
+
+
 def explained(session: Session, subject: Subject) -> Network:
     """The classifier that the experiment explains, of which config.yaml holds path and digest."""
     flags, stored, spec = session.config.classifier, subject.stored.flags, spec_of(subject.dataset)
     given, path = flags.classifier_path, flags.classifier_path or stored.get("classifier_path", "")
+    typed = bool(given or flags.classifier)
+    name = flags.classifier if typed else stored.get("classifier", "")
+    if not typed and runs_code(name, path):
+        reason = f"the run's is code ({name or path}), which is run only for who types it; give --classifier"
+        raise Unavailable("classifier", reason)
     if spec.arch == "resnet50" and not path and (published := cached(classifiers.RESNET50_URL)).is_file():
         path = str(published)
-    if not given and not is_url(path) and not Path(path).is_file():
+    if not typed and not name and not is_url(path) and not Path(path).is_file():
         what = f"the run's classifier {path} is not there" if path else "the classifier is not known"
         raise Unavailable("classifier_path", f"{what}; give --classifier-path")
     if not subject.dataset:
         raise Unavailable("dataset", "the data set is not known; give --dataset")
     with blaming("classifier_path"):
-        digest, wanted = session.digest(path), subject.digest_of("classifier_path")
+        digest, wanted = session.digest(path) if path else "", subject.digest_of("classifier_path")
     if wanted and digest != wanted:
         if given:
             reason = f"is not the file that {subject.stored.name} explains (its SHA-256 was {wanted[:12]}...)"
             raise FlagError("classifier_path", f"{path}: {reason}")
         reason = f"{path} is not the file any more that the run explained; give --classifier-path"
         raise Unavailable("classifier_path", reason)
-    session.named("classifier_path", path)
-    arch, query = flags.classifier_arch or stored.get("classifier_arch") or "", subject.query
-    asked = {"query": query if spec.binary else None, **spec.classifier(arch)}
-    what = {"sha256": digest, "dataset": subject.dataset, "query": query, "arch": arch}
+    if path:
+        session.named("classifier_path", path)
+    query, pairs = subject.query, subject.stored.pairs
+    side = picture_size(pairs[0].original)[1] if pairs else Spec().image_size
+    own = {field: getattr(flags, field) or stored.get(field, getattr(flags, field)) for field in OF_CLASSIFIER}
+    about = said_of(ClassifierConfig(**own | {"classifier": name, "classifier_path": path}), side)
+    asked = {"query": query if spec.binary else None, **spec.classifier(about)}
+    what = {"sha256": digest, "dataset": subject.dataset, "query": query, "arch": str(about)}
     return Network(lambda: classifiers.load_classifier(path, **asked).to(session.device), what, path, "classifier_path")
 
 
@@ -98,20 +114,25 @@ def open_unseen(session: Session, subject: Subject) -> dict[str, Network]:
     given, stored = session.config.networks, subject.stored
     classes = stored.settings.get("classes")
     query = subject.query if spec_of(subject.dataset).binary else None
+    side = picture_size(stored.pairs[0].original)[1] if stored.pairs else Spec().image_size
     what = {"dataset": subject.dataset, "query": query, "classes": classes, "arch": given.unseen_arch}
     seen = {subject.digest_of("classifier_path"): "the classifier that was attacked; transfer is asked of others"}
     found = {}
     for file in given.unseen:
         if not subject.dataset:
             raise FlagError("dataset", f"'': no config.yaml tells the data set of {stored.name}, which unseen needs")
-        sha256 = session.named("unseen", file, f"unseen {Path(file).name}")
+        own = ClassifierConfig(classifier=file)
+        if not own.classifier_arch:
+            own = replace(own, classifier_arch=given.unseen_arch)
+        path = own.classifier_path
+        sha256 = session.named("unseen", path, f"unseen {Path(path).name}") if path else file
         if sha256 in seen:
             raise FlagError("unseen", f"{file}: is {seen[sha256]}")
         seen[sha256] = f"the same classifier as {file}"
 
-        def load(file: str = file) -> Callable[[Tensor], Tensor]:
-            wanted = spec_of(subject.dataset).classifier(given.unseen_arch)
-            classifier = classifiers.load_classifier(file, query=query, **wanted)
+        def load(file: str = file, own: ClassifierConfig = own) -> Callable[[Tensor], Tensor]:
+            wanted = spec_of(subject.dataset).classifier(said_of(own, side))
+            classifier = classifiers.load_classifier(own.classifier_path, query=query, **wanted)
             return aligned(classifier.to(session.device), classes and tuple(classes), file)
 
         found[file] = Network(load, {"sha256": sha256, **what}, file)

@@ -24,7 +24,8 @@ from ace_counterfactuals.core.runs.begin import CONFIG, WEIGHTS, described_flags
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import REFINED
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
-from ace_counterfactuals.models.config import WeightsConfig
+from ace_counterfactuals.models.config import ClassifierConfig, WeightsConfig
+from ace_counterfactuals.models.specs import runs_code
 
 
 def result_flags(*configs: type) -> list[str]:
@@ -53,6 +54,10 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
     """
     given = {name: value for name, value in to_dict(post).items() if value is not None}
     taken = by_itself(given)
+    if "classifier" in taken:
+        said = ClassifierConfig(**{name: value for name, value in taken.items() if name in flags_of(ClassifierConfig)})
+        taken |= {name: getattr(said, name) for name in ("classifier", "classifier_path", "classifier_arch")}
+        taken = {name: value for name, value in taken.items() if value or name == "classifier" or name in given}
     for own, name in OF_REFINEMENT.items():
         if name in given and given[name] != taken[name]:
             notice(f"{name} is taken to be the attack's, since {own} is given, with which is refined")
@@ -61,6 +66,10 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
         refuse_other_flags(run.settings, fixed, run.results.root)
         base |= described_flags(run.settings["flags"])
     base |= fixed
+    if not {"classifier", "classifier_path"} & given.keys() and runs_code(base["classifier"], base["classifier_path"]):
+        code = base["classifier"] or base["classifier_path"]
+        said = f"the run's is code ({code}), which is run only for who types it; give --classifier"
+        raise FlagError("classifier", said)
     axes = [taken.get(name, (base[name],)) for name in SWEPT]
     combinations = [base | dict(zip(SWEPT, values, strict=True)) for values in product(*axes)]
     models = {flags["model_path"]: flags for flags in combinations}

@@ -137,9 +137,17 @@ def described_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def weight_digests(config: MainConfig) -> dict[str, str]:
     """Flag -> digest of the file that it names, of the weights and of the region."""
-    digests = {name: digest(path) for name in WEIGHTS if (path := getattr(config.weights, name))}
+    files = {name: getattr(config.weights, name) for name in WEIGHTS}
+    files["classifier"] = code_of(config.weights.classifier)
+    digests = {name: digest(path) for name, path in files.items() if path}
     digests["region"] = region_digest(config.region.region)
     return {name: f"sha256:{sha}" for name, sha in digests.items() if sha}
+
+
+def code_of(classifier: str) -> str:
+    """The file whose function makes the classifier, '' if it is no such."""
+    file, _, function = classifier.rpartition(":")
+    return file if function and file.endswith(".py") else ""
 
 
 def read_config(root: Path) -> dict:

@@ -22,6 +22,7 @@ from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiff
 from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
 from ace_counterfactuals.models.denoisers import DiffusionModel
+from ace_counterfactuals.models.specs import said_of
 
 RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
 
@@ -93,11 +94,11 @@ def load_explained(config: MainConfig, query: int, device: torch.device) -> Clas
     """The classifier that is explained."""
     weights, spec = config.weights, spec_of(config.data.dataset)
     with blaming("classifier_path"):
-        if not weights.classifier_path and not spec.arch:
+        about = said_of(weights, config.data.image_size)
+        if not weights.classifier_path and not about and not spec.arch:
             raise FlagError("classifier_path", f"not given; dataset {config.data.dataset} needs the file to explain")
-        wanted = spec.classifier(weights.classifier_arch)
-        classifier = load_classifier(weights.classifier_path, query=query, **wanted).to(device)
-        check_channels(config, classifier.channels, weights.classifier_path)
+        classifier = load_classifier(weights.classifier_path, query=query, **spec.classifier(about)).to(device)
+        check_channels(config, classifier.channels, weights.classifier_path or weights.classifier)
         return classifier
 
 

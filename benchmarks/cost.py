@@ -1,0 +1,141 @@
+"""What an explanation costs by each way to attack, and how well it convinces classifiers that were not attacked.
+
+    python benchmarks/cost.py
+
+Seven pairs of classes of the demo, the same photographs for every attack, each in a process of its own so that its
+peak memory is its own; what a photograph takes is counted (calls of the U-Net, forward and backward, of which a
+batch's are its photographs') and measured (CPU seconds). An attack is seen at several numbers of iterations. Writes
+cost.csv, cost.md and cost.png into --output; what is in the CSV is not computed again.
+"""
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.evaluation.tables import markdown_rows
+from ace_counterfactuals.core.method.explain import attack
+from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
+from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.models.denoisers import DiffusionModel
+from benchmarks import trial
+from benchmarks.faithfulness import UNSEEN, by_method
+
+GREY, ONE_STEP = {"image_channels": 1}, {"attack_filter": "one-step"}
+METHODS = {  # settings that differ from the preset's
+    "chain": {},
+    "one step": ONE_STEP,
+    "chain, grey": GREY,
+    "one step, grey": GREY | ONE_STEP,
+    "one step, grey, ends at 0.95": GREY | ONE_STEP | {"attack_stop_confidence": 0.95},
+    "one step, grey, ends at 0.99": GREY | ONE_STEP | {"attack_stop_confidence": 0.99},
+}
+COLUMNS = {"forward": 0, "backward": 0, "CPU s": 1, "peak MiB": 0, "flip": 2, "transfer pooled": 2, "l1": 3}
+
+
+class Counted:
+    """A diffusion model that counts the pictures that it is called for, and those that gradients went back for."""
+
+    def __init__(self, model: DiffusionModel):
+        self.model, self.channels = model, model.channels
+        self.forward = self.backward = 0
+
+    def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None) -> Tensor:
+        self.forward += len(x_t)
+        output = self.model(x_t, steps, classes)
+        if output.requires_grad:
+            output.register_hook(self._went_back)
+        return output
+
+    def _went_back(self, gradient: Tensor) -> None:
+        self.backward += len(gradient)
+
+
+def compute(method: str, config: MainConfig, count: int, threads: int) -> list[dict]:
+    """A row for each number of iterations that the attack is seen at: a sixth, a third, two thirds and all of them.
+
+    Where pictures may end before the others there is one row, of whatever each took.
+    """
+    torch.set_num_threads(threads)
+    batch, bench = trial.set_up(config, UNSEEN, count=count)
+    counted, device = Counted(batch.task.denoiser), batch.image.device
+    batch, before = trial.with_settings(batch, denoiser=counted), start_memory(device)
+    last = config.attack.attack_iterations
+    ends = config.attack.attack_stop_confidence < 1
+    strengths = [last] if ends else sorted({max(1, last * sixths // 6) for sixths in (1, 2, 4, 6)})
+    found: dict[int, list[Tensor]] = {strength: [] for strength in strengths}
+    taken = {strength: torch.zeros(3, dtype=torch.float64) for strength in strengths}
+
+    def now() -> Tensor:
+        return torch.tensor([counted.forward, counted.backward, time.process_time()], dtype=torch.float64)
+
+    for part in trial.split(batch):
+        started = now()
+
+        def see(state, started: Tensor = started) -> None:
+            if state.iteration in taken and not ends:
+                taken[state.iteration] += now() - started
+                found[state.iteration].append(state.picture)
+
+        pictures, _ = attack(part, see)
+        if ends:
+            taken[last] += now() - started
+            found[last].append(pictures)
+    rows = []
+    for strength in strengths:
+        started = now()
+        changed = torch.cat([trial.refined(*pair) for pair in zip(trial.split(batch), found[strength], strict=True)])
+        forward, backward, seconds = ((taken[strength] + now() - started) / len(batch.indices)).tolist()
+        memory = (peak_memory(device) - before) / 2**20
+        cost = {"forward": forward, "backward": backward, "CPU s": seconds, "peak MiB": memory}
+        rows.append({"method": method, "iterations": strength, **cost, **bench.measure(batch, changed)})
+    return rows
+
+
+def table(rows: Sequence[trial.Row]) -> str:
+    """Each method at its most iterations."""
+    lines = [["method", "at most iterations", *COLUMNS]]
+    for method, own in by_method(rows).items():
+        figures = [trial.shown(own[-1], name, digits) for name, digits in COLUMNS.items()]
+        lines.append([method, own[-1]["iterations"], *figures])
+    return markdown_rows(lines) + "\n"
+
+
+def draw(rows: Sequence[trial.Row], path: Path) -> None:
+    """Transfer against calls of the U-Net, a curve a method, with 95 % intervals."""
+    figure = Figure(figsize=(8, 4.4), layout="tight")
+    panel = figure.subplots()
+    for method, own in by_method([row for row in rows if row["transfer pooled"]]).items():
+        trial.curve(panel, own, "forward", "transfer pooled", label=method)
+    panel.set(xlabel="calls of the U-Net a photograph", ylabel="transfer of the flips", ylim=(-0.03, 1.03))
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    atomic.write_figure(path, figure)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = trial.make_parser(__doc__, photographs=trial.FOR_RESULTS)
+    args, changes = trial.read_arguments(parser, argv)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        jobs = {}
+        for method, settings in METHODS.items():
+            config = trial.demo_config(**changes, **settings)
+            jobs[(method,)] = partial(pool.apply, compute, (method, config, args.photographs, args.threads))
+        rows = trial.resumed(args.output / "cost.csv", ("method",), jobs)
+    text = table(rows)
+    atomic.write_text(args.output / "cost.md", text)
+    draw(rows, args.output / "cost.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
