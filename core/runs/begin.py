@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from ace_counterfactuals.core.base import atomic, guard
@@ -123,6 +124,7 @@ def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping
     return {
         "flags": described_flags(to_dict(config)),
         "versions": {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}},
+        "threads": torch.get_num_threads(),
         "weights": weight_digests(config) if digests is None else dict(digests),
         "classes": list(classes) if classes else None,
         **({"batch_size": config.run.batch_size} if config.run.cudnn_deterministic else {}),

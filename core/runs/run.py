@@ -114,7 +114,8 @@ def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> Result
 def complete(work: Work) -> None:
     """Explain what is not finished of the work's pictures, and write the tables over all that is."""
     config, results, images = work.config, work.results, work.images
-    told = {"pictures": len(images), "selected": work.total, "flags": to_dict(config)}
+    told = {"pictures": len(images), "selected": work.total, "threads": torch.get_num_threads()}
+    told |= {"flags": to_dict(config)}
     with hold(results.log, config.run.chunk, config.run.chunks) as lock, run_log(results.log, told) as timed:
         atomic.remove_strays(results.folders())
         finished, _ = results.read_whole()

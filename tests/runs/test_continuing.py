@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
 from ace_counterfactuals.core.base import atomic
@@ -11,6 +12,7 @@ from ace_counterfactuals.core.base.notices import owner
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import read_record
+from ace_counterfactuals.core.runs.status import read_logs
 from tests.support.toys import Workshop, tree
 
 
@@ -71,6 +73,17 @@ def test_an_experiment_that_is_older_than_a_flag_was_made_with_its_default(copy)
     copy.run()
     with pytest.raises(ValueError, match="clip_denoised False .there: True."):
         copy.run(clip_denoised=False)
+
+
+def test_another_number_of_threads_is_recorded_and_not_refused(copy):
+    threads, before = torch.get_num_threads(), tree(copy.output)
+    try:
+        torch.set_num_threads(threads + 1)
+        copy.run()
+    finally:
+        torch.set_num_threads(threads)
+    counts = [log["threads"] for _, log in read_logs(copy.results() / "log")]
+    assert sorted(counts) == [threads, threads + 1] and tree(copy.output) == before
 
 
 def test_merging_says_which_chunk_to_run(workshop):

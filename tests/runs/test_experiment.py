@@ -74,6 +74,7 @@ def test_the_configuration_holds_what_results_depend_on_versions_digests_and_cla
     entering = {name for name, item in flag_items(MainConfig).items() if item.result}
     assert set(stored["flags"]) == entering | {"data_dir", "model_path", "classifier_path"}
     assert stored["flags"]["attack_step"] == 8.0 and stored["flags"]["timestep_respacing"] == "10"
+    assert stored["threads"] == torch.get_num_threads()
     assert {"python", "torch", "torchvision", "numpy", "pillow"} <= set(stored["versions"])
     assert stored["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert stored["weights"] == {
