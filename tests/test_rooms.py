@@ -75,6 +75,34 @@ def test_only_the_command_line_prints():
     assert [call for call in calls if not call.startswith("core/cli/")] == []
 
 
+OF_PATHS = {"mkdir", "unlink", "touch", "rmdir", "write_text", "write_bytes", "symlink_to", "hardlink_to"}
+OF_OS = {"replace", "rename", "remove", "unlink", "link", "symlink", "mkdir", "makedirs", "rmdir", "truncate"}
+ELSEWHERE = {
+    "models/loading.py: mkdir",  # of torch.hub's cache
+    "core/preflight/model.py: write_text",  # to /proc, of the most that the process held
+}
+
+
+def changes_files(call: ast.Call) -> str:
+    """The name of a function that writes, moves or deletes without core/base, '' of another."""
+    of = getattr(getattr(call.func, "value", None), "id", "")
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    modes = [value.value for value in call.args[1:2] if isinstance(value, ast.Constant)]
+    opens = name == "open" and not of and set("wax+") & set("".join(map(str, modes)))
+    changes = (name in OF_PATHS and of != "atomic") or (of == "os" and name in OF_OS) or of == "shutil"
+    return name if opens or changes else ""
+
+
+def test_files_are_written_moved_and_deleted_by_core_base_alone_so_through_no_link_of_a_stranger():
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and (name := changes_files(node))
+    }
+    assert {entry for entry in found if not entry.startswith("core/base/")} == ELSEWHERE
+
+
 def test_nobody_imports_a_program():
     users = [path for top in ("benchmarks", "scripts") for path in (ROOT / top).rglob("*.py")]
     wrong = {path.name: PROGRAMS & {module.split(".")[0] for module in imported(path)} for path in FILES + users}

@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 from PIL import Image
 
 from ace_counterfactuals.core.base import guard
+from ace_counterfactuals.core.base.cells import as_cell
 from ace_counterfactuals.core.base.notices import host_name, is_running, owner
 
 STRAY = re.compile(r"\..+\.(?P<host>[^-]+)-(?P<pid>\d+)\.tmp")
@@ -124,7 +126,8 @@ def remove_strays(folders: Iterable[Path]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    """Bytes of a file name that are not UTF-8 are written as \\udc and their number."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_yaml(path: Path, values: dict) -> None:
@@ -144,11 +147,12 @@ def to_json(values: dict) -> str:
 
 
 def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    """Lines end with a line feed; what has either end of a line in it is quoted, which csv does for its own ends."""
+    lines: list[str] = []
+    writer = csv.DictWriter(SimpleNamespace(write=lambda line: lines.append(line[:-2] + "\n")), columns)
     writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
+    writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
+    write_text(path, "".join(lines))
 
 
 def write_figure(path: Path, figure) -> None:

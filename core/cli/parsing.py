@@ -27,6 +27,7 @@ from ace_counterfactuals.core.base.settings import (
     hyphenated,
     shown_default,
 )
+from ace_counterfactuals.core.cli.streams import settle_streams
 from ace_counterfactuals.core.runs import signals
 
 
@@ -166,6 +167,7 @@ def run_script(main: Callable[..., int] | str, *words: str) -> NoReturn:
     words: what is typed before the command line's own.
     A user's mistake is one line on stderr and exit code 2, a signal is 130 or 143.
     """
+    settle_streams()
     try:
         with signals.handled(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are read in spite of a flaw

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -71,6 +72,11 @@ def csv_labels(path: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     Labels that are all integers are taken as they are, -1 for unknown; else they are names, numbered in sorted order.
     """
     rows = list(_csv_rows(path))
+    known: dict[str, tuple[int, str]] = {}
+    for number, name, text in rows:
+        line, label = known.setdefault(os.path.normpath(name), (number, text))
+        if label != text:
+            raise ValueError(f"{path}, line {number}: {name} is {text}, and {label} in line {line}; keep one label")
     texts = {text for _, _, text in rows}
     if not all(text.removeprefix("-").isdecimal() for text in texts):
         names = tuple(sorted(texts))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -12,16 +13,23 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Not where links lead in a circle: such a picture is left to be skipped as those that cannot be read."""
+    with suppress(OSError):
+        return entry.is_dir()
+    return False
+
+
 def picture_names(folder: Path) -> list[str]:
     """Sorted names of the picture files directly in ``folder``."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if is_picture(e.name) and not e.is_dir())
+        return sorted(e.name for e in entries if is_picture(e.name) and not is_folder(e))
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:
     """Class name -> pictures, sorted; empty where no folder holds a picture."""
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted(e.name for e in entries if is_folder(e) and not e.name.startswith("."))
     classes = {name: picture_names(folder / name) for name in names}
     return classes if any(classes.values()) else {}
 

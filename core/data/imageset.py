@@ -73,13 +73,37 @@ def open_dataset(
     assert split in ("explain", "train"), split
     spec = spec_of(name)
     try:
-        listing = spec.read(existing(data_dir), label_query, split == "train")
+        folder = existing(data_dir)
+        listing = without_odd_names(spec.read(folder, label_query, split == "train"), folder)
     except FlagError:
         raise
     except ValueError as error:
         raise FlagError(field, f"{error}; the data set is {name}") from None
     transform = partial(resize_wide if spec.wide else resize_crop, size=image_size)
     return ImageSet(name=name, binary=spec.binary, transform=transform, upright=spec.upright, **vars(listing))
+
+
+def without_odd_names(listing: Listing, folder: Path) -> Listing:
+    """Without the pictures whose names no table could hold, since they are not UTF-8.  Raises ValueError for folders.
+
+    A picture's index counts them, too: renaming them later changes no other name.
+    """
+    for name in (str(folder), *(listing.class_names or ())):
+        if in_bytes(name) != name:
+            raise ValueError(f"{in_bytes(name)}: the name of this folder is not UTF-8; rename it")
+    odd = {record.index: in_bytes(name) for record in listing.records if in_bytes(name := str(record.path)) != name}
+    if not odd:
+        return listing
+    said = f"{len(odd)} pictures whose names are not UTF-8 are skipped: {first(odd.values())}; rename them"
+    kept = [record for record in listing.records if record.index not in odd]
+    if not kept:
+        raise ValueError(f"no picture is left: {said}")
+    return replace(listing, records=kept, notices=(*listing.notices, said))
+
+
+def in_bytes(name: str) -> str:
+    r"""A file's name, in which \xNN stands for a byte that is not UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def with_channels(images: ImageSet, channels: int | str) -> ImageSet:

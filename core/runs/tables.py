@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.cells import from_cell
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.data.folders import first
 from ace_counterfactuals.core.runs.begin import read_config, read_yaml
@@ -112,4 +113,4 @@ def read_summary(path: Path) -> dict:
 def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of results.csv as text.  Raises OSError too."""
     with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+        return [{name: from_cell(text) for name, text in row.items()} for row in csv.DictReader(file)]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.datasets import spec_of
@@ -34,7 +35,7 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
     if held_out and held_out.class_names != images.class_names:
         raise FlagError("val_dir", f"{training.val_dir}: has other classes than data_dir {config.pictures.data_dir}")
     classes = images.class_names or ()
-    Path(training.output_path).parent.mkdir(parents=True, exist_ok=True)  # now, and not after the training
+    guard.make_folder(Path(training.output_path).parent)  # now, and not after the training
     torch.manual_seed(config.device.seed)
     network = build_classifier(training.arch, len(classes), images.channels).to(device)
     fit(network, *decode_all(images, config.device.num_workers), config, device)

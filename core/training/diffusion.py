@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
 from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
@@ -38,7 +38,7 @@ def train(config: TrainDiffusionConfig) -> Path:
     training, pictures = config.training, config.pictures
     images = open_dataset(pictures.dataset, pictures.data_dir, image_size=pictures.image_size, split="train")
     images = with_channels(images, pictures.image_channels)
-    folder = Path(training.output_path)
+    guard.give(folder := Path(training.output_path))
     if training.init_weights and training.resume_checkpoint:
         raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")
     if not training.resume_checkpoint and any(folder.glob("model*.pt")):
@@ -46,11 +46,11 @@ def train(config: TrainDiffusionConfig) -> Path:
     condition = conditions(config, images)
     trainer = make_trainer(config, condition, images)
     images = replace(images, channels=trainer.model.config.in_channels)
-    folder.mkdir(parents=True, exist_ok=True)
+    guard.make_folder(folder)
     atomic.write_yaml(folder / "config.yaml", to_dict(config))
     until = training.lr_anneal_steps or 10**9
     batch = picture_batches(config, images, condition, trainer.step)
-    with open(folder / "log.csv", "a", newline="") as file, tqdm(total=until, initial=trainer.step) as progress:
+    with guard.open_to_write(folder / "log.csv", "a") as file, tqdm(total=until, initial=trainer.step) as progress:
         log, recent = csv.writer(file, lineterminator="\n"), []
         for losses in trainer.train(batch, until):
             recent.append(losses)

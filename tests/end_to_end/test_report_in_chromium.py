@@ -281,6 +281,14 @@ def test_a_report_of_hostile_names_shows_them_and_runs_nothing(browser, tmp_path
     assert not browser.all("#cards script, #cards img, #detail script")
 
 
+@pytest.mark.parametrize("name", ["constructor", "toString", "__proto__", "nowhere"])
+def test_an_address_of_a_stranger_that_names_what_is_no_view_shows_the_usual_one(browser, page, name):
+    browser.open(page, f"#view={name}&sort={name}&from={name}&picture={name}")
+    browser.open(page, f"#view={name}&sort={name}")
+    assert len(browser.names) == 10 and len(browser.all("#cards .pair")) == 10
+    assert browser.errors == []
+
+
 def test_the_report_shows_whole_pictures_and_falls_back_to_thumbnails_when_moved(browser, tmp_path):
     evaluation = make_evaluation(tmp_path / "out", 4, size=(160, 80))
     page = write_report(evaluation, evaluation.experiments[0].root.parent)

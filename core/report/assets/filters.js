@@ -19,7 +19,11 @@ function readState() {
   const given = new URLSearchParams(location.hash.slice(1));
   const state = Object.fromEntries(Object.entries(DEFAULTS).map(([name, usual]) => [name, given.get(name) ?? usual]));
   const names = about.experiments.map(({ name }) => name);
-  return { ...state, experiment: names.includes(state.experiment) ? state.experiment : names[0] };
+  return {
+    ...state,
+    experiment: names.includes(state.experiment) ? state.experiment : names[0],
+    view: Object.hasOwn(LAYERS, state.view) ? state.view : DEFAULTS.view,
+  };
 }
 
 /** The fragment of the state with some changes; what is as usual is left out. */
