@@ -44,7 +44,8 @@ def write_network(path: Path, arch: str) -> None:
 def evaluate(output: Path, network: Path) -> tuple[float, float]:
     """(seconds, peak MiB) of a process."""
     words = ["--output-path", output, "--features", network, "--device", "cpu", "--num-workers", "1"]
-    seconds, _, peak = spent("evaluate.py", *words, "--evaluation-path", output / "evaluation", quiet=True)
+    words += ["--evaluation-path", output / "evaluation", "--cache-path", output.with_name(f"{output.name}-cache")]
+    seconds, _, peak = spent("evaluate.py", *words, quiet=True)
     return seconds, peak
 
 

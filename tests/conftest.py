@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import functools
 import importlib.util
+import itertools
 import logging
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ import torchvision
 from tests.support.paths import GOLDEN, SHARED
 
 torch.set_num_threads(1)
+NUMBERS = itertools.count()
 
 
 def pytest_collection_modifyitems(config, items):
@@ -36,6 +38,22 @@ def seeded():
     """And no deterministic kernels, which a run of a test before may have asked for."""
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_cache_of_the_users(tmp_path_factory):
+    """Not even for what is made for several tests; matplotlib's list of fonts stays where it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR", str(Path.home() / ".cache/matplotlib")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path_factory):
+    """No test finds what networks answered in another one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder := tmp_path_factory.getbasetemp() / f"cache-{next(NUMBERS)}"))
+    return folder / "ace-counterfactuals"
 
 
 @pytest.fixture

@@ -133,16 +133,19 @@ def refine(found: Explanation, classifier: Classifier, denoiser: DiffusionModel,
 
 
 def evaluate(
-    output_path: str, exp_name: str | Sequence[str] = "exp", *, only: Sequence[str] = (), **settings
+    output_path: str, exp_name: str | Sequence[str] = "exp", *, only: Sequence[str] = (), **flags
 ) -> "Evaluation":
     """Every figure that the given weights allow, of one experiment or of several; evaluate.py's tables are written.
 
     output_path: folder that holds Original and Results.  only: names of metrics, each of which must be possible; all
-    that are possible if not given.  settings: evaluate.py's flags, with underscores.
+    that are possible if not given.  flags: those of evaluate.py, with underscores.
     Raises ValueError for an incomplete experiment, weights that do not fit, and a picture that cannot be read.
     """
     from ace_counterfactuals.core.evaluation import run  # the metrics take as long to import as torch
     from ace_counterfactuals.core.evaluation.config import evaluate_config
+    from ace_counterfactuals.core.evaluation.places import open_cache
 
-    config, given = evaluate_config(), {"output_path": output_path, "exp_name": exp_name, **settings}
-    return run.evaluate(from_dict(config, read_settings(config, given)), only)[0]
+    config, given = evaluate_config(), {"output_path": output_path, "exp_name": exp_name, **flags}
+    settings = from_dict(config, read_settings(config, given))
+    with open_cache(settings) as cache:
+        return run.evaluate(settings, cache, only)[0]

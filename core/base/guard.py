@@ -46,13 +46,13 @@ def open_to_write(path: Path, mode: str) -> IO:
     refuse_links([path])
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise Outside(f"{path}: is no plain file; remove it")
 
-    file = open(path, mode, opener=opener)  # noqa: SIM115 (the caller closes it)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise Outside(f"{path}: is no file; remove it")
-    return file
+    return open(path, mode, opener=opener)
 
 
 def make_folder(folder: Path) -> None:

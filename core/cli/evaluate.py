@@ -9,8 +9,9 @@ from typing import Any
 from ace_counterfactuals.core.cli.parsing import program
 from ace_counterfactuals.core.evaluation import tables
 from ace_counterfactuals.core.evaluation.config import evaluate_config
+from ace_counterfactuals.core.evaluation.places import open_cache
 from ace_counterfactuals.core.evaluation.run import evaluate
-from ace_counterfactuals.core.report import write_report
+from ace_counterfactuals.core.report import write_report, written_before
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,9 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(config: Any) -> int:
-    evaluation, place = evaluate(config)
-    page = write_report(evaluation, place)
+    with open_cache(config) as cache:
+        evaluation, place = evaluate(config, cache, look=written_before)
+        page = write_report(evaluation, place, cache)
     print(tables.text(evaluation))
-    print(f"\nwritten to {place}: metrics.json, metrics.csv, table.md, table.tex")
+    print(f"\nwritten to {place}: {', '.join(tables.TABLES)}")
     print(f"open this: {page}")
     return 0

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.base.notices import notice
 
 FORMAT, VERSION = "ace-cache", 1
@@ -73,7 +74,7 @@ class Store:
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
         """The file for reading and appending, which no other evaluation writes to meanwhile."""
-        with open(self.path, "a+b") as file:
+        with guard.open_to_write(self.path, "a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 

@@ -20,7 +20,7 @@ class ResultsConfig:
     )
     allow_partial: bool = flag(False, "evaluate what is there of an incomplete experiment, and mark every figure")
     evaluation_path: str = flag("", "folder to write to; if not given, OUTPUT_PATH/Results/EXP/evaluation", path=True)
-    cache_path: str = flag("", "folder of the cached features; if not given, OUTPUT_PATH/.cache", path=True)
+    cache_path: str = flag("", "folder of the cached answers of networks; if not given, the user's own", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)

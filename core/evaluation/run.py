@@ -1,7 +1,6 @@
 """An evaluation from flags to files: everything that the given weights allow, in one pass over the pictures."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +13,7 @@ from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.evaluation.metric import Metric, all_metrics, judges_of
 from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure, Picture
 from ace_counterfactuals.core.evaluation.passes import run_pass
+from ace_counterfactuals.core.evaluation.places import claim, place_of
 from ace_counterfactuals.core.evaluation.read import MEND, companions, open_whole, shortened
 from ace_counterfactuals.core.evaluation.session import Session, Subject, Unavailable
 from ace_counterfactuals.core.evaluation.tables import write_tables
@@ -21,20 +21,25 @@ from ace_counterfactuals.core.runs.begin import package_version
 from ace_counterfactuals.core.runs.experiment import Pair, StoredExperiment
 
 PACKAGES = ("ace-counterfactuals", "torch", "torchvision", "numpy", "pillow", "pytorch-fid", "lpips", "scipy")
-LONGEST = 120
 
 
-def evaluate(config: Any, only: Sequence[str] = ()) -> tuple[Evaluation, Path]:
+def evaluate(
+    config: Any, cache: Path, only: Sequence[str] = (), look: Callable[[Path], object] | None = None
+) -> tuple[Evaluation, Path]:
     """The evaluation, and the folder that its tables were written to.
 
-    config: of ``evaluate_config()``.  only: names of metrics, which then must be possible; all that are if not given.
+    config: of ``evaluate_config()``.  cache: of ``open_cache``.  only: names of metrics, which then must be possible;
+    all that are if not given.  look: is given the folder before any work is done, and may refuse it.
     Raises ValueError for what the user can mend: an incomplete experiment, weights that do not fit, a corrupt picture.
     """
     output = Path(config.results.output_path)
     experiments = open_all(config, output)
-    place = writable(place_of(config, output, experiments))
+    place = place_of(config, output, experiments)
+    claim(place)
+    if look:
+        look(place)
     device = choose_device(config.compute.device, config.compute.gpu)
-    session, metrics = Session(config, cache_folder(config, output, place), device), chosen(only)
+    session, metrics = Session(config, cache, device), chosen(only)
     ask(session, experiments, metrics, strict=bool(only))
     evaluation = gather(session, metrics)
     write_tables(evaluation, place)
@@ -77,41 +82,6 @@ def open_all(config: Any, output: Path) -> list[StoredExperiment]:
     if len({stored.root for stored in experiments}) < len(experiments):
         raise FlagError("exp_name", f"{' '.join(config.results.exp_name)}: the same experiment twice")
     return experiments
-
-
-def place_of(config: Any, output: Path, experiments: Sequence[StoredExperiment]) -> Path:
-    """Of one experiment its own folder, beside those of main.py's pictures, else one that names them all."""
-    if config.results.evaluation_path:
-        return Path(config.results.evaluation_path)
-    if len(experiments) == 1:
-        root = experiments[0].root
-        return (root.parent if root.name == "explanation" else root) / "evaluation"
-    name = "+".join(stored.name.removesuffix("/explanation").replace("/", ".") for stored in experiments)
-    if len(name) > LONGEST:
-        name = name[: LONGEST - 9] + "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
-    return output / "Results" / "evaluation" / name
-
-
-def writable(place: Path, field: str = "evaluation_path") -> Path:
-    """Made, and tried before any work is done.  Raises FlagError about ``field``."""
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        (trial := place / ".trial").touch()
-        trial.unlink()
-    except OSError as error:
-        raise FlagError(field, f"{place}: cannot be written to ({error.strerror}); name another folder") from None
-    return place
-
-
-def cache_folder(config: Any, output: Path, place: Path) -> Path:
-    """OUTPUT_PATH/.cache, or, where that cannot be written, one in the evaluation's own folder."""
-    if config.results.cache_path:
-        return writable(Path(config.results.cache_path), "cache_path")
-    try:
-        return writable(output / ".cache")
-    except FlagError:
-        notice(f"{output} cannot be written to; features are cached in {place / '.cache'}, see --cache-path")
-        return writable(place / ".cache")
 
 
 def subject_of(stored: StoredExperiment, session: Session, further: tuple[Path, ...]) -> Subject:

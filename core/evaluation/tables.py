@@ -8,6 +8,7 @@ from pathlib import Path
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure
 
+TABLES = ("metrics.json", "metrics.csv", "table.md", "table.tex")
 PARTIAL = "of a part of the experiment alone"
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 LATEX = {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "∞": r"$_\infty$", "σL": r"$\sigma_L$", "≤": r"$\leq$"}

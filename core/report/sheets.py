@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -21,7 +22,7 @@ from ace_counterfactuals.core.evaluation.model import Evaluation
 TILE, SHEET = 128, 512  # largest sides in pixels
 LOSSLESS = 64  # pictures up to this side are kept as they are
 QUALITY = 90
-MANIFEST, VERSION = ".sheets.json", 1
+VERSION = 1
 KINDS = ("original", "counterfactual", "mask")
 
 
@@ -61,18 +62,20 @@ class Sheets:
         return _read_sheet(sheet)[top : top + self.box[1], left : left + self.box[0]]
 
 
-def write_all_sheets(evaluation: Evaluation, folder: Path) -> dict[str, Sheets]:
-    """The sheets of each kind that has pictures; other files of ``folder`` are removed.
+def write_all_sheets(
+    evaluation: Evaluation, folder: Path, cache: Path | None = None
+) -> tuple[dict[str, Sheets], list[str]]:
+    """The sheets of each kind that has pictures, and the names of their files.
 
-    A sheet of the last call is kept where its files have the same paths, sizes and times.
+    A sheet of the last call is kept where its pictures have the same paths, sizes and times, and where it is the file
+    that was written then: ``cache`` remembers both, since a folder can come from anywhere.
     """
     pictures = [picture for experiment in evaluation.experiments for picture in experiment.pictures]
     paths = {kind: dict.fromkeys(filter(None, (getattr(picture, kind) for picture in pictures))) for kind in KINDS}
     made = {kind: _arrange(folder, kind, list(files)) for kind, files in paths.items() if files}
-    try:
-        known = dict(json.loads((folder / MANIFEST).read_text()))
-    except (OSError, ValueError, TypeError):  # there is none, or it is damaged: every sheet is made anew
-        known = {}
+    place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    manifest = cache and cache / f"sheets-{place}.json"
+    known = read_manifest(manifest) if manifest else {}
     tasks = []
     for sheets in made.values():
         files, step = list(sheets.tiles), math.prod(sheets.grid)
@@ -80,16 +83,16 @@ def write_all_sheets(evaluation: Evaluation, folder: Path) -> dict[str, Sheets]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         entries = dict(pool.map(lambda task: _write_sheet(*task, known), tasks))
     _read_sheet.cache_clear()
-    atomic.write_json(folder / MANIFEST, entries)
-    remove_others(folder, {*entries, MANIFEST})
-    return made
+    if manifest:
+        atomic.write_json(manifest, entries)
+    return made, list(entries)
 
 
-def remove_others(folder: Path, wanted: set[str]) -> None:
-    """Remove what an earlier report of more pictures left."""
-    for path in folder.iterdir():
-        if path.name not in wanted:
-            path.unlink()
+def read_manifest(path: Path) -> dict:
+    """Name of a sheet -> digests; {} where there is none, or where it is damaged: then every sheet is made anew."""
+    with suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(path.read_text()))
+    return {}
 
 
 def _arrange(folder: Path, kind: str, files: list[Path]) -> Sheets:
@@ -103,14 +106,19 @@ def _arrange(folder: Path, kind: str, files: list[Path]) -> Sheets:
     return Sheets(folder, kind, tiles, (width, height), grid, size, suffix)
 
 
-def _write_sheet(sheets: Sheets, files: Sequence[Path], known: dict) -> tuple[str, str]:
-    """Write the sheet of these pictures where it is not known; its name and the digest of what it shows."""
+def _write_sheet(sheets: Sheets, files: Sequence[Path], known: dict) -> tuple[str, list[str]]:
+    """Write the sheet of these pictures where it is not known; its name, and digests of what it shows and of it."""
     path, *_ = sheets.place(files[0])
     facts = [(os.fspath(file), (status := file.stat()).st_size, status.st_mtime_ns) for file in files]
     digest = hashlib.sha256(repr((VERSION, sheets.kind, sheets.box, sheets.grid, facts)).encode()).hexdigest()
-    if known.get(path.name) != digest or not path.exists():
+    if known.get(path.name) != [digest, sha256_of(path)]:
         atomic.write_bytes(path, _draw(sheets, files))
-    return path.name, digest
+    return path.name, [digest, sha256_of(path)]
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, in hex; '' where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _draw(sheets: Sheets, files: Sequence[Path]) -> bytes:

@@ -113,12 +113,12 @@ def test_the_features_of_a_network_are_what_its_last_layer_sees(network):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_no_figure_depends_on_the_batch(batch_size, output, network):
+def test_no_figure_depends_on_the_batch(batch_size, output, network, own_cache):
     found = []
     for size in (batch_size, 32):
         evaluate("--output-path", output, "--features", network, "--batch-size", size)
         found.append({key: figure["value"] or 0 for key, figure in figures(output / "Results/exp/evaluation").items()})
-        shutil.rmtree(output / ".cache")
+        shutil.rmtree(own_cache)
     assert found[0].keys() == found[1].keys() and found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-6)
 
 

@@ -37,9 +37,15 @@ def faces(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def words(faces, golden_weights) -> list:
+def answers(tmp_path_factory):
+    """The cache that they share."""
+    return tmp_path_factory.mktemp("answers")
+
+
+@pytest.fixture(scope="module")
+def words(faces, answers, golden_weights) -> list:
     return [
-        "--output_path", faces, "--exp_name", "exp/swap", "--dataset", "CelebA",
+        "--output_path", faces, "--cache_path", answers, "--exp_name", "exp/swap", "--dataset", "CelebA",
         "--oracle_path", golden_weights("oracle_celeba.pth"), "--query_label", 31, "--target_label", 1,
         "--classifier_path", golden_weights("dive.pth"), "--simsiam_weights", golden_weights("simsiam.pth.tar"),
         "--vggface2_weights", golden_weights("resnet50_ft_weight.pkl"), "--celeba_path", GOLDEN / "data/celeba",
@@ -68,7 +74,7 @@ def test_evaluate_gives_the_recorded_figures_in_one_pass_and_again_from_the_cach
 
 
 def test_evaluate_refuses_an_oracle_of_another_data_set_also_when_features_are_cached(words):
-    others = ["CelebAHQ" if word == "CelebA" else word for word in words[:8]]
+    others = ["CelebAHQ" if word == "CelebA" else word for word in words[:10]]
     with pytest.raises(ValueError, match="^oracle_path .*CelebA's oracle; wanted CelebA-HQ's"):
         evaluate(*others)
 
@@ -78,8 +84,8 @@ def numbers(text: str) -> list[float]:
 
 
 @pytest.mark.parametrize("script", TOLERANCE)
-def test_a_script_prints_the_recorded_figures(script, faces, golden_weights, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(compute, "tempfile", SimpleNamespace(TemporaryDirectory=lambda: nullcontext(faces / ".cache")))
+def test_a_script_prints_the_recorded_figures(script, faces, answers, golden_weights, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(compute, "tempfile", SimpleNamespace(TemporaryDirectory=lambda: nullcontext(answers)))
     entry = PRINTED[f"compute_{script}.py"]
     places = {"eval/celeba": faces, "data/celeba": GOLDEN / "data/celeba"}
     words = [golden_weights(Path(w).name) if w.startswith("weights/") else places.get(w, w) for w in entry["command"]]

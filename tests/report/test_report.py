@@ -38,7 +38,7 @@ def data_of(folder, name) -> dict:
 
 def sheets_of(evaluation, folder):
     folder.mkdir(exist_ok=True)
-    return write_all_sheets(evaluation, folder)
+    return write_all_sheets(evaluation, folder)[0]
 
 
 def test_a_report_shows_figures_with_interval_population_and_number(tmp_path):
@@ -157,11 +157,11 @@ def test_report_thumbnails_differ_only_where_the_pictures_do(tmp_path):
 
 def test_a_report_draws_again_only_the_sheets_whose_pictures_changed(tmp_path):
     evaluation = make_evaluation(tmp_path)
-    pages = [write_report(evaluation, tmp_path / "page") for _ in range(2)]
+    pages = [write_report(evaluation, tmp_path / "page", tmp_path) for _ in range(2)]
     sheets = {path.name: path for path in (tmp_path / "page/report/sheets").glob("*.png")}
     before = {name: path.stat().st_ino for name, path in sheets.items()}
     write_level(evaluation.experiments[0].pictures[0].counterfactual, np.zeros((8, 8, 3), np.uint8))
-    write_report(evaluation, pages[0].parent)
+    write_report(evaluation, pages[0].parent, tmp_path)
     redrawn = [name for name, path in sheets.items() if path.stat().st_ino != before[name]]
     assert redrawn == ["counterfactual-00000.png"]
 
@@ -176,9 +176,9 @@ def test_a_report_of_fewer_pictures_leaves_nothing_of_the_larger_one(tmp_path):
 
 def test_a_report_redraws_a_sheet_whose_record_was_cut_off(tmp_path):
     evaluation = make_evaluation(tmp_path / "out")
-    write_report(evaluation, tmp_path / "page")
-    (tmp_path / "page/report/sheets/.sheets.json").write_text('{"original')
-    write_report(evaluation, tmp_path / "page")
+    write_report(evaluation, tmp_path / "page", tmp_path)
+    next(tmp_path.glob("sheets-*.json")).write_text('{"original')
+    write_report(evaluation, tmp_path / "page", tmp_path)
     write_report(evaluation, tmp_path / "fresh")
     assert tree(tmp_path / "page") == tree(tmp_path / "fresh")
 
