@@ -86,7 +86,7 @@ def test_without_the_runs_diffusion_model_there_is_no_figure_and_it_is_said_why(
     try:
         evaluate("--output-path", workshop.output, "--evaluation-path", tmp_path, *WANTED)
         assert "denoised_validity" not in figures(tmp_path) and "no D.Val, because the run's diffusion" in notes.text
-        aside.with_suffix(".pt").write_bytes(aside.read_bytes() + b"more")
+        workshop.model.write_bytes(aside.read_bytes() + b"more")
         evaluate("--output-path", workshop.output, "--evaluation-path", tmp_path, *WANTED)
         assert "is not the file any more" in notes.text and "denoised_validity" not in figures(tmp_path)
     finally:
