@@ -25,7 +25,9 @@ from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import task_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.denoisers import DiffusionModel
 
 MODEL = {  # settings that are not main.py's defaults, of a chain of which a fifth is taken
     "num_res_blocks": 1,
@@ -70,7 +72,8 @@ def measure(settings: dict, args: argparse.Namespace) -> tuple[float, float, int
         return unet(x, t, y)
 
     image, before = torch.rand(args.batch_size, 3, args.size, args.size, device=device), start_memory(device)
-    batch = judge(image, task_of(config, lambda pictures: classifier(pictures)[:, 31], model))
+    denoiser = DiffusionModel(model, GaussianDiffusion(config.diffusion))
+    batch = judge(image, task_of(config, lambda pictures: classifier(pictures)[:, 31], denoiser))
     batch = batch.aimed_at(torch.ones_like(batch.prediction))
     gradient = make_grad_fn(batch, find_attack(config.attack.attack_method, targeted=True))
     cpu, wall = [], []

@@ -51,13 +51,22 @@ class GaussianDiffusion:
 
     timestep_respacing: the steps that the chain keeps, as ``respaced_steps`` reads them.
     clip_denoised: a predicted x_0 is clipped to [-1, 1]; a choice of who samples, not of who trained.
+    betas: (diffusion_steps,) of the whole chain, where no ``noise_schedule`` names them.
     """
 
-    def __init__(self, config: DiffusionConfig, timestep_respacing: str = "", *, clip_denoised: bool = True):
-        self.config = config
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        timestep_respacing: str = "",
+        *,
+        clip_denoised: bool = True,
+        betas: np.ndarray | None = None,
+    ):
+        self.config, self.betas = config, betas
         self.clip_denoised = clip_denoised
-        with blaming("noise_schedule"):
-            betas = make_betas(config.noise_schedule, config.diffusion_steps)
+        if betas is None:
+            with blaming("noise_schedule"):
+                betas = make_betas(config.noise_schedule, config.diffusion_steps)
         with blaming("timestep_respacing"):
             steps = respaced_steps(timestep_respacing, config.diffusion_steps)
         self.num_timesteps = len(steps)
@@ -85,7 +94,7 @@ class GaussianDiffusion:
     def respaced(self, timestep_respacing: str, *, clip_denoised: bool | None = None) -> "GaussianDiffusion":
         """Another chain of the same process, clipped as this one where ``clip_denoised`` is None."""
         clip = self.clip_denoised if clip_denoised is None else clip_denoised
-        return GaussianDiffusion(self.config, timestep_respacing, clip_denoised=clip)
+        return GaussianDiffusion(self.config, timestep_respacing, clip_denoised=clip, betas=self.betas)
 
     def q_sample(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Draw x_t ~ q(x_t | x_0), DDPM eq. 4."""

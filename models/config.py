@@ -75,5 +75,8 @@ class WeightsConfig(ClassifierConfig):
     """Files of the networks of a run."""
 
     model_path: str = flag(
-        "", "weights of the diffusion model: a path, gs://, az:// or https://", path=True, result=False
+        "",
+        "weights of the diffusion model: a path, gs://, az:// or https://, or a folder of diffusers",
+        path=True,
+        result=False,
     )

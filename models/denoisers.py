@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.presets import read_settings
 from ace_counterfactuals.core.base.runtime import half_precision
-from ace_counterfactuals.core.base.settings import flag, from_dict, group, to_dict
+from ace_counterfactuals.core.base.settings import FlagError, flag, from_dict, group, to_dict
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
+from ace_counterfactuals.models import diffusers_folder
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
 
 
@@ -66,24 +67,49 @@ class DiffusionModel:
 
 
 class Source(NamedTuple):
-    """takes: whether the source reads what is given; load: (what is given, flags) -> its model, on the CPU."""
+    """takes: whether the source reads what is given; load: (what is given, flags) -> its model, on the CPU.
 
-    takes: Callable[[object], bool]
-    load: Callable[[object, DenoiserConfig], DiffusionModel]
+    process: the process of its model alone, without reading weights; by the flags if not given.
+    """
+
+    takes: Callable[[Any], bool]
+    load: Callable[[Any, DenoiserConfig], DiffusionModel]
+    process: Callable[[Any, DenoiserConfig], GaussianDiffusion] = lambda _, config: GaussianDiffusion(config.diffusion)
 
 
 def load_denoiser(source, preset: str | None = None, **flags) -> DiffusionModel:
     """The diffusion model in ``source`` with the process that it was trained on, on the CPU.
 
-    source: a checkpoint of guided-diffusion, as a path or a URL; or what another of ``SOURCES`` takes.
+    source: a checkpoint of guided-diffusion, as a path or a URL; a folder of diffusers, whose scheduler tells the
+    process; or what another of ``SOURCES`` takes.
     preset: a name or a YAML file, as --preset takes it, whose settings of the network and its process are used.
     flags: fields of ``ModelConfig`` and ``DiffusionConfig``, and ``image_size``; they go before the preset.
     Raises FlagError for a setting that is none or does not fit the file, saying what the file wants, and ValueError
     for a file that holds no such model.
     """
     config = from_dict(DenoiserConfig, read_settings(DenoiserConfig, flags, preset))
-    model = next(one for one in SOURCES if one.takes(source)).load(source, config)
+    model = _source(source).load(source, config)
     return replace(model, made_of={"model_path": str(source), **to_dict(config)})
+
+
+def load_process(source, **flags) -> GaussianDiffusion:
+    """The process of ``load_denoiser(source, **flags)``, without its network."""
+    return _source(source).process(source, from_dict(DenoiserConfig, read_settings(DenoiserConfig, flags)))
+
+
+def _source(source) -> Source:
+    return next(one for one in SOURCES if one.takes(source))
+
+
+def load_diffusers(folder, config: DenoiserConfig) -> DiffusionModel:
+    """A folder of diffusers, whose process is its scheduler's.  Raises FlagError where flags contradict it."""
+    network, process, channels, conditional = diffusers_folder.load_folder(
+        folder, config.size.image_size, config.diffusion
+    )
+    if conditional != config.model.class_cond:
+        kind = "takes classes" if conditional else "takes no classes"
+        raise FlagError("class_cond", f"{config.model.class_cond}: {folder} {kind}; give {conditional}")
+    return DiffusionModel(network, process, conditional, channels=channels)
 
 
 def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
@@ -97,5 +123,8 @@ def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     return DiffusionModel(network, process, model.class_cond, model.use_fp16, network.config.in_channels)
 
 
-SOURCES = [Source(lambda source: True, load_checkpoint)]
+SOURCES = [
+    Source(diffusers_folder.is_folder, load_diffusers, lambda f, c: diffusers_folder.read_process(f, c.diffusion)),
+    Source(lambda source: True, load_checkpoint),
+]
 """The first that takes a source reads it: another one is inserted at the front."""

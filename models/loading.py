@@ -256,8 +256,8 @@ def digest(path) -> str:
     """SHA-256 of the file, in hex; of a folder, of the names and the contents of the files in it."""
     sha = hashlib.sha256()
     if os.path.isdir(path):
-        for file in sorted(file for file in Path(path).iterdir() if file.is_file()):
-            sha.update(f"{file.name} {digest(file)}\n".encode())
+        for file in sorted(file for file in Path(path).rglob("*") if file.is_file()):
+            sha.update(f"{file.relative_to(path)} {digest(file)}\n".encode())
         return sha.hexdigest()
     with _open(path) as stream:
         while block := stream.read(2**20):

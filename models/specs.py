@@ -26,7 +26,7 @@ from ace_counterfactuals.models.config import ClassifierConfig
 from ace_counterfactuals.models.loading import WeightsError, load_into, load_state, without_prefix
 
 PLAIN = ((0.0,), (1.0,))  # pictures in [0, 1] as they are
-PACKAGES = {"timm": "timm", "transformers": "transformers", "onnx2fx": "onnx onnx2fx"}
+PACKAGES = {"timm": "timm", "transformers": "transformers", "onnx2fx": "onnx onnx2fx", "diffusers": "diffusers"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from ace_counterfactuals.core.runs.setup import (
     align_classes,
     check,
     check_labels,
+    diffusion_of,
     load_denoiser,
     load_explained,
     open_images,
@@ -37,6 +38,7 @@ from ace_counterfactuals.core.runs.setup import (
     task_of,
 )
 from ace_counterfactuals.models.classifiers import Classifier
+from ace_counterfactuals.models.denoisers import DiffusionModel
 
 SECONDS = 50.0
 TRIAL, SAMPLE = 8, 64  # pictures that the run is tried on, and the classifier
@@ -80,7 +82,8 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
     samples = first_pictures(report, pending)
     if samples and classifier is not None:
         with report.going_on():
-            batch = judge_samples(report, samples, task_of(config, classifier, denoiser), device)
+            model = denoiser or DiffusionModel(torch.nn.Identity(), diffusion_of(config))  # which is not asked
+            batch = judge_samples(report, samples, task_of(config, classifier, model), device)
             if denoiser is not None:
                 call = check_filter(report, batch, config, end)
                 if call is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,12 +66,13 @@ def check(config: MainConfig) -> None:
 
 def task_of(config: MainConfig, classifier: Callable[[Tensor], Tensor], denoiser: DiffusionModel) -> Task:
     """What the flags ask of these networks."""
+    sampling = config.sampling
     return Task(
         classifier=classifier,
         denoiser=denoiser,
-        diffusion=diffusion_of(config),
+        diffusion=denoiser.process.respaced(sampling.timestep_respacing, clip_denoised=sampling.clip_denoised),
         attack=config.attack,
-        sampling=config.sampling,
+        sampling=sampling,
         label_target=config.data.label_target,
         class_cond=config.model.class_cond,
         seed=config.run.seed,
@@ -113,17 +115,23 @@ def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
     path = config.weights.model_path
     if not path:
         raise FlagError("model_path", "'': give the weights of the diffusion model")
-    flags = {**asdict(config.model), **asdict(config.diffusion), "image_size": config.data.image_size}
     with blaming("model_path"):
-        model = denoisers.load_denoiser(path, **flags).to(device)
+        model = denoisers.load_denoiser(path, **of_denoiser(config)).to(device)
         check_channels(config, model.channels, path)
         return model
 
 
+def of_denoiser(config: MainConfig) -> dict[str, Any]:
+    """What the flags say of the diffusion model."""
+    return {**asdict(config.model), **asdict(config.diffusion), "image_size": config.data.image_size}
+
+
 def diffusion_of(config: MainConfig) -> GaussianDiffusion:
-    """The respaced chain of the flags."""
+    """The respaced chain of the flags; no weights are read."""
     sampling = config.sampling
-    return GaussianDiffusion(config.diffusion, sampling.timestep_respacing, clip_denoised=sampling.clip_denoised)
+    with blaming("model_path"):
+        process = denoisers.load_process(config.weights.model_path, **of_denoiser(config))
+    return process.respaced(sampling.timestep_respacing, clip_denoised=sampling.clip_denoised)
 
 
 def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:

@@ -19,6 +19,8 @@ from ace_counterfactuals.core.preflight import bytes_each, preflight
 from ace_counterfactuals.core.preflight.report import Report
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import open_images
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.models.denoisers import DiffusionModel
 from tests.support.paths import GOLDEN
 from tests.support.toys import Workshop, exit_code, make_diffusion, tree
 
@@ -66,7 +68,10 @@ class Scene:
             colour[i % 3] = rng.integers(150, 256)
             self.write(f"{COLOURS[i % 3]}/{i:02d}.png", np.broadcast_to(colour, (SIDE, SIDE, 3)))
         monkeypatch.setattr(module, "load_explained", lambda config, query, device: self.classifier)
-        monkeypatch.setattr(module, "load_denoiser", lambda config, device: self.denoiser)
+        monkeypatch.setattr(module, "load_denoiser", self.load)
+
+    def load(self, config, device):
+        return DiffusionModel(self.denoiser, GaussianDiffusion(config.diffusion))
 
     def write(self, name: str, levels) -> None:
         (self.data / name).parent.mkdir(parents=True, exist_ok=True)
