@@ -56,6 +56,11 @@ def own_cache(monkeypatch, tmp_path_factory):
     return folder / "ace-counterfactuals"
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def notes(caplog):
     """What library functions tell the user: ``notes.text``, ``notes.messages``; programs print it on stderr."""
@@ -66,7 +71,9 @@ def notes(caplog):
 @pytest.fixture(scope="session")
 def golden_weights(tmp_path_factory):
     """Function: name of a recorded checkpoint ('dive.pth') -> its path, written on first use."""
-    folder = tmp_path_factory.mktemp("weights")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "recorded-weights"  # of all processes
+    folder.mkdir(exist_ok=True)
     source = SHARED if (SHARED / "weights-resnet50.npz").exists() else GOLDEN
 
     def path(name: str) -> Path:
@@ -74,7 +81,9 @@ def golden_weights(tmp_path_factory):
             pytest.skip("the recorded ResNet-50 head is not here")
         if not (folder / name).exists():
             make_weights = _module(source / "make_weights.py")
-            make_weights.write(name, folder)
+            made = tmp_path_factory.mktemp("weights")
+            make_weights.write(name, made)
+            os.replace(made / name, folder / name)
         return folder / name
 
     return path

@@ -1,6 +1,5 @@
 """The wheel, an editable install and a clone hold the same package, ace_counterfactuals, under no other name."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -41,21 +40,6 @@ def test_every_file_that_is_no_code_is_listed_for_the_wheel():
 
 def test_a_clone_resolves_to_its_own_folders():
     assert list(ace_counterfactuals.__path__) == [str(ROOT / "ace_counterfactuals"), str(ROOT)]
-
-
-def test_no_source_file_is_loaded_under_two_names():
-    script = """
-import importlib, json, sys
-from ace_counterfactuals.core.cli.ace import COMMANDS, module_of
-for program in map(module_of, COMMANDS): importlib.import_module(program)
-for program in sys.argv[1:]: importlib.import_module(program)
-print(json.dumps([getattr(module, "__file__", None) for name, module in sys.modules.items() if name != "__main__"]))
-"""
-    programs = [path.stem for path in ROOT.glob("*.py")]
-    done = subprocess.run([sys.executable, "-c", script, *programs], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    own = sorted(file for file in json.loads(done.stdout) if file and Path(file).is_relative_to(ROOT))
-    assert own and len(own) == len(set(own))
 
 
 def test_a_preset_says_where_the_demo_is_if_it_is_not_here(tmp_path, monkeypatch):

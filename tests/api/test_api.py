@@ -1,9 +1,6 @@
 """What a user's program imports: ACE and what it found, saved as main.py would."""
 
 import io
-import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,7 +14,6 @@ from ace_counterfactuals.core.cli import refine as postprocessing
 from ace_counterfactuals.core.data.pictures import decode, to_tensor
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.models.denoisers import DiffusionModel
-from tests.support.paths import ROOT
 from tests.support.toys import CLASSES, UNET, ToyClassifier, Workshop, pictures, toy_diffusion, toy_unet, tree
 
 SETTINGS = {"attack_iterations": 2, "attack_step": 8, "timestep_respacing": "10", "sampling_time_fraction": 0.2}
@@ -151,35 +147,6 @@ def test_what_does_not_fit_the_pictures_or_the_classifier_is_refused(unknown, as
 def test_no_pictures_are_refused(unknown):
     with pytest.raises(ValueError, match="0 pictures"):
         ACE(*unknown, **SETTINGS).explain(pictures(1)[:0])
-
-
-PROCESS = """
-import json, logging, signal, sys, time, warnings
-import numpy, torch, PIL.Image
-
-def state():
-    import torch.backends
-    return repr([
-        warnings.filters, sys.excepthook, sys.displayhook, [signal.getsignal(n) for n in signal.valid_signals()],
-        logging.root.handlers, logging.root.level, logging.getLogger("ace_counterfactuals").handlers,
-        torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.initial_seed(),
-        torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.get_rng_state().sum(),
-        numpy.random.get_state()[1].sum(), PIL.Image.MAX_IMAGE_PIXELS, sys.path,
-    ])
-
-before, started = state(), time.process_time()
-import ace_counterfactuals
-for name in ace_counterfactuals.__all__: getattr(ace_counterfactuals, name)
-seconds = time.process_time() - started
-heavy = sorted({"torchvision", "matplotlib", "scipy", "pandas", "sympy", "jinja2"} & set(sys.modules))
-print(json.dumps([before == state(), heavy, seconds]))
-"""
-
-
-def test_importing_changes_nothing_and_takes_half_a_second_beside_torch():
-    done = subprocess.run([sys.executable, "-c", PROCESS], cwd=ROOT, capture_output=True, text=True)
-    same, heavy, seconds = json.loads(done.stdout)
-    assert (done.stderr, same, heavy) == ("", True, []) and seconds < 0.5
 
 
 def test_the_names_are_those_of_the_package_and_no_others():

@@ -1,8 +1,5 @@
 """Each attack makes the step that its paper writes down, so many times as it is told."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -20,7 +17,6 @@ from ace_counterfactuals.core.method.attacks import (
 from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.config import MainConfig
-from tests.support.paths import ROOT
 from tests.support.toys import pictures, toy_task
 
 STEP, EPSILON = 8.0, 16.0  # in 1/255
@@ -164,8 +160,3 @@ def test_an_attack_is_one_entry_that_any_module_may_add(monkeypatch):
 def test_an_attack_that_there_is_not_is_refused():
     with pytest.raises(FlagError, match="PDG: wanted one of PGD, GD, C&W, None"):
         find_attack("PDG", targeted=True)
-
-
-def test_the_settings_name_the_attacks_without_importing_torch():
-    code = "import sys, ace_counterfactuals.core.method.config; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"

@@ -1,17 +1,11 @@
 """A finished run, made once, and copies of it."""
 
-import os
 import shutil
 
 import pytest
 
 from ace_counterfactuals.core.base import atomic
 from tests.support.refinery import RUN, Refinery
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

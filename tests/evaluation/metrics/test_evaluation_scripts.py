@@ -92,7 +92,12 @@ def test_cout_runs_with_the_classifier_of_every_data_set(file, dataset, query, t
 
 
 def test_mnac_and_cd_take_the_oracle_of_celebahq_and_refuse_it_for_celeba(golden_weights, capsys, tmp_path):
-    words = [*SWAP, "--oracle-path", golden_weights("oracle_hq.tar"), "--dataset", "CelebAHQ"]
+    for file in ("Original/Correct/{}", "Results/exp/swap/CC/CCF/CF/{}"):
+        for name in ("0000002.png", "0000004.png"):
+            (tmp_path / file.format(name)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(FACES / file.format(name), tmp_path / file.format(name))
+    words = ["--output-path", tmp_path, *SWAP[2:], "--oracle-path", golden_weights("oracle_hq.tar")]
+    words += ["--dataset", "CelebAHQ"]
     assert run("compute_MNAC", *words) == 0
     assert run("compute_CD", *words, "--celeba-path", GOLDEN / "data/celebahq", "--query-label", 31) == 0
     assert "CD Result: " in capsys.readouterr().out
