@@ -23,14 +23,17 @@ NUMBERS = itertools.count()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked long run only where that mark is asked for; one process runs those that look at one long run."""
+    """Tests marked long run only where that mark is asked for.
+
+    One process runs the fast tests of a file, which share what they prepare; the slow ones are dealt out one by one.
+    """
     if "long" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     for item in items:
-        if "run_of_main" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("run_of_main"))
+        if not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(autouse=True)

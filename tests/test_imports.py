@@ -9,7 +9,6 @@ import pytest
 
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.xdist_group("imports")
 PROCESS = """
 import importlib, json, logging, signal, sys, time, warnings
 asked, said = set(), {}

@@ -16,6 +16,7 @@ from tests.support.paths import MAIN
 from tests.support.toys import Workshop, tree
 
 PICTURES, ROUND = 6, 12  # of a folder; runs on it, at most
+pytestmark = pytest.mark.slow
 IMPORTS = (30, 400, 900)  # modules after whose import a process is killed
 
 
@@ -68,7 +69,6 @@ def test_after_one_kill_at_a_fault_point_the_run_continues(shop, undisturbed, sh
     assert files(output) == whole
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [60, pytest.param(1000, marks=pytest.mark.long)])
 def test_killed_at_many_moments_and_continued_the_tree_is_that_of_the_undisturbed_run(shop, undisturbed, wanted):
     rng, landed = random.Random(7), Counter()
@@ -89,7 +89,6 @@ def test_killed_at_many_moments_and_continued_the_tree_is_that_of_the_undisturbe
     assert verify(ResultFolder(output, "exp")) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("modules", IMPORTS)
 def test_killed_while_importing_the_run_leaves_nothing(shop, modules):
     output = shop.folder / f"import-{modules}"

@@ -21,7 +21,6 @@ from ace_counterfactuals.models import judges
 from tests.support.paths import GOLDEN
 from tests.support.result_folders import evaluate, figures, metrics
 
-pytestmark = pytest.mark.xdist_group("recorded_figures")
 PRINTED = {entry["command"][0]: entry for entry in json.loads((GOLDEN / "eval/expected.json").read_text())}
 TOLERANCE = {"MNAC": 1e-4, "CD": 1e-4, "FVA": 1e-4, "COUT": 2e-3, "SimSiamSimilarity": 1e-4}
 RECORDED = {"mnac": (21.333333, 1e-4), "cd": (16.539033, 1e-4), "cout": (0.0405, 2e-3), "s3": (0.009785, 1e-4)}

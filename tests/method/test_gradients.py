@@ -1,5 +1,7 @@
 """Every way through the diffusion model gives the same gradient, and costs what it promises."""
 
+from functools import cache, partial
+
 import pytest
 import torch
 
@@ -16,13 +18,18 @@ from ace_counterfactuals.core.method.gradients import (
 from ace_counterfactuals.core.method.noise import image_noise, no_noise
 from tests.support.toys import ToyClassifier, pictures, relative_distance, toy_diffusion, toy_unet
 
-T = 8
+T = 6
 STOCHASTIC = image_noise(4, [0, 1], 0)
 NOISES = pytest.mark.parametrize("noise", [STOCHASTIC, no_noise], ids=["stochastic", "deterministic"])
 
 
+double_unet = cache(partial(toy_unet, torch.float64))
+
+
 def make_filter(steps=T, dtype=torch.float64, **changes):
-    return Filter(toy_diffusion("20"), toy_unet(dtype, **changes), steps)
+    """One in double precision shares its network, which nobody changes."""
+    make = double_unet if dtype == torch.float64 else toy_unet
+    return Filter(toy_diffusion("20"), make(**changes), steps)
 
 
 def make_objective(dtype=torch.float64):
@@ -50,7 +57,7 @@ def whole():
 
 
 @NOISES
-@pytest.mark.parametrize("segment", [1, 2, 3, 7, T, 100])
+@pytest.mark.parametrize("segment", [1, 2, 4, 5, T, 100])
 def test_the_checkpointed_gradient_is_the_whole_chains(whole, noise, segment):
     found = checkpointed_gradient(make_objective(), make_filter(), interior(), noise, segment=segment)
     assert relative_distance(found, whole[noise]) < SAME
@@ -115,7 +122,7 @@ class Counted:
         return self.network(*inputs)
 
 
-@pytest.mark.parametrize(("segment", "last"), [(1, 1), (2, 2), (3, 2), (7, 1), (T, T)])
+@pytest.mark.parametrize(("segment", "last"), [(1, 1), (2, 2), (4, 2), (5, 1), (T, T)])
 def test_checkpointing_calls_the_network_once_more_but_in_the_last_segment(segment, last):
     counted = Counted(toy_unet())
     filter_ = Filter(toy_diffusion("20"), counted, T)

@@ -83,13 +83,6 @@ def pictures_and_records(workshop, exp_name="exp"):
     }
 
 
-def test_one_at_a_time_the_chunks_give_the_bytes_of_the_whole(workshop):
-    workshop.run(batch_size=1, exp_name="whole")
-    for chunk in (1, 0, 2):
-        workshop.run(batch_size=1, exp_name="chunks", chunk=chunk, chunks=3)
-    assert pictures_and_records(workshop, "chunks") == pictures_and_records(workshop, "whole")
-
-
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_with_deterministic_kernels_the_chunks_give_the_bytes_of_the_whole(workshop, torch_flags, batch_size):
     """Every batch is padded to its full size, so that no kernel is chosen by how many pictures are left."""
@@ -130,11 +123,3 @@ def test_reading_ahead_and_checkpointing_leave_no_trace(workshop, changes):
         assert other == plain
     else:  # other sums in the last bits, which a sign may amplify
         assert other.keys() == plain.keys()
-
-
-def test_two_runs_of_one_command_write_the_same_bytes(workshop):
-    for name in ("first", "second"):
-        workshop.run(exp_name=name)
-    first, second = (tree(workshop.results(name)) for name in ("first", "second"))
-    different = {name for name in first if first[name] != second[name]}
-    assert different <= {"config.yaml", "sheet.png"}  # they hold the experiment's name

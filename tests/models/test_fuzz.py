@@ -10,6 +10,7 @@ import pytest
 from tests.support.paths import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [400, pytest.param(10_000, marks=pytest.mark.long)])
 def test_fuzzed_weights_load_or_are_refused_and_nothing_else_happens(tmp_path, runs):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -1,7 +1,5 @@
 """A finished run, made once, and copies of it."""
 
-import shutil
-
 import pytest
 
 from ace_counterfactuals.core.base import atomic
@@ -27,9 +25,26 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
+def again(refined, tmp_path):
+    """The same in a folder of its own."""
+    return refined.copy(tmp_path)
+
+
+@pytest.fixture
 def refinery(finished, tmp_path):
     """A finished run in a folder of its own."""
-    copy = Refinery.__new__(Refinery)
-    copy.__dict__.update(finished.__dict__, output=tmp_path / "out")
-    shutil.copytree(finished.output, copy.output)
-    return copy
+    return finished.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def refined(finished, tmp_path_factory):
+    """A finished run that was refined by its own settings, to be looked at or copied."""
+    refinery = finished.copy(tmp_path_factory.mktemp("refined"))
+    refinery.refine()
+    return refinery
+
+
+@pytest.fixture
+def again(refined, tmp_path):
+    """The same in a folder of its own."""
+    return refined.copy(tmp_path)

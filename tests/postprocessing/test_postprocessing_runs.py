@@ -30,36 +30,33 @@ def test_many_settings_load_each_network_once(refinery, tmp_path, monkeypatch):
     assert len(list(refinery.results().glob("all_filtered_*/summary.yaml"))) == 4
 
 
-def test_it_goes_on_where_it_was_killed(refinery):
-    refinery.refine()
-    whole = tree(refinery.output)
+def test_it_goes_on_where_it_was_killed(again):
+    whole = tree(again.output)
     for index in (1, 4):
-        (refinery.results() / OWN / f"records/{index:07d}.json").unlink()
-    (refinery.results() / OWN / "summary.yaml").unlink()
-    refinery.refine()
-    assert tree(refinery.output) == whole
+        (again.results() / OWN / f"records/{index:07d}.json").unlink()
+    (again.results() / OWN / "summary.yaml").unlink()
+    again.refine()
+    assert tree(again.output) == whole
 
 
-def test_it_begins_anew_if_it_is_asked_to(refinery):
-    refinery.refine()
-    whole = tree(refinery.output)
-    picture = next((refinery.results() / OWN).glob("*/*/CF/*.png"))
+def test_it_begins_anew_if_it_is_asked_to(again):
+    whole = tree(again.output)
+    picture = next((again.results() / OWN).glob("*/*/CF/*.png"))
     picture.write_bytes(b"spoilt")
-    refinery.refine(overwrite=True)
-    assert tree(refinery.output) == whole
+    again.refine(overwrite=True)
+    assert tree(again.output) == whole
 
 
-def test_what_is_damaged_is_found_and_done_again(refinery, capsys):
-    refinery.refine()
-    whole = tree(refinery.output)
-    results = ResultFolder(refinery.output, f"exp/{OWN}")
+def test_what_is_damaged_is_found_and_done_again(again, capsys):
+    whole = tree(again.output)
+    results = ResultFolder(again.output, f"exp/{OWN}")
     assert verify(results) == []
     picture = next(results.root.glob("*/*/CF/0000004.png"))
     picture.write_bytes(picture.read_bytes()[:-20])
     (finding,) = verify(results)
     assert finding.paths[0] == results.record(4)
-    refinery.refine()
-    assert tree(refinery.output) == whole
+    again.refine()
+    assert tree(again.output) == whole
 
 
 def test_a_second_process_on_the_same_setting_is_refused(refinery, capsys):

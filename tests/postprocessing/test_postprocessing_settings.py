@@ -70,13 +70,9 @@ def test_with_no_steps_the_masked_pixels_are_the_pre_explanations_and_the_others
         assert np.array_equal(picture, np.where(keep, originals[name], attacked[name]))
 
 
-def test_kept_pixels_are_the_originals_and_white_in_the_mask(refinery):
-    refinery.refine()
-    masks, found, originals = (
-        refinery.levels("SM", f"exp/{OWN}"),
-        refinery.levels("CF", f"exp/{OWN}"),
-        refinery.originals(),
-    )
+def test_kept_pixels_are_the_originals_and_white_in_the_mask(refined):
+    masks, found = (refined.levels(content, f"exp/{OWN}") for content in ("SM", "CF"))
+    originals = refined.originals()
     for name, mask in masks.items():
         assert set(np.unique(mask)) == {0, 255}
         assert np.array_equal(found[name][mask == 255], originals[name][mask == 255])
@@ -113,12 +109,11 @@ def test_defect_11_the_dilation_is_honoured(refinery):
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_every_setting_has_a_folder_and_pictures_of_its_own(refinery, changes):
-    refinery.refine()
-    refinery.refine(**changes)
-    folders = sorted(path.name for path in refinery.results().glob("all_filtered_*"))
+def test_every_setting_has_a_folder_and_pictures_of_its_own(again, changes):
+    again.refine(**changes)
+    folders = sorted(path.name for path in again.results().glob("all_filtered_*"))
     assert len(folders) == 2 and OWN in folders
-    own, other = (refinery.levels("CF", f"exp/{name}") for name in sorted(folders, key=lambda name: name != OWN))
+    own, other = (again.levels("CF", f"exp/{name}") for name in sorted(folders, key=lambda name: name != OWN))
     assert any(not np.array_equal(own[name], other[name]) for name in own)
 
 
@@ -168,12 +163,11 @@ def test_a_sweep_has_a_row_for_every_setting_that_is_there(refinery, drawn, caps
     assert table[0]["setting"] in capsys.readouterr().out
 
 
-def test_evaluation_reads_a_setting_by_its_name(refinery):
-    refinery.refine()
-    pairs = read_pairs(refinery.output, f"exp/{OWN}")
-    assert len(pairs) == 6 and pairs[0].counterfactual.is_relative_to(refinery.results() / OWN)
+def test_evaluation_reads_a_setting_by_its_name(refined):
+    pairs = read_pairs(refined.output, f"exp/{OWN}")
+    assert len(pairs) == 6 and pairs[0].counterfactual.is_relative_to(refined.results() / OWN)
     assert pairs[0].read_info()["label"] == 0
-    source = open_whole(refinery.output, f"exp/{OWN}", allow_partial=False)
+    source = open_whole(refined.output, f"exp/{OWN}", allow_partial=False)
     assert source.problems == () and source.kind == "explanation"
     before, masks = companions(source)
     assert len(before) == 6 and masks == {}

@@ -343,6 +343,7 @@ def test_contradicting_flags_and_missing_data_are_errors_of_one_line(scene, caps
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_recorded_case_is_checked_through_main(golden_weights, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(GOLDEN)
     flags = json.loads((GOLDEN / "cases.json").read_text())["celeba_joint_det"]

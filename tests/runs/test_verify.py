@@ -24,10 +24,7 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def copy(whole, tmp_path):
     """The same with a result folder of its own to spoil."""
-    workshop = Workshop.__new__(Workshop)
-    workshop.__dict__.update(whole.__dict__, output=tmp_path / "out")
-    shutil.copytree(whole.output, workshop.output)
-    return workshop
+    return whole.copy(tmp_path)
 
 
 def found(workshop):
@@ -50,26 +47,26 @@ def change_record(path, **changes):
 
 RESULTS = "Results/exp"
 DAMAGE = {
-    "a truncated picture": ("explanation/*/*/CF/0000002.png", cut, "cannot be decoded"),
-    "a truncated mask": ("pre-explanation/*/*/SM/0000002.png", cut, "cannot be decoded"),
-    "an empty picture": ("explanation/*/*/Noise/0000002.png", lambda p: p.write_bytes(b""), "cannot be decoded"),
-    "a truncated Info": ("explanation/*/*/Info/0000002.txt", cut, "not what its record says"),
-    "a missing picture": ("pre-explanation/*/*/CF/0000002.png", os.unlink, "is missing"),
-    "a missing Info": ("pre-explanation/*/*/Info/0000002.txt", os.unlink, "is missing"),
-    "a truncated record": ("records/0000002.json", cut, "is no whole record"),
+    "a truncated picture": ("explanation/*/*/CF/{}.png", cut, "cannot be decoded"),
+    "a truncated mask": ("pre-explanation/*/*/SM/{}.png", cut, "cannot be decoded"),
+    "an empty picture": ("explanation/*/*/Noise/{}.png", lambda p: p.write_bytes(b""), "cannot be decoded"),
+    "a truncated Info": ("explanation/*/*/Info/{}.txt", cut, "not what its record says"),
+    "a missing picture": ("pre-explanation/*/*/CF/{}.png", os.unlink, "is missing"),
+    "a missing Info": ("pre-explanation/*/*/Info/{}.txt", os.unlink, "is missing"),
+    "a truncated record": ("records/{}.json", cut, "is no whole record"),
     "a picture of another size": (
-        "explanation/*/*/CF/0000002.png",
+        "explanation/*/*/CF/{}.png",
         lambda p: Image.new("RGB", (4, 4)).save(p),
         "is of size (4, 4)",
     ),
     "another picture": (
-        "explanation/*/*/CF/0000002.png",
+        "explanation/*/*/CF/{}.png",
         lambda p: Image.new("RGB", (8, 8)).save(p),
         "differs from its original by",
     ),
-    "truncated floats": ("pre-explanation/*/*/CF/0000002.npy", cut, "unreadable"),
-    "a truncated original": ("../../Original/*/0000002.png", cut, "cannot be decoded"),
-    "a missing original": ("../../Original/*/0000002.png", os.unlink, "is missing"),
+    "truncated floats": ("pre-explanation/*/*/CF/{}.npy", cut, "unreadable"),
+    "a truncated original": ("../../Original/*/{}.png", cut, "cannot be decoded"),
+    "a missing original": ("../../Original/*/{}.png", os.unlink, "is missing"),
 }
 
 
@@ -78,14 +75,19 @@ def test_a_whole_folder_is_found_to_be_one_and_stays_as_it_is(copy, whole):
     assert tree(copy.output) == tree(whole.output)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_named_moved_aside_and_mended_by_the_next_run(copy, whole, damage):
-    pattern, spoil, reason = DAMAGE[damage]
-    spoil(only(copy, f"{RESULTS}/{pattern}"))
-    (told,) = found(copy)
-    assert "0000002" in told and reason in told
-    assert not (copy.results() / "records/0000002.json").exists()
-    assert list((copy.results() / "log/damaged").rglob("0000002.json"))
+@pytest.mark.parametrize("kinds", [list(DAMAGE)[:6], list(DAMAGE)[6:]], ids=", ".join)
+def test_damage_is_named_moved_aside_and_mended_by_the_next_run(copy, whole, kinds):
+    """A picture for each kind of it."""
+    for index, kind in enumerate(kinds):
+        pattern, spoil, _ = DAMAGE[kind]
+        spoil(only(copy, f"{RESULTS}/{pattern.format(f'{index:07d}')}"))
+    told = found(copy)
+    assert len(told) == len(kinds)
+    for index, kind in enumerate(kinds):
+        (line,) = [line for line in told if f"{index:07d}" in line]
+        assert DAMAGE[kind][2] in line
+        assert not (copy.results() / f"records/{index:07d}.json").exists()
+        assert list((copy.results() / "log/damaged").rglob(f"{index:07d}.json"))
     copy.run(batch_size=1, save_float=True)
     assert tree(copy.output) == tree(whole.output)
     assert found(copy) == []

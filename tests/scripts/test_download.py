@@ -356,6 +356,7 @@ def test_each_kind_of_network_is_verified_by_its_own_loader(file, fetch, server,
     assert code == 0 and "loads as" in said, said
 
 
+@pytest.mark.slow
 def test_the_shell_script_fetches_from_any_folder(server, toy, unet, tmp_path):
     server.files["toy.pt"] = unet
     (tmp_path / "table.yaml").write_text(yaml.safe_dump({"toy": toy}))

@@ -1,5 +1,7 @@
 """Small networks, pictures and command lines that many tests share."""
 
+import shutil
+from copy import copy as replica
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -195,6 +197,13 @@ class Workshop:
     def exit_code(self, **changes) -> int:
         """The exit code as a shell would see it, errors printed."""
         return exit_code(lambda: main(self.arguments(**changes)))
+
+    def copy(self, folder: Path) -> "Workshop":
+        """The same with a copy of what it has put out."""
+        copy = replica(self)
+        copy.output = folder / "out"
+        shutil.copytree(self.output, copy.output)
+        return copy
 
     def results(self, exp_name: str = "exp") -> Path:
         return self.output / "Results" / exp_name
