@@ -16,8 +16,8 @@ bash scripts/types.sh
 run_tests "$@"
 
 if [ $# = 0 ]; then # the numerical ones again, as on processors that have less
-    numerical=(tests/golden tests/guided_diffusion tests/method/test_gradients.py tests/models/test_networks.py)
-    numerical+=(-m "not slow" -k "not main and not attack_takes")
+    numerical=(tests/golden tests/guided_diffusion tests/method/test_gradients.py)
+    numerical+=(tests/evaluation/test_recorded_figures.py -m "not slow" -k "not main and not attack_takes")
     ATEN_CPU_CAPABILITY=default run_tests "${numerical[@]}"
     if grep -q avx512 /proc/cpuinfo 2> /dev/null; then
         ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 run_tests "${numerical[@]}"

@@ -44,8 +44,8 @@ ATTACKED = [name for name in FACES if name != "celeba_none"]
 DISTINCT = [name for name in ATTACKED if not name.startswith("inpaint") and name != "celeba_joint_l1l2"]
 """Cases whose first gradient is not, to the bit, celeba_joint_det's."""
 
-AGAIN = ("celeba_ckpt1_det_FIXED",)
-"""Of these another, celeba_ckpt2_det_FIXED, differs in the length of the segments alone: one is in the slow tests."""
+AGAIN = ("celeba_ckpt1_det_FIXED", "celeba_joint_target1")
+"""Of these others differ in the length of the segments, or in the target, alone: they are in the slow tests."""
 
 ONCE_EACH = ("celeba_ckpt2_det_FIXED", "celeba_plain_cw", "inpaint_celeba_gd_det")
 """Cases of which each has another attack or gradient; main attacks one more, the others are in the slow tests."""

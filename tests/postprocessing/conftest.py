@@ -25,12 +25,6 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def again(refined, tmp_path):
-    """The same in a folder of its own."""
-    return refined.copy(tmp_path)
-
-
-@pytest.fixture
 def refinery(finished, tmp_path):
     """A finished run in a folder of its own."""
     return finished.copy(tmp_path)
