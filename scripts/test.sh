@@ -7,7 +7,7 @@ use_environment '.[test]'
 
 run_tests() {
     # One process more than processors: the tests of a cluster mostly wait.
-    OMP_NUM_THREADS=1 python -m pytest --numprocesses $(($(nproc) + 1)) --dist loadgroup "$@"
+    OMP_NUM_THREADS=1 python -m pytest --numprocesses $(($(nproc) + 1)) --dist loadgroup --no-loadscope-reorder "$@"
 }
 
 ruff check .

@@ -25,7 +25,8 @@ NUMBERS = itertools.count()
 def pytest_collection_modifyitems(config, items):
     """Tests marked long run only where that mark is asked for.
 
-    One process runs the fast tests of a file, which share what they prepare; the slow ones are dealt out one by one.
+    One process runs the fast tests of a file, which share what they prepare; slow ones are dealt out one by one, or by
+    their group. Those of the cluster begin: they wait more than they compute.
     """
     if "long" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("long")]
@@ -34,6 +35,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+    items.sort(key=lambda item: ("cluster" not in item.path.parts, item.get_closest_marker("slow") is None))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from ace_counterfactuals.core.cli.explain import main
 from tests.end_to_end.cluster.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 

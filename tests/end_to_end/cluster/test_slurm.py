@@ -4,7 +4,7 @@ import pytest
 
 from tests.end_to_end.cluster.conftest import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 
 def submit_array(slurm, experiment, name, count, tasks, *options, words=(), **environment):

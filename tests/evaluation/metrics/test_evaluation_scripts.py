@@ -30,6 +30,15 @@ def failure(script: str, *words, capsys) -> str:
     return lines[0]
 
 
+def of_two(folder: Path) -> list:
+    """``SWAP`` of two faces alone, copied to ``folder``, for networks that take their time."""
+    for kind in ("Original/Correct", "Results/exp/swap/CC/CCF/CF"):
+        (folder / kind).mkdir(parents=True)
+        for name in ("0000002.png", "0000004.png"):
+            shutil.copy(FACES / kind / name, folder / kind / name)
+    return ["--output-path", folder, *SWAP[2:]]
+
+
 @pytest.fixture(scope="module")
 def classifier_file(tmp_path_factory):
     """Function: outputs -> the file of a small classifier of so many classes."""
@@ -86,18 +95,14 @@ def test_cout_names_its_own_flags(capsys):
     ],
 )
 def test_cout_runs_with_the_classifier_of_every_data_set(file, dataset, query, target, golden_weights, tmp_path):
-    words = [*SWAP, "--weights-path", golden_weights(file), "--dataset", dataset, "--json", tmp_path / "out.json"]
+    words = [*of_two(tmp_path), "--weights-path", golden_weights(file), "--dataset", dataset]
+    words += ["--json", tmp_path / "out.json"]
     run("compute_COUT", *words, "--query-label", query, "--target-label", target)
     assert -1.02 < json.loads((tmp_path / "out.json").read_text())["figures"]["cout"] < 1.02
 
 
 def test_mnac_and_cd_take_the_oracle_of_celebahq_and_refuse_it_for_celeba(golden_weights, capsys, tmp_path):
-    for file in ("Original/Correct/{}", "Results/exp/swap/CC/CCF/CF/{}"):
-        for name in ("0000002.png", "0000004.png"):
-            (tmp_path / file.format(name)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(FACES / file.format(name), tmp_path / file.format(name))
-    words = ["--output-path", tmp_path, *SWAP[2:], "--oracle-path", golden_weights("oracle_hq.tar")]
-    words += ["--dataset", "CelebAHQ"]
+    words = [*of_two(tmp_path), "--oracle-path", golden_weights("oracle_hq.tar"), "--dataset", "CelebAHQ"]
     assert run("compute_MNAC", *words) == 0
     assert run("compute_CD", *words, "--celeba-path", GOLDEN / "data/celebahq", "--query-label", 31) == 0
     assert "CD Result: " in capsys.readouterr().out
