@@ -177,7 +177,7 @@ class Workshop:
             "device": "cpu",
             "num_workers": 0,
             "batch_size": 2,
-            "attack_iterations": 2,
+            "attack_iterations": 1,
             "attack_step": 8,
             "diffusion_steps": 100,
             "timestep_respacing": "10",
