@@ -16,14 +16,14 @@ from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.models.denoisers import DiffusionModel
 from tests.support.toys import CLASSES, UNET, ToyClassifier, Workshop, pictures, toy_diffusion, toy_unet, tree
 
-SETTINGS = {"attack_iterations": 1, "attack_step": 8, "timestep_respacing": "10", "sampling_time_fraction": 0.2}
+SETTINGS = {"attack_iterations": 2, "attack_step": 8, "timestep_respacing": "10", "sampling_time_fraction": 0.2}
 SETTINGS |= {"sampling_dilation": 3, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     shop = Workshop(tmp_path_factory.mktemp("shop"))
-    shop.run(label_query="boot", label_target="shirt")
+    shop.run(label_query="boot", label_target="shirt", attack_iterations=2)
     return shop
 
 
