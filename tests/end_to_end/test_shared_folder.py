@@ -11,13 +11,15 @@ from PIL import Image
 
 from ace_counterfactuals.core.runs.begin import begin as begin_run
 from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
-from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
+from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, decoded, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
 from ace_counterfactuals.core.runs.status import run_log
 from ace_counterfactuals.core.runs.tables import write_tables
 from ace_counterfactuals.core.runs.verify import verify
 from tests.support.toys import tree
+
+DRAWN, DOT = ("CF", "Noise", "SM"), Image.new("RGB", (1, 1))
 
 
 def picture(index: int) -> Image.Image:
@@ -96,3 +98,23 @@ def test_processes_that_begin_one_folder_at_once_agree_on_its_settings(tmp_path)
 
 
 SETTINGS = {name: value for group in vars(MainConfig()).values() for name, value in vars(group).items()}
+
+
+@pytest.mark.slow
+def test_two_experiments_that_disagree_in_lockstep_leave_every_original_to_the_stranger(tmp_path):
+    """Each waits for the other before every picture, and judges it otherwise."""
+    count, pipes = 400, [os.pipe() for _ in range(2)]
+    experiments = [ResultFolder(tmp_path, name) for name in ("one", "other")]
+    for results in experiments:
+        results.create()
+
+    def work(i: int) -> None:
+        for index in range(count):
+            os.write(pipes[i][1], b".")
+            os.read(pipes[1 - i][0], 1)
+            judged = replace(record(index), label=i)
+            experiments[i].write(judged, Pictures(picture(index), dict.fromkeys(KINDS, dict.fromkeys(DRAWN, DOT))))
+
+    assert in_children(work, 2) == [0, 0]
+    kept = {int(path.stem): fingerprint(decoded(path)) for path in tmp_path.glob("Original/*/*.png")}
+    assert kept == {index: fingerprint(picture(index)) for index in range(count)}
