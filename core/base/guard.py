@@ -33,8 +33,8 @@ def refuse_links(paths: Iterable[Path]) -> None:
                 continue
             if place.name == ".." or place.is_symlink():
                 what = "leads out of the folder" if place.name == ".." else f"is a link to {os.readlink(place)}"
-                rule = f"nothing in {root} is written, moved or deleted through a link, though {root} may be one itself"
-                raise Outside(f"{place}: {what}; {rule}; put a real one in its place, or name another folder")
+                rule = f"nothing in {root} is written, moved or deleted through a link"
+                raise Outside(f"{place}: {what}; {rule}; put a real one in its place, or make {root} itself the link")
             seen.add(place)
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,12 +58,14 @@ def claim(place: Path) -> None:
 
 @contextmanager
 def open_cache(config: Any) -> Iterator[Path]:
-    """Within, the folder of the cache: ``--cache_path`` or the user's own, or none that outlives the evaluation.
+    """Within, the folder of the cache: ``--cache_path``, or one for each output folder in the user's own, or none that
+    outlives the evaluation.
 
     What a result folder brings along is never taken for it.  Raises FlagError for a ``--cache_path`` that cannot be.
     """
     output, named = Path(config.results.output_path), config.results.cache_path
-    place = Path(named) if named else platformdirs.user_cache_path("ace-counterfactuals", appauthor=False)
+    own = platformdirs.user_cache_path("ace-counterfactuals", appauthor=False)
+    place = Path(named) if named else own / hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:16]
     if named and place.resolve().is_relative_to(output.resolve()):
         reason = f"{named}: lies in the result folder {output}, which may be another's; name one outside it"
         raise FlagError("cache_path", reason)

@@ -79,7 +79,7 @@ def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) 
         return
     foreign = [] if results.refined else [*results.root.glob("*/[CI]C"), *results.root.glob("[CI]C")]
     foreign = [path for path in foreign if path.parent.name not in KINDS]
-    if there := next(chain(results.own_files(), foreign), None):
+    if there := next(chain(results.own_files(), foreign, results.tables()), None):
         raise ValueError(
             f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
             "is half deleted, and cannot be continued (evaluate.py reads it); choose another exp_name"

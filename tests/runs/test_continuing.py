@@ -299,6 +299,14 @@ def test_a_finished_picture_of_which_a_file_is_gone_is_explained_again(copy, who
     assert tree(copy.output) == tree(whole.output)
 
 
+def test_a_table_of_a_strangers_in_a_new_experiments_folder_is_not_overwritten(workshop):
+    (workshop.results() / "results.csv").parent.mkdir(parents=True)
+    (workshop.results() / "results.csv").write_text("mine")
+    with pytest.raises(ValueError, match="holds results.csv but no config.yaml"):
+        workshop.run()
+    assert (workshop.results() / "results.csv").read_text() == "mine"
+
+
 def test_a_folder_of_the_original_program_that_holds_pictures_alone_is_refused(copy):
     root = ResultFolder(copy.output, "swap").root
     (root / "CC/CCF/CF").mkdir(parents=True)

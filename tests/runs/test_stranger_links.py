@@ -53,7 +53,7 @@ def test_no_picture_is_written_through_a_strangers_link_at(place, results, expla
 @pytest.mark.parametrize("place", ["Results", "Original", "Results/exp/log", "Results/exp/explanation/CC/CCF/CF"])
 def test_a_run_refuses_a_strangers_link_before_it_computes(place, tmp_path, canary):
     link(tmp_path / place, canary)
-    with pytest.raises(guard.Outside, match=f"{tmp_path / place}: is a link .* another folder"):
+    with pytest.raises(guard.Outside, match=f"{tmp_path / place}: is a link .* or make {tmp_path} itself the link"):
         ResultFolder(tmp_path, "exp").create()
 
 
