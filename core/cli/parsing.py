@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from ace_counterfactuals.core.base import signals
 from ace_counterfactuals.core.base.notices import NOTICES
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import (
@@ -28,7 +29,6 @@ from ace_counterfactuals.core.base.settings import (
     shown_default,
 )
 from ace_counterfactuals.core.cli.streams import settle_streams
-from ace_counterfactuals.core.runs import signals
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
+from ace_counterfactuals.core.base.signals import patient, stop_if_asked
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
@@ -39,7 +40,6 @@ from ace_counterfactuals.core.runs.setup import (
     settle_channels,
     task_of,
 )
-from ace_counterfactuals.core.runs.signals import patient, stop_if_asked
 from ace_counterfactuals.core.runs.status import run_log
 from ace_counterfactuals.core.runs.tables import write_tables
 

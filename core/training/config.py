@@ -12,7 +12,7 @@ from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelCo
 class TrainingConfig:
     """How a diffusion model is trained."""
 
-    output_path: str = flag("training", "folder for checkpoints, samples and the log", path=True)
+    output_path: str = flag("training", "folder for checkpoints, samples and the log", path=True, result=False)
     batch_size: int = flag(1, "pictures a step", low=1)
     microbatch: int = flag(-1, "pictures a forward pass; -1 takes the whole batch", low=-1)
     lr: float = flag(1e-4, "learning rate of AdamW", low=0)
@@ -24,8 +24,8 @@ class TrainingConfig:
     ema_fp16: bool = flag(False, "store the moving average in half precision: half the size")
     random_flip: bool = flag(True, "mirror every other picture, drawn anew each time; never done for BDD's scenes")
     init_step: int = flag(-1, "steps of the chain from this one on are never drawn; -1 draws all", low=-1)
-    log_interval: int = flag(10, "steps between two lines of log.csv", low=1)
-    save_interval: int = flag(10000, "steps between two checkpoints, each with a grid of samples", low=1)
+    log_interval: int = flag(10, "steps between two lines of log.csv", low=1, result=False)
+    save_interval: int = flag(10000, "steps between two checkpoints, each with a grid of samples", low=1, result=False)
     init_weights: str = flag("", "weights to begin with, to fit a trained model to other pictures", path=True)
     resume_checkpoint: str = flag("", "modelNNNNNN.pt to continue from; its ema and opt files lie beside it", path=True)
 

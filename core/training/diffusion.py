@@ -1,13 +1,12 @@
 """Training a diffusion model: a folder of checkpoints, each with a grid of samples, and log.csv."""
 
-import csv
 import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -16,16 +15,18 @@ from tqdm import tqdm
 from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
+from ace_counterfactuals.core.base.signals import asked, patient, stop_if_asked
 from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch, with_channels
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
+from ace_counterfactuals.core.training.checkpoints import Log, TrainingFolder, checkpoint_paths, restore
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Batch, Trainer, mirroring, sample, shuffled
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
-from ace_counterfactuals.models.loading import load_state, load_weights, save_weights
+from ace_counterfactuals.models.loading import load_state
 
 SAMPLES, SAMPLE_STEPS = 32, 50
 
@@ -33,37 +34,48 @@ SAMPLES, SAMPLE_STEPS = 32, 50
 def train(config: TrainDiffusionConfig) -> Path:
     """Train until ``lr_anneal_steps``, or until stopped where that is 0; returns the folder of the checkpoints.
 
+    The same command goes on from the last checkpoint, and a signal leaves one.
     Raises FlagError, and FloatingPointError where the loss is no number.
     """
     training, pictures = config.training, config.pictures
     images = open_dataset(pictures.dataset, pictures.data_dir, image_size=pictures.image_size, split="train")
     images = with_channels(images, pictures.image_channels)
-    guard.give(folder := Path(training.output_path))
     if training.init_weights and training.resume_checkpoint:
         raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")
-    if not training.resume_checkpoint and any(folder.glob("model*.pt")):
-        raise FlagError("output_path", f"{folder}: has checkpoints; give one as resume_checkpoint, or another folder")
-    condition = conditions(config, images)
-    trainer = make_trainer(config, condition, images)
+    folder, condition = TrainingFolder(config), conditions(config, images)
+    latest = folder.latest()
+    resumed = folder.checkpoint(latest.step)[0] if latest else Path(training.resume_checkpoint)
+    if latest:
+        notice(f"continuing from {resumed}")
+    trainer = make_trainer(config, condition, images, resumed)
     images = replace(images, channels=trainer.model.config.in_channels)
-    guard.make_folder(folder)
-    atomic.write_yaml(folder / "config.yaml", to_dict(config))
-    until = training.lr_anneal_steps or 10**9
+    guard.make_folder(folder.path)
+    atomic.write_yaml(folder.path / "config.yaml", to_dict(config))
+    if latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists():
+        draw_samples(config, trainer, folder, condition)
     batch = picture_batches(config, images, condition, trainer.step)
-    with guard.open_to_write(folder / "log.csv", "a") as file, tqdm(total=until, initial=trainer.step) as progress:
-        log, recent = csv.writer(file, lineterminator="\n"), []
-        for losses in trainer.train(batch, until):
-            recent.append(losses)
-            progress.update()
-            if trainer.step % training.log_interval == 0:
-                means = {name: float(np.mean([step[name] for step in recent])) for name in losses}
-                log.writerow([trainer.step, *(f"{value:.6f}" for value in means.values())])
-                file.flush()
-                progress.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
-                recent.clear()
-            if trainer.step % training.save_interval == 0 or trainer.step == until:
-                save(config, trainer, folder, condition)
-    return folder
+    with Log(folder.path / "log.csv", trainer.step, training.log_interval, latest.losses if latest else ()) as log:
+        take_steps(trainer, batch, folder, log, partial(draw_samples, config, trainer, folder, condition))
+    return folder.path
+
+
+def take_steps(
+    trainer: Trainer, batch: Callable[[int], Batch], folder: TrainingFolder, log: Log, draw: Callable[[], None]
+) -> None:
+    """To the end, checkpoint by checkpoint.  At a signal there is one more, of the step in hand, without samples."""
+    until, interval = trainer.config.lr_anneal_steps or 10**9, trainer.config.save_interval
+    with tqdm(total=until, initial=trainer.step) as progress:
+        while trainer.step < until:
+            with patient("this step, with a checkpoint", soon=False):
+                for losses in trainer.train(batch, min(until, (trainer.step // interval + 1) * interval)):
+                    progress.update()
+                    if means := log.add(trainer.step, losses):
+                        progress.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
+                    if asked():
+                        break
+                folder.save(trainer, log.losses)
+            stop_if_asked()
+            draw()
 
 
 def conditions(config: TrainDiffusionConfig, images: ImageSet) -> Tensor | None:
@@ -81,8 +93,8 @@ def conditions(config: TrainDiffusionConfig, images: ImageSet) -> Tensor | None:
     return condition
 
 
-def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images: ImageSet) -> Trainer:
-    """New, begun with given weights, or continued."""
+def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images: ImageSet, resumed: Path) -> Trainer:
+    """New, begun with given weights, or, where ``resumed`` is the file of a model, continued."""
     training, flags = config.training, {**to_dict(config), "in_channels": images.channels}
     device = choose_device(config.device.device, config.device.gpu)
     if condition is not None:
@@ -96,12 +108,11 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
         return unet.to(device).to(memory_format=torch.channels_last)
 
     torch.manual_seed(config.device.seed)
-    resumed = Path(training.resume_checkpoint)
     match = re.fullmatch(r"model(\d+)\.pt", resumed.name)
     if training.resume_checkpoint and not match:
         raise FlagError("resume_checkpoint", f"{resumed}: wanted a file named modelNNNNNN.pt")
     with blaming("resume_checkpoint" if match else "init_weights"):
-        model = network(training.resume_checkpoint or training.init_weights).requires_grad_()
+        model = network(resumed if match else training.init_weights).requires_grad_()
         trainer = Trainer(
             model,
             GaussianDiffusion(config.diffusion),
@@ -113,7 +124,7 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
             trainer.step = int(match[1])
             _, ema, optimiser = checkpoint_paths(resumed.parent, trainer.step, training.ema_rate)
             trainer.ema = network(ema)
-            trainer.optimizer.load_state_dict(load_weights(optimiser)["optimizer"])
+            restore(trainer, optimiser)
     return trainer
 
 
@@ -143,23 +154,13 @@ def picture_batches(
     return batch
 
 
-def checkpoint_paths(folder: Path, step: int, ema_rate: float) -> tuple[Path, Path, Path]:
-    """Model, moving average, optimiser."""
-    return folder / f"model{step:06d}.pt", folder / f"ema_{ema_rate}_{step:06d}.pt", folder / f"opt{step:06d}.pt"
-
-
-def save(config: TrainDiffusionConfig, trainer: Trainer, folder: Path, condition: Tensor | None) -> None:
-    """Write the three files of a checkpoint and a grid of samples of the moving average."""
-    model, ema, optimiser = checkpoint_paths(folder, trainer.step, config.training.ema_rate)
-    average = trainer.ema.state_dict()
-    if config.training.ema_fp16:
-        average = {name: value.half() for name, value in average.items()}
-    save_weights(model, trainer.model.state_dict())
-    save_weights(ema, average)
-    save_weights(optimiser, {"step": trainer.step, "optimizer": trainer.optimizer.state_dict()})
+def draw_samples(
+    config: TrainDiffusionConfig, trainer: Trainer, folder: TrainingFolder, condition: Tensor | None
+) -> None:
+    """Write a grid of samples of the moving average."""
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
     size = trainer.model.config.in_channels, *spec_of(config.pictures.dataset).shape(config.pictures.image_size)
     process = GaussianDiffusion(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))
     count = SAMPLES if y is None else len(y)
     pictures = sample(trainer.ema, process, (count, *size), seed=config.device.seed, y=y)
-    atomic.write_png(folder / f"samples{trainer.step:06d}.png", to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))
+    atomic.write_png(folder.samples(trainer.step), to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))

@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from ace_counterfactuals.core.runs import keeping, run, signals
+from ace_counterfactuals.core.base import signals
+from ace_counterfactuals.core.runs import keeping, run
 from ace_counterfactuals.core.runs.setup import load_denoiser
 from tests.support.killing import run_child
 from tests.support.toys import CLASSES, ToyClassifier, Workshop, tree, write_pictures

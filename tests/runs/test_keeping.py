@@ -8,8 +8,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from ace_counterfactuals.core.base import signals
 from ace_counterfactuals.core.method.attacks import ATTACKS, Attack, into_ball
-from ace_counterfactuals.core.runs import keeping, run, signals
+from ace_counterfactuals.core.runs import keeping, run
 from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.setup import load_denoiser

@@ -11,8 +11,8 @@ from io import StringIO
 import pytest
 import yaml
 
+from ace_counterfactuals.core.base import signals
 from ace_counterfactuals.core.runs import run as run_module
-from ace_counterfactuals.core.runs import signals
 from ace_counterfactuals.core.runs.locks import holders
 from ace_counterfactuals.core.runs.status import RUNNING, read_logs
 from tests.support.paths import MAIN

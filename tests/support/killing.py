@@ -16,11 +16,11 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from ace_counterfactuals.core.base.signals import CODES
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs.layout import ResultFolder
-from ace_counterfactuals.core.runs.signals import CODES
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from tests.support.toys import exit_code
 

@@ -1,7 +1,7 @@
 """What a program does when it is told to stop: by Ctrl-C (SIGINT), or by a cluster (SIGTERM, SIGUSR1).
 
 Within ``handled`` a signal ends the program, SIGINT with exit code 130 and the others with 143: at once or, within
-``patient``, after the pictures in hand. Nothing here imports torch, which takes seconds.
+``patient``, after what is in hand. Nothing here imports torch, which takes seconds.
 """
 
 import os
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = "interrupted; what was finished is kept, and the same command continues"
-GRACE = 20.0  # seconds that the pictures in hand may take
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+GRACE = 20.0  # seconds that pictures in hand may take
+CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
 class Stopped(KeyboardInterrupt):
@@ -24,25 +24,27 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """asked: the signal that came first, if any; patient: whether the pictures in hand are to be finished."""
+    """asked: the signal that came first, if any; hand: what is to be finished, if anything; soon: in GRACE seconds."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
-        self.patient = False
+        self.hand, self.soon = "", True
 
     def receive(self, number: int, frame=None) -> None:
-        """Answer a signal: stop now, or give the pictures in hand GRACE seconds. A second Ctrl-C stops now."""
+        """Answer a signal: stop now, or when what is in hand is finished. A second Ctrl-C stops now."""
         first, self.asked = self.asked is None, self.asked or number
-        if first and self.patient:
-            line = f"{signal.Signals(number).name}: stopping after the pictures in hand, in at most {GRACE:g} s\n"
+        if first and self.hand:
+            limit = f", in at most {GRACE:g} s" if self.soon else ""
+            line = f"{signal.Signals(number).name}: stopping after {self.hand}{limit}\n"
             os.write(2, line.encode())  # the signal may have interrupted a print
-            signal.setitimer(signal.ITIMER_REAL, GRACE, 1)  # again each second, since a destructor may swallow one
+            if self.soon:
+                signal.setitimer(signal.ITIMER_REAL, GRACE, 1)  # again each second, since a destructor may swallow one
         elif first or number == signal.SIGINT:
             raise Stopped(self.asked)
 
     def expire(self, number: int, frame=None) -> None:
-        """The pictures in hand took too long."""
-        if self.patient:
+        """What is in hand took too long."""
+        if self.hand and self.asked:
             raise Stopped(self.asked)
 
 
@@ -66,14 +68,14 @@ def handled() -> Iterator[None]:
 
 
 @contextmanager
-def patient() -> Iterator[None]:
-    """Within, a signal waits for ``stop_if_asked``, but not for long."""
+def patient(hand: str = "the pictures in hand", *, soon: bool = True) -> Iterator[None]:
+    """Within, a signal waits for ``stop_if_asked``, after what is in ``hand``.  soon: but not for long."""
     stop_if_asked()
-    request.patient = True
+    request.hand, request.soon = hand, soon
     try:
         yield
     finally:
-        request.patient = False
+        request.hand = ""
         if request.asked:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -82,3 +84,8 @@ def stop_if_asked() -> None:
     """Between two batches.  Raises Stopped if a signal came."""
     if request.asked:
         raise Stopped(request.asked)
+
+
+def asked() -> bool:
+    """Whether a signal came."""
+    return request.asked is not None

@@ -1,0 +1,199 @@
+"""A training that is stopped goes on by the same command, and ends with the files of one that was not."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from ace_counterfactuals.core.base.settings import FlagError, from_dict
+from ace_counterfactuals.core.base.signals import INTERRUPTED
+from ace_counterfactuals.core.cli import train_diffusion
+from ace_counterfactuals.core.training import diffusion
+from ace_counterfactuals.core.training.checkpoints import Log, TrainingFolder
+from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from ace_counterfactuals.core.training.trainer import Trainer
+from ace_counterfactuals.models.loading import load_weights
+from tests.support.toys import exit_code, tree
+
+FLAGS = {"dataset": "Folder", "image_size": 8, "device": "cpu", "batch_size": 4, "num_channels": 32}
+FLAGS |= {"channel_mult": "1", "num_res_blocks": 1, "attention_resolutions": "", "diffusion_steps": 21, "dropout": 0.1}
+FLAGS |= {"save_interval": 4, "log_interval": 3, "lr_anneal_steps": 10, "ema_rate": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch):
+    monkeypatch.setattr(diffusion, "SAMPLES", 2)
+
+
+class Killed(BaseException):
+    """What nothing catches, as SIGKILL."""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def train(pictures, output, **changes):
+    flags = {**FLAGS, "data_dir": pictures, "output_path": output, **changes}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return exit_code(lambda: train_diffusion.main(words))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pictures, tmp_path_factory):
+    """Function: changes -> the files of a training that nothing stops."""
+    made = {}
+
+    def files(**changes):
+        key = tuple(changes.items())
+        if key not in made:
+            output = tmp_path_factory.mktemp("undisturbed")
+            assert train(pictures, output, **changes) == 0
+            made[key] = output
+        return compared(made[key])
+
+    return files
+
+
+def compared(folder):
+    """What the files hold, without where the folder itself lies; pickles of equal values may differ."""
+    files = tree(folder, without=("config.yaml",))
+    return {name: plain(load_weights(folder / name)) if name.endswith(".pt") else files[name] for name in files}
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return value.numpy().tobytes() if isinstance(value, Tensor) else value
+
+
+def stopping(monkeypatch, how, at):
+    """``how`` is called within the step after which there are ``at``, once."""
+    average, told = Trainer._average, []
+
+    def averaging(trainer):
+        average(trainer)
+        if trainer.step + 1 == at and not told:
+            told.append(at)
+            how()
+
+    monkeypatch.setattr(Trainer, "_average", averaging)
+
+
+def signalled(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def killed():
+    raise Killed
+
+
+@pytest.mark.parametrize(("at", "changes"), [(1, {}), (4, {}), (6, {"ema_fp16": True}), (10, {})])
+def test_at_a_signal_a_checkpoint_is_written_from_which_the_same_command_goes_on_bit_for_bit(
+    pictures, undisturbed, tmp_path, monkeypatch, capfd, at, changes
+):
+    stopping(monkeypatch, signalled(signal.SIGTERM), at)
+    assert train(pictures, tmp_path, **changes) == 143
+    printed = capfd.readouterr().err
+    assert "SIGTERM: stopping after this step, with a checkpoint\n" in printed and printed.endswith(f"{INTERRUPTED}\n")
+    assert (tmp_path / f"model{at:06d}.pt").exists()
+    assert train(pictures, tmp_path, **changes) == 0
+    assert f"continuing from {tmp_path}/model{at:06d}.pt" in capfd.readouterr().err
+    assert compared(tmp_path) == undisturbed(**changes)
+
+
+@pytest.mark.parametrize("at", [2, 7])
+def test_killed_between_two_checkpoints_the_log_has_every_step_once(pictures, undisturbed, tmp_path, monkeypatch, at):
+    stopping(monkeypatch, killed, at)
+    with pytest.raises(Killed):
+        train(pictures, tmp_path)
+    assert train(pictures, tmp_path) == 0
+    assert compared(tmp_path) == undisturbed()
+
+
+def test_stopped_again_and_again_a_training_ends_nevertheless(pictures, undisturbed, tmp_path, monkeypatch):
+    for at in (2, 3, 5, 9):
+        with monkeypatch.context() as patch:
+            stopping(patch, signalled(signal.SIGINT), at)
+            assert train(pictures, tmp_path) == 130
+    assert train(pictures, tmp_path) == 0
+    assert compared(tmp_path) == undisturbed()
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_is_gone_on_from(
+    pictures, undisturbed, tmp_path, monkeypatch
+):
+    stopping(monkeypatch, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)], 6)
+    assert train(pictures, tmp_path) == 130
+    assert not (tmp_path / "model000006.pt").exists()
+    assert train(pictures, tmp_path) == 0
+    assert compared(tmp_path) == undisturbed()
+
+
+def test_killed_while_samples_are_drawn_they_are_drawn_by_the_next_run(pictures, undisturbed, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(diffusion, "sample", lambda *_, **__: killed())
+        with pytest.raises(Killed):
+            train(pictures, tmp_path)
+    assert (tmp_path / "model000004.pt").exists() and not (tmp_path / "samples000004.png").exists()
+    assert train(pictures, tmp_path) == 0
+    assert compared(tmp_path) == undisturbed()
+
+
+def test_a_command_that_resumes_a_checkpoint_of_another_folder_goes_on_from_its_own(
+    pictures, undisturbed, tmp_path, monkeypatch
+):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(pictures, first) == 0
+    resumed = {"resume_checkpoint": first / "model000004.pt"}
+    stopping(monkeypatch, signalled(signal.SIGTERM), 6)
+    assert train(pictures, second, **resumed) == 143
+    assert train(pictures, second, **resumed) == 0
+    files = undisturbed()
+    assert {name: data == files[name] for name, data in compared(second).items() if name[-3:] in (".pt", "png")} == {
+        name: True for name in files if "000008" in name or "000010" in name
+    }
+
+
+def test_a_finished_training_is_left_as_it_is_by_the_same_command(pictures, tmp_path):
+    assert train(pictures, tmp_path) == 0
+    before = tree(tmp_path)
+    assert train(pictures, tmp_path) == 0
+    assert tree(tmp_path) == before
+
+
+def test_another_command_is_refused_with_what_it_has_otherwise(pictures, tmp_path, capfd):
+    assert train(pictures, tmp_path) == 0
+    before = tree(tmp_path)
+    assert train(pictures, tmp_path, lr=0.5, seed=9) == 2
+    assert f"--output_path {tmp_path}: has checkpoints made with another lr, seed;" in capfd.readouterr().err
+    assert tree(tmp_path) == before
+
+
+DAMAGED = [b"", b"5", b'{"flags": 1}', b"[" * 10000, b'{"flags": {}, "step": "x", "losses": []}']
+DAMAGED += [b'{"flags": {}, "step": 1, "losses": 3}', b'{"flags": {}, "step": 1, "losses": [{"loss": "x"}]}']
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_where_it_is_not_known_which_checkpoint_is_the_latest_a_folder_is_refused(tmp_path, damage):
+    folder = TrainingFolder(from_dict(TrainDiffusionConfig, {"output_path": str(tmp_path)}))
+    folder.flags = {}
+    for name in ("model000004.pt", "latest.json"):
+        (tmp_path / name).write_bytes(damage)
+    with pytest.raises(FlagError, match="has checkpoints; give one as resume_checkpoint"):
+        folder.latest()
+
+
+def test_lines_of_the_log_that_are_no_steps_stay(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n3,0.5\n6,0.4\n9,0.")
+    with Log(path, 5, 3, [{"loss": 0.25}]) as log:
+        assert log.add(6, {"loss": 0.75}) == {"loss": 0.5}
+    assert path.read_text() == "step,loss\n3,0.5\n6,0.500000\n"
