@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -24,18 +24,23 @@ def refuse_links(paths: Iterable[Path]) -> None:
 
     A file that lies in none of them was named by the user itself.
     """
-    seen: set[Path] = set()
+    sound: set[Path] = set()
     for path in map(Path.absolute, paths):
-        root = next((folder for folder in (path, *path.parents) if folder in _given), path)
-        _, *below = accumulate(path.relative_to(root).parts, Path.joinpath, initial=root)
-        for place in below:
-            if place in seen:
-                continue
-            if place.name == ".." or place.is_symlink():
-                what = "leads out of the folder" if place.name == ".." else f"is a link to {os.readlink(place)}"
-                rule = f"nothing in {root} is written, moved or deleted through a link"
-                raise Outside(f"{place}: {what}; {rule}; put a real one in its place, or make {root} itself the link")
-            seen.add(place)
+        below = list(takewhile(lambda place: place not in _given and place not in sound, (path, *path.parents)))
+        if len(below) > len(path.parents):
+            continue
+        for place in reversed(below):
+            _refuse_link(place)
+            sound.add(place)
+
+
+def _refuse_link(place: Path) -> None:
+    if place.name != ".." and not os.path.islink(place):
+        return
+    root = next(folder for folder in place.parents if folder in _given)
+    what = "leads out of the folder" if place.name == ".." else f"is a link to {os.readlink(place)}"
+    rule = f"nothing in {root} is written, moved or deleted through a link"
+    raise Outside(f"{place}: {what}; {rule}; put a real one in its place, or make {root} itself the link")
 
 
 def open_to_write(path: Path, mode: str) -> IO:
