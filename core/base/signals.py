@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 INTERRUPTED = "interrupted; what was finished is kept, and the same command continues"
 GRACE = 20.0  # seconds that pictures in hand may take
@@ -36,7 +36,8 @@ class StopRequest:
         if first and self.hand:
             limit = f", in at most {GRACE:g} s" if self.soon else ""
             line = f"{signal.Signals(number).name}: stopping after {self.hand}{limit}\n"
-            os.write(2, line.encode())  # the signal may have interrupted a print
+            with suppress(OSError):  # nobody reads any more
+                os.write(2, line.encode())  # the signal may have interrupted a print
             if self.soon:
                 signal.setitimer(signal.ITIMER_REAL, GRACE, 1)  # again each second, since a destructor may swallow one
         elif first or number == signal.SIGINT:

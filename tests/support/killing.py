@@ -32,19 +32,19 @@ CALLS += [(io, "open"), (builtins, "open"), (GaussianDiffusion, "p_mean_variance
 
 @dataclass(frozen=True)
 class End:
-    """How a child ended, in which phase, how many fault points it passed, and how many iterations it began."""
+    """How a child ended, in which phase, how many fault points it passed, and which iterations it began."""
 
     killed: bool
     phase: str
     points: int
-    iterations: int
+    begun: tuple[str, ...]
 
 
 class Faults:
     """Counts fault points in memory that the parent sees, and dies at the chosen one."""
 
-    def __init__(self, shared: mmap.mmap, at: int | None, within: str | None):
-        self.shared, self.at, self.within, self.points, self.iterations = shared, at, within, 0, 0
+    def __init__(self, shared: mmap.mmap, at: int | None, within: str | None, begun: int):
+        self.shared, self.at, self.within, self.points, self.begun = shared, at, within, 0, begun
 
     def point(self) -> None:
         if self.within not in (None, PHASES[self.shared[0]]):
@@ -54,18 +54,17 @@ class Faults:
         if self.points == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def counted(self, make):
-        """``make_grad_fn``: each gradient is an iteration that begins."""
+    def told(self, make):
+        """``make_grad_fn``: each gradient is an iteration that begins, of the pictures of a batch."""
 
-        def making(*inputs):
-            grad_fn = make(*inputs)
+        def making(batch, *inputs):
+            grad_fn = make(batch, *inputs)
 
-            def counting(*inputs):
-                self.iterations += 1
-                self.shared[5:9] = struct.pack("I", self.iterations)
-                return grad_fn(*inputs)
+            def telling(adversary, iteration):
+                os.write(self.begun, f"{iteration} of {sorted({*batch.indices})}\n".encode())
+                return grad_fn(adversary, iteration)
 
-            return counting
+            return telling
 
         return making
 
@@ -91,7 +90,7 @@ class Faults:
     def install(self) -> None:
         for owner, name in CALLS:
             setattr(owner, name, self.before_and_after(getattr(owner, name)))
-        explain_module.make_grad_fn = self.counted(explain_module.make_grad_fn)
+        explain_module.make_grad_fn = self.told(explain_module.make_grad_fn)
         run_module.attack = self.phase("attack", run_module.attack)
         explain_module.inpaint = self.phase("refinement", explain_module.inpaint)
         ResultFolder.write = self.phase("writing", ResultFolder.write)
@@ -113,7 +112,7 @@ def run_child(
     number: the signal that it gets ``after`` some seconds.  An exit code other than 0, and than that of the signal, is
     an AssertionError that shows it.
     """
-    shared = mmap.mmap(-1, 9)
+    shared, begun = mmap.mmap(-1, 5), os.open(log.with_suffix(".begun"), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads; a child has its own
         pid = os.fork()
@@ -121,7 +120,7 @@ def run_child(
         try:
             with open(log, "w") as printed:
                 sys.stdout = sys.stderr = printed
-                Faults(shared, at, within).install()
+                Faults(shared, at, within, begun).install()
                 code = exit_code(lambda: main(arguments))
         finally:
             os._exit(code if "code" in locals() else 1)
@@ -136,4 +135,6 @@ def run_child(
         _, status = os.waitpid(pid, 0)
     killed = os.WIFSIGNALED(status) or (number in CODES and os.WEXITSTATUS(status) == CODES[number])
     assert killed or os.WEXITSTATUS(status) == 0, log.read_text()
-    return End(killed, PHASES[shared[0]], *struct.unpack("2I", shared[1:9]))
+    os.close(begun)
+    lines = log.with_suffix(".begun").read_text().splitlines()
+    return End(killed, PHASES[shared[0]], struct.unpack("I", shared[1:5])[0], tuple(lines))
