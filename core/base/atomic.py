@@ -147,12 +147,16 @@ def to_json(values: dict) -> str:
 
 
 def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:
+    write_text(path, to_csv(rows, columns))
+
+
+def to_csv(rows: Iterable[dict], columns: list[str]) -> str:
     """Lines end with a line feed; what has either end of a line in it is quoted, which csv does for its own ends."""
     lines: list[str] = []
     writer = csv.DictWriter(SimpleNamespace(write=lambda line: lines.append(line[:-2] + "\n")), columns)
     writer.writeheader()
     writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
-    write_text(path, "".join(lines))
+    return "".join(lines)
 
 
 def write_figure(path: Path, figure) -> None:

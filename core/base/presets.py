@@ -4,8 +4,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ace_counterfactuals.core.base.reading import read_yaml
 from ace_counterfactuals.core.base.settings import Flag, FlagError, convert, did_you_mean, flag_items
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
@@ -19,13 +18,13 @@ def read_preset(config: type, preset: str, *, whole: bool = True, given: Contain
     """
     file = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     try:
-        settings = yaml.safe_load(file.read_text())
+        settings = read_yaml(file)
     except FileNotFoundError:
         if file == Path(preset):
             raise FlagError("preset", f"{preset}: no such file") from None
         names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
         raise FlagError("preset", f"{preset}: no such preset; there are {names}, or name a .yaml file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise FlagError("preset", f"{preset}: cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):
         raise FlagError("preset", f"{preset}: wanted lines of 'flag: value'")

@@ -5,8 +5,6 @@ What imports torch is imported when it is needed: --status answers without it, a
 
 from pathlib import Path
 
-import yaml
-
 from ace_counterfactuals.core.cli.launchers import AUTO, place, run_part
 from ace_counterfactuals.core.cli.parsing import program
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -33,7 +31,7 @@ def check(config: MainConfig) -> int:
 
 def explain(config: MainConfig, *, automatic: bool) -> int:
     from ace_counterfactuals.core.runs.run import run
-    from ace_counterfactuals.core.runs.tables import chunk_name, summary_table
+    from ace_counterfactuals.core.runs.tables import chunk_name, read_summary, summary_table
 
     results = run_part(run, config, automatic=automatic)
     if results is None:
@@ -41,7 +39,7 @@ def explain(config: MainConfig, *, automatic: bool) -> int:
     summary = results.root / chunk_name(config, "summary.yaml")
     if not summary.exists():
         raise ValueError(f"no picture could be explained; see the notes above and {results.records_folder}")
-    print(summary_table(yaml.safe_load(summary.read_text())))
+    print(summary_table(read_summary(summary)))
     sheet = results.root / chunk_name(config, "sheet.png")
     if sheet.exists():
         print(f"look at {sheet}")

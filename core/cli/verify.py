@@ -19,9 +19,9 @@ def main(argv=None) -> int:
     with showing_notices():
         findings = verify(results)
     for finding in findings:
-        print(finding.reason)
+        print(f"{finding.reason}; {finding.remedy}")
     if findings:
-        print(f"{len(findings)} found; what was damaged lies in {results.log / 'damaged'}, and the next run redoes it")
+        print(f"{len(findings)} found; what was damaged lies in {results.log / 'damaged'}")
         return 1
     print(f"{results.root}: all is as its records say")
     return 0

@@ -1,12 +1,16 @@
 """Picture files: decoding them to RGB, resizing. A file that does not decode is an UnreadableImage."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from ace_counterfactuals.core.base.reading import open_regular
 
 # Named, because Pillow goes by content: a file called .jpg that holds PostScript would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -20,25 +24,40 @@ class UnreadableImage(ValueError):
         self.path, self.reason, self.index = path, reason, index
 
 
-def decode(path: Path, *, upright: bool = False) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture, of which the header alone is read.  Raises UnreadableImage, also for what fails within."""
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise ValueError("the file is empty")
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image.width, image.height)
+                yield image
+    except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
+        raise UnreadableImage(path, _reason(error).removeprefix(f"{path}: ")) from None
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height, by the header.  Raises UnreadableImage."""
+    with _opened(path) as image:
+        return image.size
+
+
+def decode(path: Path, *, upright: bool = False, size: tuple[int, int] | None = None) -> Image.Image:
     """The picture as 8-bit RGB; ``upright`` turns it as its EXIF orientation says (the original never does).
 
-    Raises UnreadableImage, also of a picture of more pixels than Pillow takes without a warning.  JPEG ``draft`` is not
-    used: scaling inside the decoder gives other pixels than resizing what it decodes.
+    size: what width and height must be.  Raises UnreadableImage, also of a picture of more pixels than Pillow takes
+    without a warning.  JPEG ``draft`` is not used: scaling inside the decoder gives other pixels than resizing what it
+    decodes.
     """
-    try:
-        if os.path.getsize(path) == 0:
-            raise UnreadableImage(path, "the file is empty")
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(image.width, image.height)
-            image.load()
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
-        raise UnreadableImage(path, _reason(error)) from None
+    with _opened(path) as image:
+        if size not in (None, image.size):
+            raise ValueError(f"is {image.width} x {image.height} pixels, wanted {' x '.join(map(str, size))}")
+        image.load()
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
 
 
 def resize_crop(image: Image.Image, size: int) -> Image.Image:

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.data.pictures import UnreadableImage, picture_size
 from ace_counterfactuals.core.evaluation.model import Population
 from ace_counterfactuals.core.runs.experiment import (
     Pair,
     StoredExperiment,
     find_experiment,
     open_experiment,
-    picture_size,
     pictures_in,
     read_pairs,
     read_settings,
@@ -62,9 +62,8 @@ def odd_sizes(pairs: Sequence[Pair]) -> dict[str, str]:
     for pair in pairs:
         try:
             sizes = [picture_size(path) for path in (pair.original, pair.counterfactual)]
-        except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
-            what = " ".join(str(error).split()) or type(error).__name__
-            odd[pair.name] = f"{pair.counterfactual} or its original cannot be read: {what}"
+        except UnreadableImage as error:
+            odd[pair.name] = str(error)
             continue
         wanted = wanted or sizes[0]
         for path, size in zip((pair.original, pair.counterfactual), sizes, strict=True):

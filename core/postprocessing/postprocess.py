@@ -12,6 +12,7 @@ from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, select
+from ace_counterfactuals.core.data.pictures import picture_size
 from ace_counterfactuals.core.data.specs import UNKNOWN
 from ace_counterfactuals.core.method.explain import Explanation, refine
 from ace_counterfactuals.core.method.task import Task
@@ -19,7 +20,6 @@ from ace_counterfactuals.core.postprocessing.settings import Setting, make_setti
 from ace_counterfactuals.core.postprocessing.stored import AttackedRun, StoredSample, open_run
 from ace_counterfactuals.core.postprocessing.sweep import write_sweep
 from ace_counterfactuals.core.runs.begin import begin, describe
-from ace_counterfactuals.core.runs.experiment import picture_size
 from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_refined

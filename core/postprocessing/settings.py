@@ -20,8 +20,9 @@ from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig, by_itself
 from ace_counterfactuals.core.postprocessing.config import SWEPT
 from ace_counterfactuals.core.postprocessing.stored import AttackedRun
-from ace_counterfactuals.core.runs.begin import CONFIG, WEIGHTS, described_flags, read_config, weight_digests
+from ace_counterfactuals.core.runs.begin import weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.described import CONFIG, WEIGHTS, described_flags, read_config
 from ace_counterfactuals.core.runs.layout import REFINED
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.models.config import ClassifierConfig, WeightsConfig

@@ -11,7 +11,7 @@ from ace_counterfactuals.core.data.imageset import ImageSet, Sample
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
 from ace_counterfactuals.core.data.specs import PictureFile
 from ace_counterfactuals.core.method.config import by_itself
-from ace_counterfactuals.core.runs.begin import CONFIG, read_config
+from ace_counterfactuals.core.runs.described import CONFIG, read_config
 from ace_counterfactuals.core.runs.experiment import Pair, read_pairs
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
 from ace_counterfactuals.core.runs.recording import read_stored

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.postprocessing.config import SWEPT
-from ace_counterfactuals.core.runs.begin import read_config
+from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.layout import REFINED
 from ace_counterfactuals.core.runs.tables import read_summary, read_table
 
@@ -25,11 +25,22 @@ def read_sweep(root: Path) -> list[dict]:
     rows = []
     for folder in (path.parent for path in root.glob(f"{REFINED}*/summary.yaml")):
         flags, summary = read_config(folder)["flags"], read_summary(folder / "summary.yaml")
-        areas, figures = [float(row["mask_area"]) for row in read_table(folder / "results.csv")], summary["explanation"]
+        areas, figures = mask_areas(folder / "results.csv"), summary["explanation"]
         row = {"setting": folder.name, **{name: flags[name] for name in SWEPT}, "n": summary["n"]}
         row |= {"flip_rate": figures["cf"], "l1": figures["l1"], "l_inf": figures["l inf"]}
         rows.append(row | {"mask_area": sum(areas) / len(areas)})
     return sorted(rows, key=lambda row: [*((isinstance(row[name], str), row[name]) for name in SWEPT), row["setting"]])
+
+
+def mask_areas(table: Path) -> list[float]:
+    """Of each picture."""
+    try:
+        areas = [float(row["mask_area"]) for row in read_table(table, "mask_area")]
+    except ValueError as error:
+        raise ValueError(f"{table}: mask_area: {str(error).removeprefix(f'{table}: ')}") from None
+    if areas and all(0 <= area <= 1 for area in areas):
+        return areas
+    raise ValueError(f"{table}: mask_area: wanted shares of the pixels, from 0 to 1")
 
 
 def write_sweep(root: Path) -> Path | None:

@@ -10,25 +10,28 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
 from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, flag_items, to_dict
 from ace_counterfactuals.core.data.regions import region_digest
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.described import (
+    CONFIG,
+    WEIGHTS,
+    described_flags,
+    read_config,
+    sealed,
+    settings_digest,
+)
 from ace_counterfactuals.core.runs.layout import REFINED, ResultFolder
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.models.loading import digest
 
-CONFIG = "config.yaml"
-WEIGHTS = ("model_path", "classifier_path")
 CLEARING = "log/clearing"  # there from the first to the last file that begin_anew removes
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 DERIVED = (REFINED, "sweep.", "evaluation")  # how the names of what other programs made begin
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
@@ -53,7 +56,7 @@ def begin(config: MainConfig, results: ResultFolder, described: dict) -> MainCon
                     results.forget(int(path.stem))
             guard.remove(path for first, path in results.states().items() if first % chunks == chunk)
     results.create()
-    if not atomic.write_once(results.root / CONFIG, atomic.to_yaml(described).encode()):
+    if not atomic.write_once(results.root / CONFIG, sealed(described)):
         refuse_other_settings(results, described)  # another process may have been first
     own = config.run.batch_size
     first = read_config(results.root).get("batch_size", own)
@@ -77,6 +80,8 @@ def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) 
         if not anew:
             refuse_other_settings(results, described)
         return
+    if lost_config(results, described):
+        return
     foreign = [] if results.refined else [*results.root.glob("*/[CI]C"), *results.root.glob("[CI]C")]
     foreign = [path for path in foreign if path.parent.name not in KINDS]
     if there := next(chain(results.own_files(), foreign, results.tables()), None):
@@ -84,6 +89,12 @@ def check_folder(results: ResultFolder, described: dict, *, anew: bool = False) 
             f"{results.root} holds {there.relative_to(results.root)} but no {CONFIG}: it was not made by main.py, or "
             "is half deleted, and cannot be continued (evaluate.py reads it); choose another exp_name"
         )
+
+
+def lost_config(results: ResultFolder, described: dict) -> bool:
+    """Whether the records know a config.yaml that is gone, and this describes the experiment as that did."""
+    made_with = {record.settings for record in results.read()[0].values()}
+    return made_with == {settings_digest(described)}
 
 
 def begin_anew(results: ResultFolder) -> None:
@@ -104,7 +115,7 @@ def refuse_other_settings(results: ResultFolder, described: dict) -> None:
     A flag that config.yaml does not name is younger than the experiment, which was made as by its default.
     """
     stored, flags = read_config(results.root), described["flags"]
-    made = {n: stored["flags"].get(n, i.default) for n, i in flag_items(MainConfig).items() if i.result}
+    made = {name: stored["flags"][name] for name, known in flag_items(MainConfig).items() if known.result}
     differences = [f"{name} {flags[name]} (there: {old!r})" for name, old in made.items() if old != flags[name]]
     weights = described["weights"].items()
     differences += [f"{name} is another file" for name, sha in weights if stored["weights"].get(name) != sha]
@@ -131,12 +142,6 @@ def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping
     }
 
 
-def described_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """What results depend on, and the paths of data and weights: neither where nor in which parts it is computed."""
-    kept = {name for name, item in flag_items(MainConfig).items() if item.result} | {"data_dir", *WEIGHTS}
-    return {name: value for name, value in flags.items() if name in kept}
-
-
 def weight_digests(config: MainConfig) -> dict[str, str]:
     """Flag -> digest of the file that it names, of the weights and of the region."""
     files = {name: getattr(config.weights, name) for name in WEIGHTS}
@@ -150,28 +155,6 @@ def code_of(classifier: str) -> str:
     """The file whose function makes the classifier, '' if it is no such."""
     file, _, function = classifier.rpartition(":")
     return file if function and file.endswith(".py") else ""
-
-
-def read_config(root: Path) -> dict:
-    """What an experiment was made with: flags, digests of weights, classes, versions (see ``describe``)."""
-    path = root / CONFIG
-    try:
-        stored = read_yaml(path, "flags", "weights")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; run main.py with this output_path and exp_name first") from None
-    stored["flags"].setdefault("image_channels", 3)  # of before the flag
-    return stored
-
-
-def read_yaml(path: Path, *wanted: str) -> dict:
-    """A mapping that has the wanted keys."""
-    try:
-        values = yaml.load(path.read_text(), LOADER)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict) or not set(wanted) <= values.keys():
-        raise ValueError(f"{path}: has no {' and '.join(wanted)}; it was not written by main.py")
-    return values
 
 
 def package_version(name: str) -> str:

@@ -10,12 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image
-
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.data.folders import first, picture_names
-from ace_counterfactuals.core.data.pictures import FORMATS
-from ace_counterfactuals.core.runs.begin import CONFIG, read_config
+from ace_counterfactuals.core.runs.described import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import FOLDERS, TABLE, ResultFolder, no_such_experiment
 from ace_counterfactuals.core.runs.records import KINDS, Record, read_info
 from ace_counterfactuals.core.runs.status import selected_pictures
@@ -122,12 +119,6 @@ def read_pairs(output: Path, exp_name: str, folders: Collection[str] = FOLDERS) 
         lacking = f"{len(orphans)} counterfactuals have no original in {output / 'Original'}"
         raise ValueError(f"{root}: {lacking}: {first(orphans, 5)}")
     return [pair for _, pair in sorted(pairs.items()) if pair.folder in folders]
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height, by the header."""
-    with Image.open(path, formats=FORMATS) as image:
-        return image.size
 
 
 def stored_originals(output: Path) -> dict[str, dict[str, Path]]:

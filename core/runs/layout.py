@@ -6,6 +6,7 @@ A picture is finished when ``records/NNNNNNN.json`` exists, which is written las
 import hashlib
 import io
 import re
+import zlib
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,8 +17,10 @@ from PIL import Image
 
 from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.base.reading import read_bytes
 from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
-from ace_counterfactuals.core.runs.records import KINDS, Record, read_record
+from ace_counterfactuals.core.runs.described import CONFIG, read_raw, settings_digest, sha256
+from ace_counterfactuals.core.runs.records import KINDS, Record, Skipped, read_record, sealed
 
 OWN = re.compile(r"\d{7,}\.(json|png|txt|npy)")
 TABLE = re.compile(r"(?:c-(\d+)_(\d+)-)?(summary\.yaml|results\.csv|sheet\.png)")
@@ -165,9 +168,9 @@ class ResultFolder:
             files[self.floats(record.folder("pre-explanation"), record.index)] = pictures.pre_explanation
         if pictures and pictures.original:
             files |= self.new_original(record, pictures.original)
-        commit = self.record(record.index)
+        commit, record = self.record(record.index), self.with_digests(record, files)
         self.forget(record.index, but=files)
-        with atomic.prepared({**files, commit: atomic.to_json(record.to_dict()).encode()}) as temporary:
+        with atomic.prepared({**files, commit: record.to_bytes()}) as temporary:
             atomic.rename(temporary, files)
             if pictures and pictures.original:
                 self.settle_original(record)
@@ -179,7 +182,7 @@ class ResultFolder:
         Raises FlagError for another picture: the experiments must explain the same ones.
         """
         stored = self.originals(record.index, not record.correct)
-        known = {path: pixels for path in stored if (pixels := pixels_of(path))}
+        known = {path: pixels for path in stored if (pixels := pixels_of(path, picture.height))}
         for path, pixels in known.items():
             if pixels != fingerprint(picture):
                 other = f"{path.relative_to(self.output)} is another picture than {record.file}"
@@ -212,9 +215,15 @@ class ResultFolder:
     def write_skipped(self, index: int, file: str, reason: str) -> None:
         """Remember a picture that cannot be read; the next run tries it again."""
         self.forget(index)
-        atomic.write_json(self.record(index), {"index": index, "file": file, "skipped": reason})
+        atomic.write_bytes(self.record(index), sealed({"index": index, "file": file, "skipped": reason}))
 
-    def read(self) -> tuple[dict[int, Record], dict[int, dict]]:
+    def with_digests(self, record: Record, files: Mapping[Path, bytes]) -> Record:
+        """The record of the ``files``; the original apart, of which it tells the pixels."""
+        own = {path.relative_to(self.root): data for path, data in files.items() if path.is_relative_to(self.root)}
+        settings = settings_digest(read_raw(self.root / CONFIG)) if (self.root / CONFIG).exists() else ""
+        return replace(record, files={path.as_posix(): sha256(data) for path, data in own.items()}, settings=settings)
+
+    def read(self) -> tuple[dict[int, Record], dict[int, Skipped]]:
         """index -> record of the finished pictures, and of the skipped ones, both in order.
 
         A record that cannot be read does not count, with a notice.
@@ -229,10 +238,10 @@ class ResultFolder:
             if isinstance(record, Record):
                 finished[record.index] = record
             else:
-                skipped[record["index"]] = record
+                skipped[record.index] = record
         return finished, skipped
 
-    def read_whole(self) -> tuple[dict[int, Record], dict[int, dict]]:
+    def read_whole(self) -> tuple[dict[int, Record], dict[int, Skipped]]:
         """The same without the finished pictures of which an Info file or a picture is gone, with a notice."""
         there = {path for folder in self.leaves() if folder.is_dir() for path in folder.iterdir()}
         finished, skipped = self.read()
@@ -264,22 +273,45 @@ def fingerprint(picture: Image.Image) -> str:
     return levels.hexdigest()
 
 
-def decoded(path: Path) -> Image.Image:
-    """A stored picture.  Raises ValueError if it is not there, or not whole."""
+def most_bytes(side: int) -> int:
+    """Of a stored file of a picture with so many rows: float32, twice as wide as high."""
+    return min(24 * side * side + 2**16, 2**27)
+
+
+def decoded(path: Path, side: int) -> Image.Image:
+    """A stored picture of ``side`` rows, as wide or twice as wide.
+
+    Raises ValueError if it is not there, of another size, or not whole to the last byte.
+    """
     try:
-        data = io.BytesIO(path.read_bytes())
-        Image.open(data, formats=["PNG"]).verify()  # checksums, to the last byte; decoding does not look at them
-        picture = Image.open(data, formats=["PNG"])
+        data = read_bytes(path, most_bytes(side))
+        check_png(data)
+        picture = Image.open(io.BytesIO(data), formats=["PNG"])
+        if picture.height != side or picture.width not in (side, 2 * side):
+            raise ValueError(f"{picture.width} x {picture.height} pixels, where the experiment has {side} rows")
         picture.load()
         return picture
     except FileNotFoundError:
         raise ValueError(f"{path}: is missing") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be decoded ({error})") from None
+    except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
+        said = " ".join(str(error).removeprefix(f"{path}: ").split())
+        raise ValueError(f"{path}: cannot be decoded ({said})") from None
 
 
-def pixels_of(path: Path) -> str | None:
-    """The fingerprint of a stored picture; None if it is not there, or not whole."""
+def check_png(data: bytes) -> None:
+    """Raises ValueError where a byte is not as the checksums say: decoding does not look at all of them."""
+    kind, end = b"", 8
+    while kind != b"IEND":
+        start, end = end + 4, end + 12 + int.from_bytes(data[end : end + 4], "big")
+        kind = data[start : start + 4]
+        if end > len(data) or zlib.crc32(data[start : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise ValueError("it is cut short or damaged")
+    if end != len(data) or not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("it is no PNG, or more than one")
+
+
+def pixels_of(path: Path, side: int) -> str | None:
+    """The fingerprint of a stored picture; None if it is not there, of another size, or not whole."""
     with suppress(ValueError):
-        return fingerprint(decoded(path))
+        return fingerprint(decoded(path, side))
     return None

@@ -18,10 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.notices import host_name, is_running, notice, now, owner
+from ace_counterfactuals.core.base.reading import parse_json, read_bytes
+from ace_counterfactuals.core.base.schema import Count, checked
 
 BEAT = 2.0  # seconds between two changes of the counter
 PATIENCE = 20.0  # seconds without a change after which another computer's process counts as dead
@@ -31,34 +33,40 @@ class Locked(ValueError):
     """Another process works on an overlapping chunk."""
 
 
-@dataclass(frozen=True)
-class Holder:
-    """What a lock file says of its process.  A file that says nothing counts as another computer's, for all chunks.
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a lock file says of its process.
 
     born: when the process started, in the kernel's ticks, where that is known.  flock: whether the process holds the
     file by flock, too.  beat: the counter.
     """
 
-    path: Path
     host: str = "an unknown host"
-    pid: int = 0
+    pid: Annotated[int, 0, 2**31 - 1] = 0
     born: int | None = None
     since: str = "an unknown time"
-    chunk: int = 0
-    chunks: int = 1
+    chunk: Count = 0
+    chunks: Annotated[int, 1, 2**53] = 1
     flock: bool = False
     beat: str = ""
+
+
+@dataclass(frozen=True)
+class Holder(Said):
+    """A lock file.  One that says nothing counts as another computer's, for all chunks."""
+
+    path: Path
 
     @staticmethod
     def read(path: Path) -> "Holder | None":
         """None where the file is gone."""
         content = b""
         try:
-            content = path.read_bytes()
-            return Holder(path, **json.loads(content))
+            content = read_bytes(path, 2**16)
+            return Holder(path, **vars(checked(Said, parse_json(content, path), path)))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except ValueError:
             return Holder(path, beat=str(content))
 
     def alive(self) -> bool | None:

@@ -1,12 +1,14 @@
 """From an explanation to what is stored of each picture: its record, its pictures with 8 bits, and float16 files."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ace_counterfactuals.core.base.reading import read_bytes
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.explain import Explanation
 from ace_counterfactuals.core.method.filtering import change_mask
@@ -14,6 +16,7 @@ from ace_counterfactuals.core.method.objectives import predict, probabilities
 from ace_counterfactuals.core.runs.layout import Pictures, fingerprint
 from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
 
+LARGEST_NPY = 2**26  # bytes of a pre-explanation
 ROUNDS = 8  # of moving changes back across the threshold
 
 
@@ -121,10 +124,16 @@ def to_npy(stored: Tensor) -> bytes:
 def read_stored(path: Path) -> Tensor:
     """(C, H, W) float32 in [0, 1].  Raises UnreadableImage for anything that ``to_npy`` does not write."""
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableImage(path, " ".join(str(error).split())) from None
-    known = values.dtype in (np.float16, np.float32) and values.ndim == 3 and len(values) in (1, 3)
-    if not known or not (values.min() >= 0 and values.max() <= 1):
-        raise UnreadableImage(path, f"wanted float16 (3 or 1, H, W) in [0, 1], found {values.dtype} {values.shape}")
+        stream = io.BytesIO(read_bytes(path, LARGEST_NPY))
+        np.lib.format.read_magic(stream)
+        shape, in_columns, kind = np.lib.format.read_array_header_1_0(stream)
+        levels = stream.read()
+    except Exception as error:  # numpy lets through whatever a header makes its parser stumble on
+        raise UnreadableImage(path, " ".join(str(error).removeprefix(f"{path}: ").split())) from None
+    known = kind in (np.float16, np.float32) and len(shape) == 3 and shape[0] in (1, 3) and not in_columns
+    if not known or len(levels) != math.prod(shape) * kind.itemsize or min(shape) < 1:
+        raise UnreadableImage(path, f"wanted all of float16 (3 or 1, H, W) in [0, 1], found {kind} {shape}")
+    values = np.frombuffer(levels, kind).reshape(shape).copy()
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise UnreadableImage(path, f"wanted values in [0, 1], found {values.min()} to {values.max()}")
     return from_stored(torch.from_numpy(values))

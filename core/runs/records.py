@@ -4,13 +4,21 @@ Nothing here imports torch.
 """
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.reading import parse_json, read_bytes, read_text
+from ace_counterfactuals.core.base.schema import Count, Label, checked
+from ace_counterfactuals.core.runs.described import sha256
 
 KINDS = ("pre-explanation", "explanation")
 INFO = ("label", "pred", "target", "cf pred", "l_inf", "l_1")
 SHORT = {"pre-explanation": "pre", "explanation": "ce"}
-Likeliest = tuple[tuple[int, float], ...]
+DIGEST = "sha256"  # of a record's other fields, in the file itself
+Likeliest = tuple[tuple[Label, float], ...]
 """(class, probability) of at most five classes, the likeliest first; empty in records that are older than it"""
 
 
@@ -21,7 +29,7 @@ class Outcome:
     prediction is not among the five likeliest. prob, source_prob, target_prob: of this prediction, of the clean one
     and of the target. l1: mean, l_inf: largest absolute change of a value in [0, 1]. top5: the likeliest classes."""
 
-    prediction: int
+    prediction: Label
     success: bool
     success5: bool
     changed: bool
@@ -39,24 +47,27 @@ class Record:
     """A finished picture. label and target are -1 where unknown or free; mask_area: share of pixels that could change;
     outcomes: by kind; top5: the likeliest classes of the original picture; pixels: fingerprint of the original
     picture, "" in records that are older than it; saved: whether its pictures were stored; iterations: of its attack,
-    where pictures may end before the others. With a binary classifier every '5' of a rate is a constant, as in the
-    original program."""
+    where pictures may end before the others; files: path below the experiment's folder -> SHA-256 of what was written
+    with the record, {} in records that are older than it; settings: what config.yaml was made of (``settings_digest``).
+    With a binary classifier every '5' of a rate is a constant, as in the original program."""
 
-    index: int
+    index: Count
     file: str
     binary: bool
-    label: int
-    prediction: int
-    target: int
+    label: Label
+    prediction: Label
+    target: Label
     correct5: bool
     source_prob: float
     target_prob: float | None
-    mask_area: float
+    mask_area: Annotated[float, 0, 1]
     outcomes: dict[str, Outcome]
     top5: Likeliest = ()
     pixels: str = ""
     saved: bool = True
-    iterations: int | None = None
+    iterations: Count | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    settings: str = ""
 
     @property
     def correct(self) -> bool:
@@ -83,39 +94,59 @@ class Record:
                 row[f"{SHORT[kind]}_{name}"] = getattr(outcome, name)
         return {name: "" if value is None else str(value) for name, value in row.items()}
 
-    def to_dict(self) -> dict:
-        """What is stored: a value that is not known is left out where older records have none."""
+    def to_bytes(self) -> bytes:
+        """The record's file: a value that is not known is left out where older records have none."""
         values = asdict(self)
-        return values if self.iterations is not None else {k: v for k, v in values.items() if k != "iterations"}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "Record":
-        outcomes = {kind: Outcome(**with_tuples(outcome)) for kind, outcome in values["outcomes"].items()}
-        return cls(**{**with_tuples(values), "outcomes": outcomes})
+        unknown = [name for name in ("iterations", "files", "settings") if values[name] in (None, {}, "")]
+        return sealed({name: value for name, value in values.items() if name not in unknown})
 
 
-def with_tuples(values: dict) -> dict:
-    """JSON knows lists alone."""
-    return {**values, "top5": tuple((int(label), prob) for label, prob in values.get("top5", ()))}
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that could not be read.  skipped: why."""
+
+    index: Count
+    file: str
+    skipped: str
 
 
-def read_record(path: Path) -> Record | dict:
-    """A finished picture's record, or what is known of a skipped one: its index, file and reason."""
-    try:
-        values = json.loads(path.read_bytes())
-        record = values if "skipped" in values else Record.from_dict(values)
-        named = values["index"] == int(path.stem)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: is no whole record ({type(error).__name__}: {error})") from None
-    if not named:
-        raise ValueError(f"{path}: is the record of picture {values['index']}")
+def content_digest(values: dict) -> str:
+    return sha256(json.dumps(values, sort_keys=True).encode())
+
+
+def sealed(values: dict) -> bytes:
+    """A record's file, with the digest of its content."""
+    return atomic.to_json({**values, DIGEST: content_digest(values)}).encode()
+
+
+def parse_record(data: bytes, path: Path) -> Record | Skipped:
+    """What a record's file holds.  Raises ValueError for one that is not whole, or is of another picture."""
+    values = parse_json(data, path)
+    kept = values.pop(DIGEST, None) if isinstance(values, dict) else None
+    schema: type[Record] | type[Skipped] = Skipped if isinstance(values, dict) and "skipped" in values else Record
+    record = checked(schema, values, path)
+    if isinstance(record, Record) and record.outcomes.keys() != {*KINDS}:
+        raise ValueError(f"{path}: outcomes: wanted those of {' and '.join(KINDS)}")
+    if f"{record.index:07d}" != path.stem:
+        raise ValueError(f"{path}: index: is the record of picture {record.index}")
+    covered = kept is not None or (isinstance(record, Record) and record.files)
+    if covered and kept != content_digest(values):
+        raise ValueError(f"{path}: {DIGEST}: was made of another content: the record is not as it was written")
     return record
+
+
+def read_record(path: Path) -> Record | Skipped:
+    """A picture's record.  Raises as ``parse_record``, and OSError."""
+    return parse_record(read_bytes(path), path)
 
 
 def read_info(path: Path) -> dict[str, float]:
     """An Info file, of main.py or of the original program.  A target that was left free is -1."""
     try:
-        values = dict(line.split(": ") for line in path.read_text().splitlines())
-        return {name: float(values[name]) for name in INFO}
+        values = dict(line.split(": ") for line in read_text(path).splitlines())
+        info = {name: float(values[name]) for name in INFO}
     except (ValueError, KeyError):
-        raise ValueError(f"{path}: wanted a line 'name: number' for each of {', '.join(INFO)}") from None
+        info = {}
+    if info and all(map(math.isfinite, info.values())):
+        return info
+    raise ValueError(f"{path}: wanted a line 'name: number' for each of {', '.join(INFO)}")

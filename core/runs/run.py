@@ -22,8 +22,9 @@ from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, attack, conclude
 from ace_counterfactuals.core.method.task import judge
-from ace_counterfactuals.core.runs.begin import begin, describe, read_config, refuse_other_settings
+from ace_counterfactuals.core.runs.begin import begin, describe, refuse_other_settings
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import hold

@@ -16,8 +16,8 @@ from ace_counterfactuals.core.data.labels import resolve_name
 from ace_counterfactuals.core.data.regions import open_region
 from ace_counterfactuals.core.method.attacks import find_attack
 from ace_counterfactuals.core.method.task import Task, chain_of
-from ace_counterfactuals.core.runs.begin import CONFIG, read_config
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.described import CONFIG, read_config
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models import denoisers

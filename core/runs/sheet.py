@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.data.pictures import decode, picture_size
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import Record
 
@@ -41,8 +42,8 @@ def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence
         left, top = GAP + place % PER_ROW * (block + GAP), HEADER + place // PER_ROW * row_height
         for column, name in enumerate(COLUMNS):
             x = left + column * (width + GAP)
-            with Image.open(paths[record.index][name]) as picture:
-                sheet.paste(picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST), (x, top))
+            picture = decode(paths[record.index][name])
+            sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, top))
             text, ink = caption(record, name, names)
             draw.text((x, top + height + 2), fit(draw, text, width, font), ink, font)
     atomic.write_png(path, sheet)
@@ -56,8 +57,7 @@ def choose(records: Sequence[Record]) -> list[Record]:
 
 def tile_size(path: Path) -> tuple[int, int]:
     """Small pictures are enlarged by a whole factor, large ones reduced, to about TILE pixels in height."""
-    with Image.open(path) as picture:
-        width, height = picture.size
+    width, height = picture_size(path)
     scale = TILE // height if height < TILE else TILE / height
     return round(width * scale), round(height * scale)
 

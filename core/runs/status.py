@@ -5,20 +5,38 @@ nothing that the results depend on is read from here. Nothing here imports torch
 """
 
 import csv
+import io
 import itertools
-import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ace_counterfactuals.core.base import atomic, guard
-from ace_counterfactuals.core.base.notices import host_name, now, owner
+from ace_counterfactuals.core.base.notices import host_name, notice, now, owner
+from ace_counterfactuals.core.base.reading import read_json, read_text
+from ace_counterfactuals.core.base.schema import Count, checked
 from ace_counterfactuals.core.runs import locks
 from ace_counterfactuals.core.runs.layout import ResultFolder, no_such_experiment
 
 RUNNING = "running"
+LARGEST_LOG = 2**26  # bytes of a process's times
 RECENT = 50  # pictures that a process's speed is measured on
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a process tells of itself, as far as it is read.  selected: pictures of all chunks."""
+
+    OPEN: ClassVar = True
+    host: str
+    pid: Count
+    ended: str
+    end: str | None = None
+    selected: Count | None = None
 
 
 @contextmanager
@@ -49,27 +67,29 @@ def run_log(folder: Path, told: dict) -> Iterator[Callable[[Iterable[int], float
             atomic.write_json(path, {**values, "end": now(), "ended": ended})
 
 
-def read_logs(folder: Path) -> Iterator[tuple[Path, dict]]:
-    """What each process logged of itself, the latest first; files that cannot be read are left out."""
+def read_logs(folder: Path) -> Iterator[tuple[Path, Log]]:
+    """What each process logged of itself, the latest first; what cannot be read is left out, with a notice."""
     for path in sorted(folder.glob("*.json"), reverse=True):
-        with suppress(OSError, ValueError):
-            values = json.loads(path.read_bytes())
-            yield path, values if isinstance(values, dict) else {}
+        try:
+            yield path, checked(Log, read_json(path), path)
+        except (OSError, ValueError) as error:
+            notice(f"{error}; this log is left out")
 
 
 def selected_pictures(folder: Path) -> int:
     """How many pictures the latest command asked for, all chunks together, by the logs in ``folder``; 0 if unknown."""
-    return next((log["selected"] for _, log in read_logs(folder) if "selected" in log), 0)
+    return next((log.selected for _, log in read_logs(folder) if log.selected is not None), 0)
 
 
 def images_per_minute(folder: Path, holder: locks.Holder) -> float:
     """Of a running process, over its latest pictures; 0 if unknown."""
-    running = {"host": holder.host, "pid": holder.pid, "ended": RUNNING}
-    own = (path for path, log in read_logs(folder) if running.items() <= log.items())
-    with suppress(StopIteration, FileNotFoundError), open(next(own).with_suffix(".csv"), newline="") as file:
+    running = (holder.host, holder.pid, RUNNING)
+    own = (path for path, log in read_logs(folder) if running == (log.host, log.pid, log.ended))
+    with suppress(StopIteration, OSError, ValueError, csv.Error):
+        file = io.StringIO(read_text(next(own).with_suffix(".csv"), LARGEST_LOG))
         rows = [row for row in csv.reader(file) if len(row) == 2 and row[1]]  # the last may be half written
         seconds = [float(row[1]) for row in rows[1:][-RECENT:]]
-        return 60 * len(seconds) / sum(seconds) if sum(seconds) else 0.0
+        return 60 * len(seconds) / sum(seconds) if 0 < sum(seconds) < math.inf else 0.0
     return 0.0
 
 

@@ -1,19 +1,26 @@
 """The tables of an experiment or of a chunk: summary.yaml, results.csv and sheet.png, and gathering those of chunks."""
 
 import csv
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.cells import from_cell
+from ace_counterfactuals.core.base.reading import read_text, read_yaml
+from ace_counterfactuals.core.base.schema import Count, checked
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.data.folders import first
-from ace_counterfactuals.core.runs.begin import read_config, read_yaml
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import KINDS, Record
 from ace_counterfactuals.core.runs.sheet import draw_sheet
+
+LARGEST_TABLE = 2**26  # bytes of results.csv: some 300,000 pictures
+Share = Annotated[float, 0, 1]
 
 
 def chunk_name(config: MainConfig, name: str) -> str:
@@ -105,12 +112,57 @@ def summary_table(summary: dict) -> str:
     return "\n".join(lines)
 
 
+def key(name: str) -> Any:
+    """A field that has this name in its file."""
+    return field(metadata={"key": name})
+
+
+@dataclass(frozen=True)
+class Means:
+    """Of one kind of pictures, as far as they are read."""
+
+    OPEN: ClassVar = True
+    cf: Share
+    l1: float
+    l_inf: float = key("l inf")
+
+
+@dataclass(frozen=True)
+class Region:
+    """The flip rate where this may change."""
+
+    where: str
+    flip_rate: Share = key("flip rate")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What summary.yaml holds, as far as it is read."""
+
+    OPEN: ClassVar = True
+    n: Annotated[int, 1, 2**53]
+    skipped: Count
+    explanation: Means
+    pre_explanation: Means = key("pre-explanation")
+    clean_acc: Share | None = key("clean acc")
+    region: Region | None = None
+
+
 def read_summary(path: Path) -> dict:
     """The statistics of an experiment or of a chunk (see ``summarise``).  Raises OSError too."""
-    return read_yaml(path, "n", "skipped", "explanation")
+    summary = read_yaml(path)
+    checked(Summary, summary, path)
+    return summary
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of results.csv as text.  Raises OSError too."""
-    with open(path, newline="") as file:
-        return [{name: from_cell(text) for name, text in row.items()} for row in csv.DictReader(file)]
+def read_table(path: Path, *wanted: str) -> Iterator[dict[str, str]]:
+    """The rows of results.csv as text, one by one, which have the ``wanted`` columns.  Raises OSError too."""
+    rows = csv.DictReader(io.StringIO(read_text(path, LARGEST_TABLE), newline=""))
+    try:
+        for row in rows:
+            if None in row or None in row.values() or not row.keys() >= {*wanted}:
+                columns = f"all columns, among them {', '.join(wanted)}"
+                raise ValueError(f"{path}: line {rows.line_num}: wanted values of {columns}")
+            yield {name: from_cell(text) for name, text in row.items()}
+    except csv.Error as error:
+        raise ValueError(f"{path}: is not CSV ({error})") from None

@@ -18,7 +18,7 @@ from ace_counterfactuals.core.evaluation import passes, session
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.runs.begin import package_version
 from ace_counterfactuals.core.runs.experiment import read_pairs
-from ace_counterfactuals.core.runs.records import Record
+from ace_counterfactuals.core.runs.records import read_record
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.judges import load_features
 from tests.support.result_folders import counterfactual, evaluate, figures, metrics, write_experiment, write_record
@@ -80,7 +80,7 @@ def test_evaluate_gives_the_transfer_of_the_script(output, network):
         {"flags": {"dataset": "Folder", "label_query": 0, "label_target": 1}, "weights": {}, "classes": None},
     )
     for index, folder in enumerate(MIXED):
-        record = Record.from_dict(json.loads(write_record(output, index, folder).read_bytes()))
+        record = read_record(write_record(output, index, folder))
         info = counterfactual(output, index, folder).parents[1] / f"Info/{index:07d}.txt"
         info.parent.mkdir(exist_ok=True)
         info.write_text(record.info("explanation"))

@@ -63,7 +63,7 @@ def test_a_signal_lets_the_pictures_in_hand_be_finished(workshop, monkeypatch, c
     assert finished(workshop) == ["0000000", "0000001", "0000002", "0000003"]
     assert yaml.safe_load((workshop.results() / "summary.yaml").read_text())["n"] == 4
     assert holders(workshop.results() / "log") == []
-    assert last_log(workshop)["ended"] == f"stopped by {signal.Signals(number).name}"
+    assert last_log(workshop).ended == f"stopped by {signal.Signals(number).name}"
 
 
 def test_pictures_in_hand_that_take_too_long_are_dropped(workshop, monkeypatch, capfd):
@@ -138,5 +138,5 @@ def test_a_log_says_that_its_process_runs_until_it_says_how_it_ended(workshop, m
         run_module, "attack", lambda *inputs, **options: seen.append(last_log(workshop)) or attack(*inputs, **options)
     )
     workshop.run(num_samples=1)
-    assert (seen[0]["ended"], seen[0]["end"]) == (RUNNING, None)
-    assert last_log(workshop)["ended"] == "finished"
+    assert (seen[0].ended, seen[0].end) == (RUNNING, None)
+    assert last_log(workshop).ended == "finished"
