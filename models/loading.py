@@ -6,9 +6,6 @@ import io
 import json
 import os
 import re
-import stat
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -20,7 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.reading import open_regular
 from ace_counterfactuals.models.archives import PLAIN_VALUES, read_tree
+from ace_counterfactuals.models.fetching import fetch
 from ace_counterfactuals.models.unpickle import Malformed, Refused
 
 NESTED = ("state_dict", "model_state_dict")
@@ -75,35 +74,16 @@ def _open(path) -> Iterator[BinaryIO]:
     if not name:
         raise WeightsError("no file given")
     try:
-        if not is_url(path) and not stat.S_ISREG(mode := os.stat(path).st_mode):
-            wrong = "is a directory; give the weight file inside" if stat.S_ISDIR(mode) else "is not a regular file"
-            raise WeightsError(f"{name}: {wrong}")
-        stream = _open_url(name) if is_url(path) else open(path, "rb")  # noqa: SIM115 (closed below)
+        if not is_url(path) and os.path.isdir(path):
+            raise WeightsError(f"{name}: is a directory; give the weight file inside")
+        stream = fetch(name) if is_url(path) else open_regular(path)
     except FileNotFoundError:
         raise WeightsError(f"{name}: no such file") from None
-    except OSError as error:
-        raise WeightsError(f"{name}: cannot be opened: {error.strerror or _one_line(error)}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or _one_line(error).removeprefix(f"{name}: ")
+        raise WeightsError(f"{name}: cannot be opened: {reason}") from None
     with stream:
         yield stream
-
-
-def _open_url(url: str) -> BinaryIO:
-    """The whole file in memory. blobfile knows gs://, az:// and https:// of Azure; other hosts are asked directly."""
-    scheme, host = urllib.parse.urlsplit(url)[:2]
-    try:
-        if scheme in ("http", "https") and not host.endswith(".blob.core.windows.net"):
-            with urllib.request.urlopen(url, timeout=30) as remote:
-                return io.BytesIO(remote.read())
-        import blobfile
-
-        with contextlib.suppress(TypeError):  # versions that have no limit
-            blobfile.configure(retry_limit=4, retry_log_threshold=10)  # without a limit it would wait for ever
-        with blobfile.BlobFile(url, "rb") as remote:
-            return io.BytesIO(remote.read())
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # blobfile and the clients below it raise types of their own
-        raise OSError(f"{type(error).__name__}: {_one_line(error)}") from None
 
 
 def cached(url: str) -> Path:

@@ -26,8 +26,9 @@ def checked(schema: type[Schema], values: Any, path: Path) -> Schema:
     dicts by text and other dataclasses. Numbers are finite. A field may have another name in the file, its metadata's
     ``key``; other fields than those of the schema are refused, unless it has ``OPEN``.
     """
+    kind: Any = schema
     try:
-        return fitting(schema)(values)
+        return fitting(kind)(values)
     except Misfit as misfit:
         place = ".".join(reversed(misfit.names)) or "all of it"
         raise ValueError(f"{path}: {place}: {misfit.reason}") from None

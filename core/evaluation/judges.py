@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import resize
 
-from ace_counterfactuals.core.base.settings import FlagError, blaming, flag, flags_of
+from ace_counterfactuals.core.base.settings import FlagError, blaming, flag, flags_of, hyphenated
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.pictures import to_tensor
 from ace_counterfactuals.core.evaluation.session import Judge, Network, Session, Subject, Unavailable
@@ -85,9 +85,8 @@ def explained(session: Session, subject: Subject) -> Network:
         raise Unavailable("classifier", reason)
     if spec.arch == "resnet50" and not path and (published := cached(classifiers.RESNET50_URL)).is_file():
         path = str(published)
-    if not typed and not name and not is_url(path) and not Path(path).is_file():
-        what = f"the run's classifier {path} is not there" if path else "the classifier is not known"
-        raise Unavailable("classifier_path", f"{what}; give --classifier-path")
+    if not typed and (path or not name):
+        refuse_recorded(subject, path, "classifier_path", "classifier_path")
     if not subject.dataset:
         raise Unavailable("dataset", "the data set is not known; give --dataset")
     with blaming("classifier_path"):
@@ -107,6 +106,25 @@ def explained(session: Session, subject: Subject) -> Network:
     asked = {"query": query if spec.binary else None, **spec.classifier(about)}
     what = {"sha256": digest, "dataset": subject.dataset, "query": query, "arch": str(about)}
     return Network(lambda: classifiers.load_classifier(path, **asked).to(session.device), what, path, "classifier_path")
+
+
+def refuse_recorded(subject: Subject, path: str, name: str, field: str) -> None:
+    """Raises Unavailable for weights that config.yaml names, unless they are a local file of which it has the digest.
+
+    An address is fetched only where the user typed it.  path: of the flag ``name``; field: the flag that would help.
+    """
+    what = "classifier" if name == "classifier_path" else "diffusion model"
+    if not path:
+        reason = f"the {what} is not known"
+    elif is_url(path):
+        reason = f"the run's {what} {path} is an address, and none is fetched that stands in config.yaml alone"
+    elif not Path(path).is_file():
+        reason = f"the run's {what} {path} is not there"
+    elif path == subject.stored.flags.get(name) and not subject.digest_of(name):
+        reason = f"config.yaml has no digest of the run's {what} {path}"
+    else:
+        return
+    raise Unavailable(field, f"{reason}; give --{hyphenated(name)}" if field == name else reason)
 
 
 def open_unseen(session: Session, subject: Subject) -> dict[str, Network]:

@@ -26,6 +26,7 @@ from ace_counterfactuals.core.runs.described import CONFIG, WEIGHTS, described_f
 from ace_counterfactuals.core.runs.layout import REFINED
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.models.config import ClassifierConfig, WeightsConfig
+from ace_counterfactuals.models.loading import is_url
 from ace_counterfactuals.models.specs import runs_code
 
 
@@ -66,6 +67,10 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
     if run.settings:
         refuse_other_flags(run.settings, fixed, run.results.root)
         base |= described_flags(run.settings["flags"])
+        for name in WEIGHTS:
+            if is_url(base[name]) and name not in given:
+                reason = f"{base[name]}: is an address that {run.results.root / CONFIG} alone names, and is not fetched"
+                raise FlagError(name, f"{reason}; give it if you trust it, or a path")
     base |= fixed
     if not {"classifier", "classifier_path"} & given.keys() and runs_code(base["classifier"], base["classifier_path"]):
         code = base["classifier"] or base["classifier_path"]

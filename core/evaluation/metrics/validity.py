@@ -12,14 +12,13 @@ through the same one, so it is no judgement from outside, as transfer is.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ace_counterfactuals.core.base.settings import blaming, flag, from_dict
-from ace_counterfactuals.core.evaluation.judges import explained
+from ace_counterfactuals.core.evaluation.judges import explained, refuse_recorded
 from ace_counterfactuals.core.evaluation.metric import HIGHER, SHARE, Metric, Quantity, register
 from ace_counterfactuals.core.evaluation.model import FLIPPED, Figure
 from ace_counterfactuals.core.evaluation.session import Judge, Network, Session, Subject, Unavailable
@@ -30,7 +29,6 @@ from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Classifier, chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import diffusion_of, load_denoiser
-from ace_counterfactuals.models.loading import is_url
 
 DENOISED = 2**31  # the purpose of the noise, beyond every iteration of an attack
 
@@ -41,10 +39,7 @@ def open_run(session: Session, subject: Subject) -> dict[str, Network]:
         return {}
     config, wanted = from_dict(MainConfig, subject.stored.flags), subject.digest_of("model_path")
     path = config.weights.model_path
-    if not path:
-        raise Unavailable("denoised_validity", "no config.yaml tells the diffusion model")
-    if not is_url(path) and not Path(path).is_file():
-        raise Unavailable("denoised_validity", f"the run's diffusion model {path} is not there")
+    refuse_recorded(subject, path, "model_path", "denoised_validity")
     with blaming("denoised_validity"):
         found = session.digest(path)
         diffusion, steps = chain_of(config.sampling, diffusion_of(config))

@@ -1,0 +1,64 @@
+"""What stands in the config.yaml of a result folder alone is not fetched, and opened only where its digest fits."""
+
+import urllib.request
+
+import pytest
+import yaml
+
+from ace_counterfactuals.core.cli.refine import main as refine
+from tests.support.result_folders import evaluate, figures
+from tests.support.toys import Workshop
+
+ADDRESS = "http://127.0.0.1:9/weights.pt"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workshop = Workshop(tmp_path_factory.mktemp("whole"))
+    workshop.run()
+    return workshop
+
+
+@pytest.fixture
+def copy(whole, tmp_path, monkeypatch):
+    """A copy of the run, while every request is a failure."""
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("a request was made"))
+    return whole.copied(tmp_path / "out")
+
+
+def change(workshop, part="flags", **values) -> None:
+    path = workshop.results() / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    stored[part] |= values
+    path.write_text(yaml.safe_dump(stored))
+
+
+@pytest.mark.parametrize("name", ["classifier_path", "model_path"])
+def test_an_address_of_a_stranger_is_not_fetched_by_evaluate(copy, notes, name):
+    change(copy, **{name: ADDRESS})
+    evaluate("--output-path", copy.output, "--denoised-validity", "True")
+    assert f"{ADDRESS} is an address, and none is fetched that stands in config.yaml alone" in notes.text
+    assert "denoised_validity" not in figures(copy.results() / "evaluation")
+
+
+def test_the_message_says_which_flag_to_type(copy, notes):
+    change(copy, classifier_path=ADDRESS)
+    evaluate("--output-path", copy.output)
+    assert "in config.yaml alone; give --classifier-path" in notes.text
+
+
+@pytest.mark.parametrize("name", ["classifier_path", "model_path"])
+def test_an_address_of_a_stranger_is_not_fetched_by_postprocessing(copy, name):
+    change(copy, **{name: ADDRESS})
+    arguments = ["--output_path", str(copy.output), "--sampling_dilation", "1", "--device", "cpu"]
+    with pytest.raises(ValueError, match=f"{name} {ADDRESS}: is an address that .*config.yaml alone names"):
+        refine(arguments)
+
+
+def test_a_file_that_a_stranger_names_without_its_digest_is_not_opened(copy, notes):
+    path = copy.results() / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    del stored["weights"]["classifier_path"]
+    path.write_text(yaml.safe_dump(stored))
+    evaluate("--output-path", copy.output)
+    assert f"config.yaml has no digest of the run's classifier {copy.classifier}; give --classifier-path" in notes.text
