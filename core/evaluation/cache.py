@@ -103,7 +103,7 @@ class Store:
         try:
             head = json.loads(line)
             width = head.pop("width")
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return None
         return width if head == self.head and isinstance(width, int) and 0 < width < 2**20 else None
 

@@ -12,9 +12,8 @@ from torchvision.transforms.functional import resize
 
 from ace_counterfactuals.core.base.settings import FlagError, blaming, flag, flags_of, hyphenated
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.data.pictures import to_tensor
+from ace_counterfactuals.core.data.pictures import picture_size, to_tensor
 from ace_counterfactuals.core.evaluation.session import Judge, Network, Session, Subject, Unavailable
-from ace_counterfactuals.core.runs.experiment import picture_size
 from ace_counterfactuals.models import classifiers
 from ace_counterfactuals.models.config import ClassifierConfig
 from ace_counterfactuals.models.judges import (
@@ -85,7 +84,10 @@ def explained(session: Session, subject: Subject) -> Network:
         raise Unavailable("classifier", reason)
     if spec.arch == "resnet50" and not path and (published := cached(classifiers.RESNET50_URL)).is_file():
         path = str(published)
-    if not typed and (path or not name):
+    if not typed and name and not path:
+        reason = f"the weights of the run's {name} are fetched only for who types it; give --classifier"
+        raise Unavailable("classifier", reason)
+    if not typed:
         refuse_recorded(subject, path, "classifier_path", "classifier_path")
     if not subject.dataset:
         raise Unavailable("dataset", "the data set is not known; give --dataset")

@@ -67,10 +67,7 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
     if run.settings:
         refuse_other_flags(run.settings, fixed, run.results.root)
         base |= described_flags(run.settings["flags"])
-        for name in WEIGHTS:
-            if is_url(base[name]) and name not in given:
-                reason = f"{base[name]}: is an address that {run.results.root / CONFIG} alone names, and is not fetched"
-                raise FlagError(name, f"{reason}; give it if you trust it, or a path")
+        refuse_addresses(base, given, run.results.root / CONFIG)
     base |= fixed
     if not {"classifier", "classifier_path"} & given.keys() and runs_code(base["classifier"], base["classifier_path"]):
         code = base["classifier"] or base["classifier_path"]
@@ -92,6 +89,16 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
         exp_name = f"{flags['exp_name']}/{folder_name(flags, sha, own)}"
         settings[exp_name] = Setting(from_dict(MainConfig, flags | {"exp_name": exp_name}), sha)
     return list(settings.values())
+
+
+def refuse_addresses(made: Mapping[str, Any], given: Mapping[str, Any], config: Path) -> None:
+    """Raises FlagError for weights that would be fetched because of config.yaml alone.  made: the flags there."""
+    fetched = {name: made[name] for name in WEIGHTS if is_url(made[name])}
+    if made["classifier"] and not made["classifier_path"] and "classifier_path" not in given:
+        fetched["classifier"] = made["classifier"]
+    for name in fetched.keys() - given.keys():
+        said = f"{made[name]}: {config} alone names it, and what is named there is not fetched"
+        raise FlagError(name, f"{said}; give it if you trust it, or a path")
 
 
 def refuse_other_flags(made: Mapping[str, Any], given: Mapping[str, Any], root: Path) -> None:

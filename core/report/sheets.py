@@ -1,7 +1,6 @@
 """Thumbnails as tiles of sheets, many to a file, so that a page of 30,000 pictures loads few files at a time."""
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.reading import read_json
 from ace_counterfactuals.core.data.pictures import decode
 from ace_counterfactuals.core.evaluation.model import Evaluation
 
@@ -91,7 +91,7 @@ def write_all_sheets(
 def read_manifest(path: Path) -> dict:
     """Name of a sheet -> digests; {} where there is none, or where it is damaged: then every sheet is made anew."""
     with suppress(OSError, ValueError, TypeError):
-        return dict(json.loads(path.read_text()))
+        return dict(read_json(path))
     return {}
 
 

@@ -19,8 +19,8 @@ from ace_counterfactuals.core.base.settings import flag_items, to_dict
 from ace_counterfactuals.core.method.attacks import find_attack
 from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.task import Batch
-from ace_counterfactuals.core.runs.begin import read_config
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import Lock
 from ace_counterfactuals.models.loading import load_weights, save_weights

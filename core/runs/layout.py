@@ -160,6 +160,7 @@ class ResultFolder:
 
         What an earlier attempt left is removed, its record first: at every instant a record has its own files.
         """
+        guard.refuse_links([self.record(record.index)])
         record = replace(record, saved=pictures is not None)
         drawn = self.files(record)
         files = {drawn.pop((kind, "Info")): record.info(kind).encode() for kind in self.kinds}

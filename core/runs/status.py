@@ -37,6 +37,7 @@ class Log:
     ended: str
     end: str | None = None
     selected: Count | None = None
+    threads: Count | None = None
 
 
 @contextmanager

@@ -42,7 +42,10 @@ def recorded(output):
 
 def log(output: Path, selected: int) -> None:
     (output / "Results/exp/log").mkdir(exist_ok=True)
-    atomic.write_json(output / "Results/exp/log/20260101T000000Z-host-1.json", {"selected": selected})
+    atomic.write_json(
+        output / "Results/exp/log/20260101T000000Z-host-1.json",
+        {"host": "host", "pid": 1, "ended": "finished", "selected": selected},
+    )
 
 
 def refused_and_marked(output: Path, capsys, *, n: int) -> str:
@@ -126,7 +129,7 @@ def test_evaluate_names_a_corrupt_picture_and_leaves_it_out_if_asked(output, cap
 
 def test_evaluate_names_a_picture_that_is_none(output, capsys):
     counterfactual(output, 2, "CC/CCF").write_bytes(b"")
-    assert "0000002.png or its original cannot be read: " in refused_and_marked(output, capsys, n=4)
+    assert "0000002.png: unreadable picture: the file is empty" in refused_and_marked(output, capsys, n=4)
 
 
 def test_a_long_list_is_shortened(output, capsys):

@@ -23,7 +23,7 @@ def whole(tmp_path_factory):
 def copy(whole, tmp_path, monkeypatch):
     """A copy of the run, while every request is a failure."""
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("a request was made"))
-    return whole.copied(tmp_path / "out")
+    return whole.copy(tmp_path)
 
 
 def change(workshop, part="flags", **values) -> None:
@@ -51,7 +51,7 @@ def test_the_message_says_which_flag_to_type(copy, notes):
 def test_an_address_of_a_stranger_is_not_fetched_by_postprocessing(copy, name):
     change(copy, **{name: ADDRESS})
     arguments = ["--output_path", str(copy.output), "--sampling_dilation", "1", "--device", "cpu"]
-    with pytest.raises(ValueError, match=f"{name} {ADDRESS}: is an address that .*config.yaml alone names"):
+    with pytest.raises(ValueError, match=f"{name} {ADDRESS}: .*config.yaml alone names it"):
         refine(arguments)
 
 

@@ -79,7 +79,7 @@ def test_another_number_of_threads_is_recorded_and_not_refused(copy):
         copy.run()
     finally:
         torch.set_num_threads(threads)
-    counts = [log["threads"] for _, log in read_logs(copy.results() / "log")]
+    counts = [log.threads for _, log in read_logs(copy.results() / "log")]
     assert sorted(counts) == [threads, threads + 1] and tree(copy.output) == before
 
 
@@ -174,7 +174,7 @@ def test_a_folder_of_the_original_program_is_refused_with_the_reason(copy):
 def test_records_without_settings_are_refused(copy):
     (copy.results() / "config.yaml").unlink()
     with pytest.raises(ValueError, match="but no config.yaml: .* half deleted, and cannot be continued"):
-        copy.run()
+        copy.run(attack_step=4)
 
 
 def test_folders_that_are_empty_may_be_filled(workshop):
@@ -275,7 +275,7 @@ def test_a_folder_of_another_program_is_not_overwritten(copy):
     (copy.results() / "config.yaml").unlink()
     before = tree(copy.output, without=())
     with pytest.raises(ValueError, match="was not made by main.py"):
-        copy.run(overwrite=True)
+        copy.run(overwrite=True, attack_step=4)
     assert tree(copy.output, without=()) == before
 
 

@@ -31,7 +31,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def copy(whole, tmp_path):
-    return whole.copied(tmp_path / "out")
+    return whole.copy(tmp_path)
 
 
 def refusal(read, *given) -> str:

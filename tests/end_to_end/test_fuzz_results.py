@@ -1,0 +1,35 @@
+"""Seeded ways to spoil a small result folder: each program does its work or refuses in one line, and nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+
+
+def fuzz(folder, runs: int, *words: str) -> dict:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    folder.chmod(0o755)
+    command = [sys.executable, ROOT / "tests/support/fuzz_results.py", folder / "scene", str(runs), "0", *words]
+    limit = 300 + 20 * runs
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout)
+    assert report["findings"] == []
+    assert report["runs"] == runs and {"0", "1", "2"} <= report["codes"].keys()
+    return report
+
+
+@pytest.mark.parametrize(
+    "runs", [pytest.param(150, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.long)]
+)
+def test_fuzzed_result_folders_of_a_stranger_are_read_or_refused_and_no_canary_changes(tmp_path_factory, runs):
+    fuzz(tmp_path_factory.getbasetemp() / f"fuzz-{runs}", runs)
+
+
+@pytest.mark.long
+def test_fuzzed_result_folders_are_given_to_whole_programs(tmp_path_factory):
+    fuzz(tmp_path_factory.getbasetemp() / "whole", 300, "whole")
