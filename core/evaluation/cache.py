@@ -24,7 +24,10 @@ KEY, PART = 32, 2**24
 
 
 class Store:
-    """The rows of one file; ``places``: key -> where its row begins."""
+    """The rows of one file.
+
+    places: key -> where its row begins.  loose: key -> row, since the file could not be written any more.
+    """
 
     def __init__(self, folder: Path, role: str, what: dict, dtype: str = "<f4"):
         """what: all that the numbers depend on, as JSON has it; the file begins with it, and is named after it."""
@@ -33,6 +36,7 @@ class Store:
         name = hashlib.sha256(json.dumps([role, what]).encode()).hexdigest()[:16]  # one for all versions
         self.path, self.dtype = folder / f"{role}-{name}.rows", dtype
         self.places: dict[bytes, int] = {}
+        self.loose: dict[bytes, np.ndarray] = {}
         self.row: np.dtype | None = None
         if self.path.exists():
             with self._open() as file:
@@ -44,7 +48,7 @@ class Store:
         return self.row["values"].shape[0] if self.row else 0
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self.places
+        return key in self.places or key in self.loose
 
     def add(self, keys: Sequence[bytes], values: np.ndarray) -> None:
         """Keep a row of ``values`` (N, W) for each key."""
@@ -52,20 +56,33 @@ class Store:
         rows = np.zeros(len(keys), self.row)
         rows["key"], rows["values"] = np.array(keys, f"V{KEY}"), values
         rows["checksum"] = checksums(rows)
+        if not self.loose:
+            try:
+                self.places |= self._append(rows)
+                return
+            except OSError as error:  # a disk or a quota that is full
+                notice(f"{self.path}: {error.strerror}; answers are kept for this evaluation alone from now on")
+        self.loose |= zip(keys, rows["values"], strict=True)
+
+    def _append(self, rows: np.ndarray) -> dict[bytes, int]:
+        """Where each row begins."""
         with self._open() as file:
             if file.seek(0, os.SEEK_END) == 0:
-                file.write(json.dumps({**self.head, "width": values.shape[1]}).encode() + b"\n")
+                file.write(json.dumps({**self.head, "width": self.width}).encode() + b"\n")
             start = file.tell()
             file.write(rows.tobytes())
-        self.places |= {key: start + i * self.row.itemsize for i, key in enumerate(keys)}
+        return {bytes(key): start + i * rows.itemsize for i, key in enumerate(rows["key"])}
 
     def rows(self, keys: Sequence[bytes]) -> np.ndarray:
         """(N, W) in the order of the N >= 1 keys, each of which must be there."""
         found = np.empty((len(keys), self.width), self.dtype)
-        with open(self.path, "rb") as file:
+        with open(self.path if self.places else os.devnull, "rb") as file:
             for place, key in enumerate(keys):
-                file.seek(self.places[key] + KEY)
-                found[place] = np.fromfile(file, self.dtype, self.width)
+                if key in self.loose:
+                    found[place] = self.loose[key]
+                else:
+                    file.seek(self.places[key] + KEY)
+                    found[place] = np.fromfile(file, self.dtype, self.width)
         return found
 
     def _row(self, width: int) -> np.dtype:

@@ -1,10 +1,12 @@
 """The cache of features: what is in it comes back, and what is broken is computed anew."""
 
+import errno
 import hashlib
 
 import numpy as np
 import pytest
 
+from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.evaluation.cache import Store, joined
 
 KEYS = [hashlib.sha256(bytes([i])).digest() for i in range(5)]
@@ -58,6 +60,20 @@ def test_rows_that_two_evaluations_added_at_the_same_time_are_all_kept(filled, n
     other.add([bytes(32)], ROWS[4:])
     store = again(filled)
     assert store.rows([*late, bytes(32)]).tolist() == ROWS[[0, 1, 4]].tolist() and notes.text == ""
+
+
+def test_rows_are_kept_for_the_evaluation_where_the_disk_is_full_and_that_is_told_once(filled, notes, monkeypatch):
+    before = filled.path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(guard, "open_to_write", full)
+    late = [hashlib.sha256(bytes([9 + i])).digest() for i in range(2)]
+    for key, row in zip(late, ROWS, strict=False):
+        filled.add([key], row[None])
+    assert filled.rows([late[1], KEYS[4], late[0]]).tolist() == ROWS[[1, 4, 0]].tolist() and late[0] in filled
+    assert filled.path.read_bytes() == before and notes.text.count("No space left on device") == 1
 
 
 @pytest.mark.parametrize("place", [3, 200])
