@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.settings import FlagError, flag_items, to_dict
-from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from ace_counterfactuals.core.training.config import TrainClassifierConfig, TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Trainer
 from ace_counterfactuals.models.loading import load_weights, save_weights
 
@@ -37,8 +38,7 @@ class TrainingFolder:
 
     def __init__(self, config: TrainDiffusionConfig):
         self.config, self.path = config, Path(config.training.output_path)
-        depended = {name for name, item in flag_items(TrainDiffusionConfig).items() if item.result} | {"data_dir"}
-        self.flags = {name: value for name, value in to_dict(config).items() if name in depended}
+        self.flags = settings_of(config)
         guard.give(self.path)
 
     def latest(self) -> Latest | None:
@@ -86,6 +86,12 @@ class TrainingFolder:
         atomic.write_json(self.path / "latest.json", vars(latest))
         if before and before.step < trainer.step and not self.regular(before.step):
             guard.remove(self.checkpoint(before.step))
+
+
+def settings_of(config: TrainDiffusionConfig | TrainClassifierConfig) -> dict[str, Any]:
+    """The flags that the weights depend on, and where the pictures are."""
+    depended = {name for name, item in flag_items(type(config)).items() if item.result} | {"data_dir"}
+    return {name: value for name, value in to_dict(config).items() if name in depended}
 
 
 def checkpoint_paths(folder: Path, step: int, ema_rate: float) -> tuple[Path, Path, Path]:

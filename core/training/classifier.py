@@ -1,7 +1,9 @@
 """Training a classifier on a data set with classes, all of whose pictures are held in memory."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +13,16 @@ from tqdm import tqdm
 from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.base.signals import asked, patient, stop_if_asked
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch, with_channels
 from ace_counterfactuals.core.data.pictures import UnreadableImage
+from ace_counterfactuals.core.training.checkpoints import settings_of
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
 from ace_counterfactuals.core.training.trainer import mirroring, shuffled
 from ace_counterfactuals.models.architectures import build_classifier
 from ace_counterfactuals.models.classifiers import save_classifier
+from ace_counterfactuals.models.loading import load_weights, save_weights
 
 HALF = (0.5,)
 AT_ONCE = 500
@@ -48,6 +53,7 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
         std=HALF * images.channels,
         image_size=config.pictures.image_size,
     )
+    guard.remove([unfinished_path(config)])
     measured = accuracy(network, *decode_all(held_out, config.device.num_workers), device) if held_out else None
     return classes, measured
 
@@ -90,20 +96,71 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=max(steps, 2))
     positions = shuffled(len(pictures), training.batch_size, seed)
     flip = training.random_flip and spec_of(config.pictures.dataset).mirrored
+    unfinished = Unfinished(config, len(pictures), {"network": network, "optimizer": optimizer, "schedule": schedule})
+    first = unfinished.restored()
     network.train()
-    for step in (progress := tqdm(range(steps), "training", disable=None)):
-        chosen = positions(step)
-        batch = to_input(pictures[chosen], device)
-        if flip:
-            mirrored = torch.from_numpy(mirroring(seed, step, len(batch))).to(device)
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
-        loss = F.cross_entropy(network(batch), labels[chosen].to(device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 10 == 0:
-            progress.set_postfix(loss=f"{loss.item():.4f}")
+    with patient("this step, from which the same command continues", soon=False):
+        for step in (progress := tqdm(range(first, steps), "training", steps, initial=first, disable=None)):
+            chosen = positions(step)
+            batch = to_input(pictures[chosen], device)
+            if flip:
+                mirrored = torch.from_numpy(mirroring(seed, step, len(batch))).to(device)
+                batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+            loss = F.cross_entropy(network(batch), labels[chosen].to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if step % 10 == 0:
+                progress.set_postfix(loss=f"{loss.item():.4f}")
+            if asked():
+                unfinished.keep(step + 1)
+                break
+    stop_if_asked()
+
+
+class Unfinished:
+    """``OUTPUT_PATH.unfinished``, what a signal leaves of a training: all that its next step goes on from.
+
+    pictures: how many there are.  parts: what has a ``state_dict``, by name.
+    """
+
+    def __init__(self, config: TrainClassifierConfig, pictures: int, parts: Mapping[str, Any]):
+        self.path, self.parts = unfinished_path(config), parts
+        self.made = {**settings_of(config), "pictures": pictures}
+
+    def keep(self, step: int) -> None:
+        """After so many steps."""
+        drawn = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            drawn["cuda"] = torch.cuda.get_rng_state()
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        save_weights(self.path, {"made": self.made, "step": step, "drawn": drawn, **states})
+
+    def restored(self) -> int:
+        """The steps that are done.  Raises FlagError for a file that is none of ours."""
+        if not self.path.exists():
+            return 0
+        try:
+            tree = load_weights(self.path)
+            if tree["made"] != self.made:
+                notice(f"{self.path}: is of other settings; training begins anew")
+                return 0
+            for name, part in self.parts.items():
+                part.load_state_dict(tree[name])
+            torch.set_rng_state(tree["drawn"]["cpu"])
+            if "cuda" in tree["drawn"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state(tree["drawn"]["cuda"])
+            step = int(tree["step"])
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise FlagError("output_path", f"{self.path}: cannot be continued from ({said}); delete it") from None
+        notice(f"continuing after step {step}")
+        return step
+
+
+def unfinished_path(config: TrainClassifierConfig) -> Path:
+    return Path(f"{config.training.output_path}.unfinished")
 
 
 @torch.no_grad()

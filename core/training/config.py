@@ -46,13 +46,18 @@ class ClassifierTrainingConfig:
     """How a classifier is trained."""
 
     output_path: str = flag(
-        "classifier.pt", "file to write: architecture, class names, normalisation and weights", path=True
+        "classifier.pt",
+        "file to write: architecture, class names, normalisation and weights",
+        path=True,
+        result=False,
     )
     arch: str = flag(
         "small-32",
         "small-WIDTH, plain-WIDTH or mixer-WIDTH, for pictures of 28 to 64 pixels, or a torchvision classifier",
     )
-    val_dir: str = flag("", "class folders to measure the accuracy on, with the classes of data_dir", path=True)
+    val_dir: str = flag(
+        "", "class folders to measure the accuracy on, with the classes of data_dir", path=True, result=False
+    )
     epochs: int = flag(10, "passes over the pictures", low=1)
     batch_size: int = flag(128, "pictures a step", low=1)
     lr: float = flag(1e-3, "largest learning rate of AdamW, warmed up and annealed (one cycle)", low=0)

@@ -1,16 +1,18 @@
 """A training that is stopped goes on by the same command, and ends with the files of one that was not."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ace_counterfactuals.core.base.settings import FlagError, from_dict
 from ace_counterfactuals.core.base.signals import INTERRUPTED
-from ace_counterfactuals.core.cli import train_diffusion
+from ace_counterfactuals.core.cli import train_classifier, train_diffusion
 from ace_counterfactuals.core.training import diffusion
 from ace_counterfactuals.core.training.checkpoints import Log, TrainingFolder
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
@@ -197,3 +199,65 @@ def test_lines_of_the_log_that_are_no_steps_stay(tmp_path):
     with Log(path, 5, 3, [{"loss": 0.25}]) as log:
         assert log.add(6, {"loss": 0.75}) == {"loss": 0.5}
     assert path.read_text() == "step,loss\n3,0.5\n6,0.500000\n"
+
+
+def train_classifier_of(pictures, file, **changes):
+    flags = {"dataset": "Folder", "data_dir": pictures, "image_size": 8, "device": "cpu", "arch": "small-4"}
+    flags |= {"epochs": 3, "batch_size": 2, "output_path": file, **changes}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return exit_code(lambda: train_classifier.main(words))
+
+
+@pytest.fixture(scope="module")
+def classes(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classes")
+    for i, path in enumerate(sorted(pictures.iterdir())):
+        (folder / f"class{i % 2}").mkdir(exist_ok=True)
+        shutil.copy(path, folder / f"class{i % 2}")
+    return folder
+
+
+def signalled_at(monkeypatch, step):
+    """SIGTERM within this step of a classifier's training."""
+    moved, taken = torch.optim.lr_scheduler.OneCycleLR.step, []
+
+    def stepping(schedule, *inputs):
+        taken.append(1)
+        if len(taken) == step + 1:  # the first is of the schedule's beginning
+            os.kill(os.getpid(), signal.SIGTERM)
+        return moved(schedule, *inputs)
+
+    monkeypatch.setattr(torch.optim.lr_scheduler.OneCycleLR, "step", stepping)
+
+
+@pytest.mark.parametrize("step", [1, 4, 9])
+def test_a_classifiers_training_goes_on_after_a_signal_to_the_same_file(classes, tmp_path, monkeypatch, capfd, step):
+    assert train_classifier_of(classes, tmp_path / "whole.pt") == 0
+    file = tmp_path / "stopped.pt"
+    with monkeypatch.context() as patch:
+        signalled_at(patch, step)
+        assert train_classifier_of(classes, file) == 143
+    assert not file.exists()
+    assert train_classifier_of(classes, file) == 0
+    assert f"continuing after step {step}\n" in capfd.readouterr().err
+    assert plain(load_weights(file)) == plain(load_weights(tmp_path / "whole.pt"))
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.pt", "stopped.pt"}
+
+
+def test_what_is_left_of_a_classifiers_training_with_other_settings_is_not_continued(
+    classes, tmp_path, monkeypatch, capfd
+):
+    file = tmp_path / "stopped.pt"
+    with monkeypatch.context() as patch:
+        signalled_at(patch, 4)
+        assert train_classifier_of(classes, file) == 143
+    assert train_classifier_of(classes, file, lr=0.5) == 0
+    assert f"{file}.unfinished: is of other settings; training begins anew" in capfd.readouterr().err
+
+
+def test_a_damaged_rest_of_a_classifiers_training_is_named(classes, tmp_path, capfd):
+    rest = tmp_path / "classifier.pt.unfinished"
+    for damage in (b"torn", b""):
+        rest.write_bytes(damage)
+        assert train_classifier_of(classes, tmp_path / "classifier.pt") == 2
+        assert f"--output_path {rest}: cannot be continued from" in capfd.readouterr().err.splitlines()[-1]
