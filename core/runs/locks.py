@@ -164,6 +164,7 @@ class Lock:
             self._write(0)
             atomic.place(temporary, path)
         except FileExistsError:
+            self.file.close()
             raise Locked(f"{path}: another process was faster") from None
         finally:
             guard.remove([temporary])
