@@ -15,13 +15,14 @@ import numpy as np
 from PIL import Image
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.core.base.reading import read_json
+from ace_counterfactuals.core.base.reading import read_bytes, read_json
 from ace_counterfactuals.core.data.pictures import decode
 from ace_counterfactuals.core.evaluation.model import Evaluation
 
 TILE, SHEET = 128, 512  # largest sides in pixels
 LOSSLESS = 64  # pictures up to this side are kept as they are
 QUALITY = 90
+LARGEST = 2**26  # bytes of a sheet
 VERSION = 1
 KINDS = ("original", "counterfactual", "mask")
 
@@ -117,8 +118,10 @@ def _write_sheet(sheets: Sheets, files: Sequence[Path], known: dict) -> tuple[st
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, in hex; '' where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    """Of a file, in hex; '' where there is none that could be a sheet."""
+    with suppress(OSError, ValueError):
+        return hashlib.sha256(read_bytes(path, LARGEST)).hexdigest()
+    return ""
 
 
 def _draw(sheets: Sheets, files: Sequence[Path]) -> bytes:

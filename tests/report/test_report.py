@@ -1,6 +1,7 @@
 """report.html as files: figures, escaping, thumbnails, mean masks, what is kept and what is removed."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from ace_counterfactuals.core.report.page import (
     round_up,
     transitions,
 )
-from ace_counterfactuals.core.report.sheets import write_all_sheets
+from ace_counterfactuals.core.report.sheets import sha256_of, write_all_sheets
 from tests.support.report_cases import HOSTILE, figure, make_comparison, make_evaluation, make_hostile, write_level
 from tests.support.toys import tree
 
@@ -231,3 +232,10 @@ def test_report_axes_end_at_round_numbers(value, axis):
 )
 def test_report_figures_have_four_decimals_where_that_says_something(value, text):
     assert figure_text(value) == text
+
+
+def test_a_sheet_of_a_stranger_without_end_is_not_read(tmp_path):
+    path = tmp_path / "sheet.png"
+    path.touch()
+    os.truncate(path, 2**40)
+    assert sha256_of(path) == ""

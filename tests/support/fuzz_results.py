@@ -103,7 +103,8 @@ def child(work, said: Path, user: int | None) -> None:
         descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+        sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
         if user is not None:
             os.setgroups([])
             os.setgid(user)
@@ -190,7 +191,7 @@ def judged(scene: Scene, code: int | None, memory: int, ordinary: int) -> list[s
         found.append(f"ended with {code}: {text[-1500:]}")
     elif code == 2 and len(errors) != 1:
         found.append(f"{len(errors)} errors: {text[-800:]}")
-    elif code == 2 and str(scene.output) not in errors[0]:
+    elif code == 2 and str(scene.output) not in errors[0] and not errors[0].startswith("error: --exp"):
         found.append(f"names no file: {errors[0]}")
     if "FORBIDDEN" in text:
         found.append(text[-500:])
