@@ -191,7 +191,7 @@ def judged(scene: Scene, code: int | None, memory: int, ordinary: int) -> list[s
         found.append(f"ended with {code}: {text[-1500:]}")
     elif code == 2 and len(errors) != 1:
         found.append(f"{len(errors)} errors: {text[-800:]}")
-    elif code == 2 and str(scene.output) not in errors[0] and not errors[0].startswith("error: --exp"):
+    elif code == 2 and str(scene.folder) not in errors[0] and not errors[0].startswith("error: --exp"):
         found.append(f"names no file: {errors[0]}")
     if "FORBIDDEN" in text:
         found.append(text[-500:])
