@@ -222,7 +222,7 @@ def resumed(path: Path, columns: Sequence[str], jobs: Mapping[tuple, Callable[[]
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV; none if there is no file."""
-    return read_table(path) if path.exists() else []
+    return list(read_table(path)) if path.exists() else []
 
 
 def write_rows(path: Path, rows: Iterable[dict]) -> None:
