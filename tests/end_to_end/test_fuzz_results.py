@@ -4,15 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.support.paths import ROOT
 
 
-def fuzz(folder, runs: int, *words: str) -> dict:
+@pytest.fixture
+def folder():
+    """One that an ordinary user can reach, which pytest's own are not where root runs them."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def fuzz(folder: Path, runs: int, *words: str) -> dict:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    folder.chmod(0o755)
     command = [sys.executable, ROOT / "tests/support/fuzz_results.py", folder / "scene", str(runs), "0", *words]
     limit = 300 + 20 * runs
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
@@ -26,10 +35,10 @@ def fuzz(folder, runs: int, *words: str) -> dict:
 @pytest.mark.parametrize(
     "runs", [pytest.param(150, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.long)]
 )
-def test_fuzzed_result_folders_of_a_stranger_are_read_or_refused_and_no_canary_changes(tmp_path_factory, runs):
-    fuzz(tmp_path_factory.getbasetemp() / f"fuzz-{runs}", runs)
+def test_fuzzed_result_folders_of_a_stranger_are_read_or_refused_and_no_canary_changes(folder, runs):
+    fuzz(folder, runs)
 
 
 @pytest.mark.long
-def test_fuzzed_result_folders_are_given_to_whole_programs(tmp_path_factory):
-    fuzz(tmp_path_factory.getbasetemp() / "whole", 300, "whole")
+def test_fuzzed_result_folders_are_given_to_whole_programs(folder):
+    fuzz(folder, 300, "whole")
