@@ -61,7 +61,7 @@ class Counted:
 
 
 def compute(method: str, config: MainConfig, count: int, threads: int) -> list[dict]:
-    """A row for each number of iterations that the attack is seen at: a sixth, a third, two thirds and all of them.
+    """A row for each number of iterations that the attack is seen at.
 
     Where pictures may end before the others there is one row, of whatever each took.
     """
@@ -71,7 +71,7 @@ def compute(method: str, config: MainConfig, count: int, threads: int) -> list[d
     batch, before = trial.with_settings(batch, denoiser=counted), start_memory(device)
     last = config.attack.attack_iterations
     ends = config.attack.attack_stop_confidence < 1
-    strengths = [last] if ends else sorted({max(1, last * sixths // 6) for sixths in (1, 2, 4, 6)})
+    strengths = [last] if ends else trial.strengths_of(last)
     found: dict[int, list[Tensor]] = {strength: [] for strength in strengths}
     taken = {strength: torch.zeros(3, dtype=torch.float64) for strength in strengths}
 

@@ -78,14 +78,11 @@ def unet_calls(method: str, steps: int, refining: int, iterations: int) -> int:
 
 
 def compute(attack: str, seed: int, config: MainConfig, count: int) -> list[dict]:
-    """The rows of one way to a pre-explanation: one for each method and strength, and at the last for each pair.
-
-    The strengths are a sixth, a third, two thirds and all of the iterations.
-    """
+    """The rows of one way to a pre-explanation: one for each method and strength, and at the last for each pair."""
     batch, bench = trial.set_up(config, UNSEEN, count=count)
     batch = trial.with_settings(batch, attack=attacks(config.attack)[attack], seed=seed)
     last = PLAIN_ITERATIONS if attack in (PLAIN, FAR) else config.attack.attack_iterations
-    strengths = sorted({max(1, last * sixths // 6) for sixths in (1, 2, 4, 6)})
+    strengths = trial.strengths_of(last)
     found: dict[tuple[str, int], list[Tensor]] = {}
     for part in trial.split(batch):
         for strength, pictures in trial.pre_explanations(part, strengths).items():

@@ -124,6 +124,11 @@ def pre_explanations(batch: Batch, strengths: Sequence[int]) -> dict[int, Tensor
     return {iterations: found[iterations] for iterations in strengths}
 
 
+def strengths_of(iterations: int) -> list[int]:
+    """At which an attack is seen: a sixth, a third, two thirds and all of its iterations."""
+    return sorted({max(1, iterations * sixths // 6) for sixths in (1, 2, 4, 6)})
+
+
 def refined(batch: Batch, found: Tensor) -> Tensor:
     """The counterfactuals of pre-explanations, (N, 3, H, W)."""
     return refine(batch.image, found, batch.task, target=batch.target, indices=batch.indices).counterfactual

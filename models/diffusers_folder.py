@@ -1,6 +1,5 @@
 """A folder of diffusers: UNet2DModel and the schedule of its training, as a denoiser."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.schedule import make_betas
-from ace_counterfactuals.models.loading import WeightsError, load_into, load_state
+from ace_counterfactuals.models.loading import WeightsError, load_into, load_state, read_object
 from ace_counterfactuals.models.specs import package
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+SCHEDULER = "scheduler/scheduler_config.json"
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
@@ -29,11 +29,18 @@ def read_process(source, config: DiffusionConfig) -> GaussianDiffusion:
 
     Raises WeightsError for a scheduler that is not of a known kind.
     """
-    folder = Path(source) / "scheduler"
-    file = folder / "scheduler_config.json"
-    if not file.is_file():
+    return _process(Path(source) / SCHEDULER, _scheduler(source), config)
+
+
+def _scheduler(source) -> dict[str, Any] | None:
+    """What the folder's scheduler tells, if it has one."""
+    file = Path(source) / SCHEDULER
+    return read_object(file) if file.is_file() else None
+
+
+def _process(file: Path, said: dict[str, Any] | None, config: DiffusionConfig) -> GaussianDiffusion:
+    if said is None:
         return GaussianDiffusion(replace(config, learn_sigma=False))
-    said, steps = _json(file), config.diffusion_steps
     try:
         steps = int(said.get("num_train_timesteps", 1000))
         betas = _betas(said, steps)
@@ -83,7 +90,8 @@ def load_folder(source, image_size: int, config: DiffusionConfig) -> tuple[nn.Mo
     Raises FlagError for an image_size that is not the network's, WeightsError for what is no such folder.
     """
     folder = Path(source) / "unet" if (Path(source) / "unet").is_dir() else Path(source)
-    about, process = _json(folder / "config.json"), read_process(source, config)
+    about, said = read_object(folder / "config.json"), _scheduler(source)
+    process = _process(Path(source) / SCHEDULER, said, config)
     if about.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise WeightsError(f"{folder}: holds a {about['_class_name']}, wanted diffusers' UNet2DModel")
     diffusers = package("diffusers")
@@ -98,17 +106,5 @@ def load_folder(source, image_size: int, config: DiffusionConfig) -> tuple[nn.Mo
     if file is None:
         raise WeightsError(f"{folder}: has no {WEIGHTS[0]}")
     load_into(network, load_state(file), path=file, what="the UNet2DModel that its config.json describes")
-    scheduler = Path(source) / "scheduler/scheduler_config.json"
-    prediction = _json(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
-    adapted = Adapted(network, process, prediction).eval().requires_grad_(False)
+    adapted = Adapted(network, process, (said or {}).get("prediction_type", "epsilon")).eval().requires_grad_(False)
     return adapted, process, channels, network.config.num_class_embeds is not None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{file}: cannot be read as JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise WeightsError(f"{file}: holds a {type(found).__name__}, wanted an object")
-    return found

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.core.base.reading import open_regular
+from ace_counterfactuals.core.base.reading import open_regular, read_json
 from ace_counterfactuals.models.archives import PLAIN_VALUES, read_tree
 from ace_counterfactuals.models.fetching import fetch
 from ace_counterfactuals.models.unpickle import Malformed, Refused
@@ -34,6 +34,17 @@ class WeightsError(ValueError):
         """What a message quotes from a file may be long, or hold line breaks and terminal codes."""
         line = " ".join(message.split())[:1000]
         super().__init__("".join(c if c.isprintable() else "?" for c in line))
+
+
+def read_object(file: Path) -> dict:
+    """A JSON file beside weights, which says what they are of.  Raises WeightsError."""
+    try:
+        found = read_json(file)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file}: cannot be read as JSON ({str(error).removeprefix(f'{file}: ')})") from None
+    if not isinstance(found, dict):
+        raise WeightsError(f"{file}: holds a {type(found).__name__}, wanted an object")
+    return found
 
 
 def is_url(path) -> bool:

@@ -5,7 +5,6 @@ Some of these forms hold code, and opening them runs it: that is the user's choi
 
 import importlib
 import importlib.util
-import json
 import sys
 import warnings
 import zipfile
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import did_you_mean
 from ace_counterfactuals.models.config import ClassifierConfig
-from ace_counterfactuals.models.loading import WeightsError, load_into, load_state, without_prefix
+from ace_counterfactuals.models.loading import WeightsError, load_into, load_state, read_object, without_prefix
 
 PLAIN = ((0.0,), (1.0,))  # pictures in [0, 1] as they are
 PACKAGES = {"timm": "timm", "transformers": "transformers", "onnx2fx": "onnx onnx2fx", "diffusers": "diffusers"}
@@ -126,7 +125,7 @@ def open_hf(spec: Spec, path: str) -> Foreign:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: is no folder of transformers' image classification ({reason:.200})") from None
     file = folder / "preprocessor_config.json"
-    said = json.loads(file.read_text()) if file.is_file() else {}
+    said = read_object(file) if file.is_file() else {}
     size = said.get("crop_size") or said.get("size") or {}
     side = size if isinstance(size, int) else size.get("height", size.get("shortest_edge", 0))
     mean, std = PLAIN

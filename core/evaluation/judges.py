@@ -101,13 +101,18 @@ def explained(session: Session, subject: Subject) -> Network:
         raise Unavailable("classifier_path", reason)
     if path:
         session.named("classifier_path", path)
-    query, pairs = subject.query, subject.stored.pairs
-    side = picture_size(pairs[0].original)[1] if pairs else Spec().image_size
+    query = subject.query
     own = {field: getattr(flags, field) or stored.get(field, getattr(flags, field)) for field in OF_CLASSIFIER}
-    about = said_of(ClassifierConfig(**own | {"classifier": name, "classifier_path": path}), side)
+    about = said_of(ClassifierConfig(**own | {"classifier": name, "classifier_path": path}), side_of(subject))
     asked = {"query": query if spec.binary else None, **spec.classifier(about)}
     what = {"sha256": digest, "dataset": subject.dataset, "query": query, "arch": str(about)}
     return Network(lambda: classifiers.load_classifier(path, **asked).to(session.device), what, path, "classifier_path")
+
+
+def side_of(subject: Subject) -> int:
+    """Rows of the experiment's pictures; of an experiment without any what ``Spec`` takes."""
+    pairs = subject.stored.pairs
+    return picture_size(pairs[0].original)[1] if pairs else Spec().image_size
 
 
 def refuse_recorded(subject: Subject, path: str, name: str, field: str) -> None:
@@ -134,7 +139,7 @@ def open_unseen(session: Session, subject: Subject) -> dict[str, Network]:
     given, stored = session.config.networks, subject.stored
     classes = stored.settings.get("classes")
     query = subject.query if spec_of(subject.dataset).binary else None
-    side = picture_size(stored.pairs[0].original)[1] if stored.pairs else Spec().image_size
+    side = side_of(subject)
     what = {"dataset": subject.dataset, "query": query, "classes": classes, "arch": given.unseen_arch}
     seen = {subject.digest_of("classifier_path"): "the classifier that was attacked; transfer is asked of others"}
     found = {}

@@ -160,6 +160,10 @@ def test_a_folder_of_transformers_has_its_processors_size_and_normalisation_and_
     before = digest(flags.classifier_path)
     (tmp_path / "vit/preprocessor_config.json").write_text("{}")
     assert digest(flags.classifier_path) != before
+    for content, said in (("{", "cannot be read as JSON"), ("[]", "holds a list, wanted an object")):
+        (tmp_path / "vit/preprocessor_config.json").write_text(content)
+        with pytest.raises(ValueError, match=f"preprocessor_config.json: {said}"):
+            load_classifier(flags.classifier_path, arch=said_of(flags, 16))
 
 
 @pytest.mark.parametrize(

@@ -21,20 +21,6 @@ def workshop(tmp_path):
     return Workshop(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A finished run of six pictures, one at a time."""
-    workshop = Workshop(tmp_path_factory.mktemp("whole"))
-    workshop.run(batch_size=1)
-    return workshop
-
-
-@pytest.fixture
-def copy(whole, tmp_path, monkeypatch):
-    """The same with a result folder of its own to spoil."""
-    return whole.copy(tmp_path)
-
-
 def test_everything_but_the_log_is_the_same_for_two_ways_to_split_and_compute(workshop, whole):
     for settings in ({"chunks": 3, "chunk": 2}, {"chunks": 2, "chunk": 1, "num_workers": 1}, {"num_samples": 4}, {}):
         workshop.run(batch_size=1, data_dir=whole.data, model_path=whole.model, classifier_path=whole.classifier,

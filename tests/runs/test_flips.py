@@ -10,19 +10,9 @@ from ace_counterfactuals.core.runs.described import read_raw, settings_digest
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import Record
 from ace_counterfactuals.core.runs.verify import Checked, Finding, check_original, check_record, verify
-from tests.support.toys import SIDE, Workshop, tree
+from tests.support.toys import SIDE, tree
 
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    workshop = Workshop(tmp_path_factory.mktemp("whole"))
-    workshop.run(batch_size=1, save_float=True)
-    return workshop
-
-
-@pytest.fixture
-def copy(whole, tmp_path):
-    return whole.copy(tmp_path)
+WHOLE = {"save_float": True}
 
 
 @pytest.fixture

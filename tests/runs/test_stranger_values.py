@@ -19,19 +19,6 @@ from ace_counterfactuals.core.runs.recording import read_stored
 from ace_counterfactuals.core.runs.records import content_digest, read_record
 from ace_counterfactuals.core.runs.status import status
 from ace_counterfactuals.core.runs.tables import read_summary, read_table
-from tests.support.toys import Workshop
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    workshop = Workshop(tmp_path_factory.mktemp("whole"))
-    workshop.run(batch_size=1)
-    return workshop
-
-
-@pytest.fixture
-def copy(whole, tmp_path):
-    return whole.copy(tmp_path)
 
 
 def refusal(read, *given) -> str:

@@ -13,18 +13,7 @@ from ace_counterfactuals.core.runs.locks import Locked, hold
 from ace_counterfactuals.core.runs.verify import verify
 from tests.support.toys import Workshop, exit_code, tree
 
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    workshop = Workshop(tmp_path_factory.mktemp("whole"))
-    workshop.run(batch_size=1, save_float=True)
-    return workshop
-
-
-@pytest.fixture
-def copy(whole, tmp_path):
-    """The same with a result folder of its own to spoil."""
-    return whole.copy(tmp_path)
+WHOLE = {"save_float": True}
 
 
 def found(workshop):
