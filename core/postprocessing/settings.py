@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import FlagError, flags_of, from_dict, to_dict
+from ace_counterfactuals.core.base.settings import FlagError, flags_of, from_dict, names_a_file, to_dict
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig, by_itself
@@ -67,7 +67,7 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
     if run.settings:
         refuse_other_flags(run.settings, fixed, run.results.root)
         base |= described_flags(run.settings["flags"])
-        refuse_addresses(base, given, run.results.root / CONFIG)
+        refuse_far_reaching(base, given, run.results.root / CONFIG)
     base |= fixed
     if not {"classifier", "classifier_path"} & given.keys() and runs_code(base["classifier"], base["classifier_path"]):
         code = base["classifier"] or base["classifier_path"]
@@ -91,14 +91,19 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
     return list(settings.values())
 
 
-def refuse_addresses(made: Mapping[str, Any], given: Mapping[str, Any], config: Path) -> None:
-    """Raises FlagError for weights that would be fetched because of config.yaml alone.  made: the flags there."""
+def refuse_far_reaching(made: Mapping[str, Any], given: Mapping[str, Any], config: Path) -> None:
+    """Raises FlagError for weights that would be fetched, and a folder that would be read through, because of
+    config.yaml alone.  made: the flags there."""
     fetched = {name: made[name] for name in WEIGHTS if is_url(made[name])}
     if made["classifier"] and not made["classifier_path"] and "classifier_path" not in given:
         fetched["classifier"] = made["classifier"]
     for name in fetched.keys() - given.keys():
         said = f"{made[name]}: {config} alone names it, and what is named there is not fetched"
         raise FlagError(name, f"{said}; give it if you trust it, or a path")
+    region = made["region"]
+    if region and "region" not in given and names_a_file(region) and Path(region).expanduser().is_dir():
+        said = f"{region}: {config} alone names this folder, and a folder that is named there is not searched"
+        raise FlagError("region", f"{said}; give it if you trust it")
 
 
 def refuse_other_flags(made: Mapping[str, Any], given: Mapping[str, Any], root: Path) -> None:

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.pictures import decode, picture_size
+from ace_counterfactuals.core.runs.described import sha256
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import Record
 
@@ -46,7 +47,12 @@ def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence
             sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, top))
             text, ink = caption(record, name, names)
             draw.text((x, top + height + 2), fit(draw, text, width, font), ink, font)
-    atomic.write_png(path, sheet)
+    atomic.write_png(path, sheet, records=digest_of(records))
+
+
+def digest_of(records: Sequence[Record]) -> str:
+    """By which a sheet tells the records that it was drawn of, in any order."""
+    return sha256(b"".join(sorted(record.to_bytes() for record in records)))
 
 
 def choose(records: Sequence[Record]) -> list[Record]:

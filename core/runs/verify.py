@@ -27,6 +27,7 @@ from ace_counterfactuals.core.runs.layout import (
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.recording import read_stored
 from ace_counterfactuals.core.runs.records import Record, Skipped, parse_record
+from ace_counterfactuals.core.runs.sheet import digest_of
 from ace_counterfactuals.core.runs.tables import LARGEST_TABLE, read_summary, read_table, summarise
 
 ROUNDING = 1 / 255  # what storing with 8 bits may change of a distance
@@ -250,11 +251,14 @@ def check_summary(summary: Path, table: Path, records: Sequence[Record], checked
 
 
 def check_sheet(sheet: Path, records: Sequence[Record]) -> Finding | None:
-    """Of sheet.png, which is there where pictures were saved."""
+    """Of sheet.png, which is there where pictures were saved, and tells of which records it is."""
     if not sheet.exists():
         return Finding(f"{sheet}: is missing") if all(record.saved for record in records) else None
     try:
-        check_png(read_bytes(sheet, LARGEST_TABLE))
+        check_png(data := read_bytes(sheet, LARGEST_TABLE))
+        told = b"tEXtrecords\0" in data or all(record.files for record in records)
+        if told and digest_of(records).encode() not in data:
+            raise ValueError("is of other records")
     except ValueError as error:
         return Finding(f"{sheet}: {str(error).removeprefix(f'{sheet}: ')}", (sheet,))
     return None
