@@ -11,6 +11,8 @@ from ace_counterfactuals.core.cli.parsing import choose, run_script
 
 COMMANDS = ("compute", "evaluate", "explain", "refine", "train-classifier", "train-diffusion", "verify")
 """Each is a module beside this one, which has a ``main(argv)``"""
+OF_PICTURES = ("explain", "train-classifier", "train-diffusion")
+"""Those that take a folder of pictures for one of yours, whose data set the programs at the top ask for"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, words = choose(argv, {command: synopsis(command) for command in COMMANDS}, "COMMAND")
     figure = words[:1] if command == "compute" and words[:1] != ["--help"] else []
     sys.argv[0] = " ".join(["ace", command, *figure])  # which the program's help shows
-    return import_module(module_of(command)).main(words)
+    own = {"dataset": "Folder"} if command in OF_PICTURES else {}
+    return import_module(module_of(command)).main(words, **own)
 
 
 def module_of(command: str) -> str:

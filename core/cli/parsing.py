@@ -66,10 +66,16 @@ def make_parser(config: type, description: str, *, hyphens: bool = False) -> Par
 
 
 def parse(
-    config: type[Config], description: str, argv: Sequence[str] | None = None, *, hyphens: bool = False
+    config: type[Config],
+    description: str,
+    argv: Sequence[str] | None = None,
+    *,
+    hyphens: bool = False,
+    dataset: str = "",
 ) -> Config:
     """Defaults, overridden by ``--preset``, overridden by what is typed.
 
+    dataset: the one that a ``data_dir`` without any is of; '' is the default.
     hyphens: flags are spelled as in --batch-size, --batch_size is understood, and there are no presets.
     Raises FlagError for an unreadable or out-of-range value, ValueError for an unknown flag.
     """
@@ -82,6 +88,8 @@ def parse(
     preset = typed.pop("preset", None)
     values = read_preset(config, preset, given=typed) if preset else {}
     values |= {name: convert(name, flag_items(config)[name], text) for name, text in typed.items()}
+    if dataset and "data_dir" in values:
+        values.setdefault("dataset", dataset)
     return from_dict(config, values)
 
 
@@ -126,17 +134,17 @@ def choose(argv: Sequence[str] | None, table: Mapping[str, str], kind: str) -> t
 
 
 def program(config: type, description: str, *, hyphens: bool = False) -> Callable:
-    """Make ``main(settings) -> exit code`` a program ``main(argv=None) -> exit code``, which shows notices.
+    """Make ``main(settings) -> exit code`` a program ``main(argv=None, dataset="") -> exit code``, which shows notices.
 
-    config, hyphens: see ``parse``.
+    config, dataset, hyphens: see ``parse``.
     """
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
-        def run(argv: Sequence[str] | None = None) -> int:
+        def run(argv: Sequence[str] | None = None, *, dataset: str = "") -> int:
             try:
                 with showing_notices():
-                    return main(parse(config, description, argv, hyphens=hyphens))
+                    return main(parse(config, description, argv, hyphens=hyphens, dataset=dataset))
             except FlagError as error:
                 error.field = hyphenated(error.field) if hyphens else error.field
                 raise

@@ -9,6 +9,7 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Picture
 from ace_counterfactuals.core.report.sheets import Sheets
 from ace_counterfactuals.core.runs.layout import FOLDERS
+from ace_counterfactuals.core.runs.records import WEAK
 
 CHUNK = 1000  # pictures whose five likeliest classes are one file
 LABELS = {
@@ -51,7 +52,7 @@ def describe(evaluation: Evaluation, sheets: dict[str, Sheets]) -> dict:
     for kind, made in sheets.items():
         width, height = made.size
         layout[kind] = {"grid": made.grid, "suffix": made.suffix, "ratio": width / height, "width": width}
-    return {"chunk": CHUNK, "folders": FOLDERS, "experiments": experiments, "sheets": layout}
+    return {"chunk": CHUNK, "weak": WEAK, "folders": FOLDERS, "experiments": experiments, "sheets": layout}
 
 
 def columns(experiment: Experiment, sheets: dict[str, Sheets], page: Path) -> dict:
@@ -92,6 +93,12 @@ def confidences(picture: Picture) -> tuple[float | None, float | None]:
     probability = {picture.prediction: "cf_source_prob", picture.target: "cf_target_prob"}.get(now, "")
     before = picture.before[0][1] if picture.before else values.get("source_prob")
     return number(before), number(picture.after[0][1] if picture.after else values.get(probability))
+
+
+def flips_weakly(picture: Picture) -> bool:
+    """See ``Outcome.weak``; False where the probability is not known."""
+    probability = confidences(picture)[1]
+    return picture.flipped and probability is not None and probability < WEAK
 
 
 def value_keys(experiment: Experiment) -> list[str]:

@@ -10,8 +10,9 @@ import jinja2
 
 from ace_counterfactuals.core.evaluation.model import Evaluation, Experiment, Figure
 from ace_counterfactuals.core.evaluation.tables import by_key
-from ace_counterfactuals.core.report.data import confidences, number, plain
+from ace_counterfactuals.core.report.data import confidences, flips_weakly, number, plain
 from ace_counterfactuals.core.report.masks import MeanMask, frequent_pairs
+from ace_counterfactuals.core.runs.records import WEAK
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("report.css", "pictures.css")
@@ -114,11 +115,12 @@ def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
     environment.filters |= {"figure": figure_text, "numeral": "{:,}".format}
-    environment.globals |= {"link": link, "class_name": class_name}
+    environment.globals |= {"link": link, "class_name": class_name, "limit": f"{WEAK:.0%}"}
     experiments = [
         {
             "of": experiment,
             "flips": sum(picture.flipped for picture in experiment.pictures),
+            "weak": sum(map(flips_weakly, experiment.pictures)),
             "chosen": chosen_figures(experiment),
             "means": found,
             "matrix": transitions(experiment),

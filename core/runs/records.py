@@ -16,6 +16,7 @@ from ace_counterfactuals.core.runs.described import sha256
 
 KINDS = ("pre-explanation", "explanation")
 INFO = ("label", "pred", "target", "cf pred", "l_inf", "l_1")
+WEAK = 0.6  # a flip that the classifier gives less than this probability
 SHORT = {"pre-explanation": "pre", "explanation": "ce"}
 DIGEST = "sha256"  # of a record's other fields, in the file itself
 Likeliest = tuple[tuple[Label, float], ...]
@@ -40,6 +41,11 @@ class Outcome:
     l1: float
     l_inf: float
     top5: Likeliest = ()
+
+    @property
+    def weak(self) -> bool:
+        """Whether it flips, but barely: almost as soon it would not."""
+        return self.success and self.prob < WEAK
 
 
 @dataclass(frozen=True)

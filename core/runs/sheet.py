@@ -9,13 +9,13 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.data.pictures import decode, picture_size
 from ace_counterfactuals.core.runs.described import sha256
 from ace_counterfactuals.core.runs.layout import ResultFolder
-from ace_counterfactuals.core.runs.records import Record
+from ace_counterfactuals.core.runs.records import WEAK, Record
 
 COLUMNS = ("original", "pre-explanation", "mask", "explanation")
 TITLES = ("original", "pre-explanation", "mask", "counterfactual")
 REFINED_TITLES = ("original", "pre-explanation", "kept in white", "counterfactual")
 TILE, GAP, CAPTION, HEADER, PER_ROW, LIMIT = 128, 8, 20, 56, 2, 24
-INK, FAINT, GOOD, BAD = "#1a1a1a", "#6b6b6b", "#1a7f37", "#b3261e"
+INK, FAINT, GOOD, FAIR, BAD = "#1a1a1a", "#6b6b6b", "#1a7f37", "#8a5a00", "#b3261e"
 
 
 def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence[str] | None, path: Path) -> None:
@@ -35,6 +35,8 @@ def draw_sheet(results: ResultFolder, records: Sequence[Record], names: Sequence
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     flipped = sum(record.outcomes["explanation"].success for record in records)
     title = f"{results.exp_name}: {flipped} of {len(records)} counterfactuals flip"
+    if weak := sum(record.outcomes["explanation"].weak for record in records):
+        title += f", {weak} weakly (to under {WEAK:.0%})"
     draw.text((GAP, 8), title, INK, ImageFont.load_default(16))
     for place in range(min(PER_ROW, len(shown))):
         for column, title in enumerate(REFINED_TITLES if results.refined else TITLES):
@@ -76,6 +78,8 @@ def caption(record: Record, column: str, names: Sequence[str] | None) -> tuple[s
         return f"{name_of(record.prediction, names)} {record.source_prob:.0%}", INK if record.correct else BAD
     outcome = record.outcomes[column]
     text = f"{name_of(outcome.prediction, names)} {outcome.prob:.0%}"
+    if outcome.weak:
+        return f"weak: {text}", FAIR
     return text, GOOD if outcome.success else BAD
 
 

@@ -16,7 +16,7 @@ from ace_counterfactuals.core.data.folders import first
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
-from ace_counterfactuals.core.runs.records import KINDS, Record
+from ace_counterfactuals.core.runs.records import KINDS, WEAK, Record
 from ace_counterfactuals.core.runs.sheet import draw_sheet
 
 LARGEST_TABLE = 2**26  # bytes of results.csv: some 300,000 pictures
@@ -70,6 +70,7 @@ def refuse_missing(config: MainConfig, results: ResultFolder, missing: Sequence[
 def summarise(records: Sequence[Record], *, skipped: int, flags: Mapping[str, Any]) -> dict:
     """Means over all n pictures, the accuracy over those whose label is known.
 
+    weak flips: how many of the counterfactuals' are, where there are any.
     cf: the flip rate; untargeted: the share whose prediction changed; 5: among the five likeliest classes.
     flags: of the run; those that config.yaml holds will do.
     """
@@ -85,6 +86,8 @@ def summarise(records: Sequence[Record], *, skipped: int, flags: Mapping[str, An
         outcomes = [record.outcomes[kind] for record in records]
         summary[kind] = {shown: mean(getattr(outcome, name) for outcome in outcomes) for shown, name in fields.items()}
     summary["skipped"] = skipped
+    if weak := sum(record.outcomes["explanation"].weak for record in records):
+        summary["weak flips"] = weak
     if region := flags.get("region"):
         where = ("everywhere but " if flags["region_invert"] else "") + region
         summary["region"] = {"where": where, "flip rate": summary["explanation"]["cf"]}
@@ -107,14 +110,16 @@ def summary_table(summary: dict) -> str:
         lines.append(f"{kind:<17}{summary['n']:>6}{accuracy:>10}{means['cf']:>11.3f}{distances}")
     if summary["skipped"]:
         lines.append(f"skipped: {summary['skipped']}")
+    if weak := summary.get("weak flips"):
+        lines.append(f"weak flips, to under {WEAK:.0%}: {weak}")
     if "region" in summary:
         lines.append("flip rate {flip rate:.3f} where this may change: {where}".format(**summary["region"]))
     return "\n".join(lines)
 
 
-def key(name: str) -> Any:
+def key(name: str, **default: Any) -> Any:
     """A field that has this name in its file."""
-    return field(metadata={"key": name})
+    return field(metadata={"key": name}, **default)
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,7 @@ class Summary:
     pre_explanation: Means = key("pre-explanation")
     clean_acc: Share | None = key("clean acc")
     region: Region | None = None
+    weak_flips: Count = key("weak flips", default=0)
 
 
 def read_summary(path: Path) -> dict:

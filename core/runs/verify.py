@@ -244,6 +244,8 @@ def check_summary(summary: Path, table: Path, records: Sequence[Record], checked
     last = max((record.index for record in records), default=-1)
     possible = range(sum(index < last for index in skipped), len(skipped) + 1)
     wanted = summarise(records, skipped=told["skipped"], flags=checked.flags)
+    if "weak flips" not in told:
+        wanted.pop("weak flips", None)  # the summary is older than they are
     covered = all(record.files for record in records) and atomic.to_yaml(wanted).encode() != read_bytes(summary)
     if not records or told != wanted or told["skipped"] not in possible or covered:
         return Finding(f"{summary}: is not the mean over {table.name}", (table, summary))

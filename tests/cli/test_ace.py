@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from ace_counterfactuals.core.cli import ace
+from ace_counterfactuals.core.cli import ace, explain
 from tests.support.paths import ROOT
 from tests.support.toys import Workshop, exit_code
 
@@ -44,3 +44,16 @@ def test_a_command_is_its_program(tmp_path, capsys):
 def test_a_command_that_is_not_there_is_answered_with_one_that_is(word, said):
     with pytest.raises(ValueError, match=said):
         ace.main([word])
+
+
+def test_ace_takes_a_folder_of_pictures_where_no_data_set_is_named(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("ace_counterfactuals.core.cli.explain.explain", lambda config, **_: taken.append(config) or 0)
+    (tmp_path / "mine.yaml").write_text("dataset: CSV\n")
+    words = ["--data_dir", str(tmp_path)]
+    ace.main(["explain", *words])
+    explain.main(words)
+    ace.main(["explain", *words, "--preset", str(tmp_path / "mine.yaml")])
+    ace.main(["explain", *words, "--dataset", "CelebA"])
+    ace.main(["explain"])
+    assert [config.data.dataset for config in taken] == ["Folder", "ImageNet", "CSV", "CelebA", "ImageNet"]

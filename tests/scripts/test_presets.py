@@ -7,8 +7,9 @@ import torch
 import yaml
 
 from ace_counterfactuals.core.base.presets import PRESETS
-from ace_counterfactuals.core.base.settings import flag_items, to_dict
+from ace_counterfactuals.core.base.settings import flag_items, flags_of, to_dict
 from ace_counterfactuals.core.cli.parsing import parse
+from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.task import chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, diffusion_of
@@ -91,3 +92,13 @@ def test_an_edited_copy_of_a_preset_counts(tmp_path):
 
 def test_the_faces_are_asked_for_the_smile_if_nothing_is_typed():
     assert [settings("--preset", name)["label_query"] for name in ("celeba", "celebahq")] == [31, 31]
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("small", 2), ("photo", 5)])
+def test_a_preset_for_a_first_look_fits_any_networks_and_pictures(preset, steps):
+    given = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())
+    of_the_method = flags_of(AttackConfig).keys() | flags_of(SamplingConfig).keys()
+    assert given.keys() <= of_the_method
+    config = parse(MainConfig, "", ["--preset", preset])
+    check(config)
+    assert chain_of(config.sampling, diffusion_of(config))[1] == steps

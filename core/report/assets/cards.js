@@ -42,8 +42,9 @@ function drawPages(page, pages) {
 
 function card(all, experiment, i, state) {
   const title = el("a.title", { href: fragment(state, { picture: experiment.name[i] }) }, named(experiment.name[i]));
-  const failed = flipped(experiment, i) ? "" : outcome(experiment, i);
-  const caption = el("div.caption", verdict(experiment, i), el("p.file", title, failed));
+  const failed = !flipped(experiment, i);
+  const badge = failed || weak(experiment, i) ? outcome(experiment, i) : "";
+  const caption = el("div.caption", verdict(experiment, i), el("p.file", title, badge));
   const item = el(failed ? "li.card.missed" : "li.card", pictures(all, experiment, i, state), caption);
   if (state.likeliest === "yes") item.append(likeliest(experiment, i));
   return item;

@@ -27,7 +27,14 @@ function flipped(experiment, i) {
   return about.folders[experiment.folder[i]].endsWith("/CCF");
 }
 
+/** Flipped, but barely: almost as soon it would not. */
+function weak(experiment, i) {
+  const probability = experiment.after[i];
+  return flipped(experiment, i) && probability !== null && probability < about.weak;
+}
+
 function outcome(experiment, i) {
+  if (weak(experiment, i)) return el("span.badge", `weak flip, under ${percentage(about.weak)}`);
   return flipped(experiment, i) ? el("span.badge.good", "flipped") : el("span.badge", "not flipped");
 }
 
