@@ -123,6 +123,13 @@ def test_the_report_opens_from_disk_without_error_and_asks_for_nothing_beyond_it
     assert browser.errors == []
 
 
+def test_the_report_marks_flips_that_are_weak_and_failures(browser, page):
+    """The pictures are 50 to 59 % sure."""
+    browser.open(page)
+    badges = [card.text for card in browser.all("#cards .badge")]
+    assert badges.count("weakly flipped, under 60 %") == 8 and badges.count("not flipped") == 2
+
+
 def test_the_report_shows_failures_at_one_click(browser, page):
     browser.open(page)
     browser.click("input[name=flipped][value=no]")

@@ -34,7 +34,7 @@ function weak(experiment, i) {
 }
 
 function outcome(experiment, i) {
-  if (weak(experiment, i)) return el("span.badge", `weak flip, under ${percentage(about.weak)}`);
+  if (weak(experiment, i)) return el("span.badge", `weakly flipped, under ${percentage(about.weak)}`);
   return flipped(experiment, i) ? el("span.badge.good", "flipped") : el("span.badge", "not flipped");
 }
 
