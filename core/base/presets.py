@@ -35,9 +35,8 @@ def read_preset(config: type, preset: str, *, whole: bool = True, given: Contain
         if name not in known:
             raise ValueError(f"{file}: {name} is no flag of this program{did_you_mean(str(name), known)}")
         given_values = value if isinstance(value, list) else [value]
-        if not given_values or (len(given_values) > 1 and not known[name].many):
-            more = " or more" if known[name].many else ""
-            raise ValueError(f"{file}: {name}: wanted one value{more}, found {len(given_values)}")
+        if len(given_values) != 1 and not known[name].many:
+            raise ValueError(f"{file}: {name}: wanted one value, found {len(given_values)}")
         texts = [_in_full(name, known[name], "" if one is None else str(one), file) for one in given_values]
         values[name] = convert(name, known[name], texts if known[name].many else texts[0])
     return values

@@ -123,6 +123,17 @@ def channels(text: str) -> int | str:
 channels.__name__ = "auto, 1 or 3"
 
 
+def colour(text: str) -> str:
+    """As Pillow knows it."""
+    from PIL import ImageColor
+
+    ImageColor.getrgb(text)
+    return text
+
+
+colour.__name__ = "name or #rrggbb"
+
+
 def names_a_file(text: str) -> bool:
     """Or a folder; otherwise --region is a rectangle."""
     return re.fullmatch(r"[\s\d+-]*(,[\s\d+-]*)+", text) is None

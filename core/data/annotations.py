@@ -1,18 +1,21 @@
 """Readers of annotation files.  A line that does not parse is a ValueError with the file and the line's number."""
 
 import csv
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ace_counterfactuals.core.data.folders import require
+from ace_counterfactuals.core.base.reading import read_json
+from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
+from ace_counterfactuals.core.data.folders import first, require
 
 CELEBA_ATTRIBUTES = 40
 SIGNS = frozenset(("1", "-1"))
+DECIDED = {"1": 1, "0": 0, "-1": 0, "true": 1, "false": 0, "yes": 1, "no": 0}
 MAX_CLASSES = 100_000
+LARGEST_JSON = 2**28  # bytes
 PARTITIONS = "list_eval_partition.csv"
 
 
@@ -48,13 +51,11 @@ def celebahq(folder: Path) -> Faces:
 
 def bdd_oia(path: Path) -> list[tuple[str, list[int]]]:
     """(file name, actions) of every picture, in the file's order; the actions are 4 or 5 of 0 or 1."""
+    content = read_json(path, LARGEST_JSON)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
         images, categories = content["images"], [entry["category"] for entry in content["annotations"]]
         named = [(str(image["file_name"]), int(image["id"])) for image in images]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}; fetch the file again") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         wanted = '{"images": [{"file_name", "id"}], "annotations": [{"category"}]}'
         raise ValueError(f"{path}: wanted {wanted}, stumbled on {type(error).__name__} {error}") from None
     for place, actions in enumerate(categories):
@@ -66,42 +67,93 @@ def bdd_oia(path: Path) -> list[tuple[str, list[int]]]:
     return [(name, categories[place]) for name, place in named]
 
 
-def csv_labels(path: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
-    """(file, label) of each line of a CSV with the columns file and label, and the names of the classes.
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Where a table tells of pictures.
+
+    file: the table, in the data folder.  image: the column of their file names.  labels: the column of their classes,
+    or several of attributes; none where it tells of no labels.  split: a column and the value of the rows to take.
+    """
+
+    file: str = "labels.csv"
+    image: str = "file"
+    labels: tuple[str, ...] = ("label",)
+    split: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of a table: its line, the picture's file, its labels as they stand there, and whether the split takes it."""
+
+    line: int
+    image: str
+    labels: tuple[str, ...]
+    taken: bool
+
+
+def csv_rows(path: Path, columns: Columns) -> list[Row]:
+    """All rows of a table; one file has the same labels in each.  Raises FlagError for a column that is not there."""
+    rows, known, values = [], dict[str, Row](), set()
+    column, value = columns.split or ("", "")
+    for line, row in _csv_lines(path, columns):
+        values.add(row.get(column, ""))
+        labels = tuple(row[name] for name in columns.labels)
+        rows.append(Row(line, os.path.normpath(row[columns.image]), labels, row.get(column, "") == value))
+        before = known.setdefault(rows[-1].image, rows[-1])
+        if before.labels != labels:
+            said = f"{row[columns.image]} is {', '.join(labels)}, and {', '.join(before.labels)} in line {before.line}"
+            raise ValueError(f"{path}, line {line}: {said}; keep one label")
+    if rows and not any(row.taken for row in rows):
+        there = f"{path} has none of this {column}{did_you_mean(value, values)}; there are {first(sorted(values), 8)}"
+        raise FlagError("csv_split", f"{column}={value}: {there}")
+    return rows
+
+
+def classes_of(path: Path, rows: Sequence[Row]) -> tuple[dict[tuple[str, ...], int], tuple[str, ...]]:
+    """The number of each label of the rows, whatever the split takes, and the names of the classes.
 
     Labels that are all integers are taken as they are, -1 for unknown; else they are names, numbered in sorted order.
     """
-    rows = list(_csv_rows(path))
-    known: dict[str, tuple[int, str]] = {}
-    for number, name, text in rows:
-        line, label = known.setdefault(os.path.normpath(name), (number, text))
-        if label != text:
-            raise ValueError(f"{path}, line {number}: {name} is {text}, and {label} in line {line}; keep one label")
-    texts = {text for _, _, text in rows}
-    if not all(text.removeprefix("-").isdecimal() for text in texts):
-        names = tuple(sorted(texts))
-        number_of = {text: place for place, text in enumerate(names)}
-        return [(name, number_of[text]) for _, name, text in rows], names
-    for number, _, text in rows:
+    lines = {row.labels: row.line for row in reversed(rows)}
+    if not all(text.removeprefix("-").isdecimal() for (text,) in lines):
+        order = sorted(lines)
+        return {labels: place for place, labels in enumerate(order)}, tuple(text for (text,) in order)
+    for (text,), line in lines.items():
         if len(text) > len(str(MAX_CLASSES)) or not -1 <= int(text) < MAX_CLASSES:
-            raise _bad_line(path, number, f"a label of -1 (unknown) to {MAX_CLASSES - 1}, or a name", text)
-    labels = [(name, int(text)) for _, name, text in rows]
-    return labels, tuple(str(i) for i in range(1 + max((label for _, label in labels), default=-1)))
+            raise _bad_line(path, line, f"a label of -1 (unknown) to {MAX_CLASSES - 1}, or a name", text)
+    numbers = {labels: int(labels[0]) for labels in lines}
+    return numbers, tuple(str(i) for i in range(1 + max(numbers.values(), default=-1)))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line number, file, label)."""
+def attributes_of(path: Path, rows: Sequence[Row]) -> dict[Row, tuple[int, ...]]:
+    """0 or 1 for each label of each row."""
+    for row in rows:
+        if odd := [text for text in row.labels if text.lower() not in DECIDED]:
+            raise _bad_line(path, row.line, f"attributes of {', '.join(DECIDED)}", odd[0])
+    return {row: tuple(DECIDED[text.lower()] for text in row.labels) for row in rows}
+
+
+def _csv_lines(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number, and the values by column; there are some in each column that is named."""
+    split = [columns.split[0]] if columns.split else []
+    asked = [
+        ("csv_image", columns.image),
+        *(("csv_label", n) for n in columns.labels),
+        *(("csv_split", n) for n in split),
+    ]
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, skipinitialspace=True)
         try:
             header = [name.strip() for name in next(reader, [])]
-            if not {"file", "label"} <= set(header):
-                raise _bad_line(path, 1, "a header with the columns file and label", ",".join(header))
+            for flag, name in asked:
+                if name not in header:
+                    there = f"{path} has {first(header, 20) or 'no columns'}{did_you_mean(name, header)}"
+                    raise FlagError(flag, f"{name}: no such column: {there}")
             for fields in filter(None, reader):
                 row = dict(zip(header, map(str.strip, fields), strict=False))
-                if len(fields) != len(header) or not row["file"] or not row["label"]:
+                if len(fields) != len(header) or not all(row[n] for n in (columns.image, *columns.labels)):
                     raise _bad_line(path, reader.line_num, f"values for {', '.join(header)}", ",".join(fields))
-                yield reader.line_num, row["file"], row["label"]
+                yield reader.line_num, row
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
 

@@ -1,9 +1,11 @@
 """Settings of what is explained: data set, labels, region."""
 
+import os
 from dataclasses import dataclass
 
-from ace_counterfactuals.core.base.settings import channels, flag, label, names_a_file
-from ace_counterfactuals.core.data.datasets import DATASETS
+from ace_counterfactuals.core.base.settings import FlagError, channels, colour, flag, label, names_a_file
+from ace_counterfactuals.core.data.annotations import Columns
+from ace_counterfactuals.core.data.datasets import ATTRIBUTES, DATASETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +20,52 @@ class PicturesConfig:
         "1: the pictures are grey and stay so; 3: they are in colour; auto: grey if all are, of Folder and CSV alone",
         kind=channels,
     )
+    background: str = flag("white", "what transparent pictures are laid on: a colour's name, or #rrggbb", kind=colour)
+    csv_file: str = flag("labels.csv", "CSV: the table, in DATA_DIR")
+    csv_image: str = flag("file", "CSV: its column of file names")
+    csv_label: str = flag(
+        "label",
+        "CSV: its column of classes, by number or name; several, with commas between them, are attributes of which "
+        "label_query names one, and so is one that label_query names; '' is none",
+    )
+    csv_split: str = flag("", "CSV: COLUMN=VALUE takes the rows with this value alone")
+
+    def __post_init__(self) -> None:
+        query = getattr(self, "label_query", "")
+        if self.dataset == "CSV" and (len(self.columns.labels) > 1 or query in self.columns.labels):
+            object.__setattr__(self, "dataset", ATTRIBUTES)
+        if files := getattr(self, "image", None):
+            folder = os.path.commonpath([os.path.dirname(os.path.abspath(os.path.expanduser(file))) for file in files])
+            object.__setattr__(self, "data_dir", folder)
+
+    @property
+    def columns(self) -> Columns:
+        """Of the table.  Raises FlagError."""
+        labels = tuple(filter(None, map(str.strip, self.csv_label.split(","))))
+        column, equals, value = map(str.strip, self.csv_split.partition("="))
+        if self.csv_split and not (column and equals):
+            raise FlagError("csv_split", f"{self.csv_split}: wanted COLUMN=VALUE, such as part=train")
+        split = (column, value) if equals else None
+        return Columns(file=self.csv_file, image=self.csv_image, labels=labels, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(PicturesConfig):
     """Which of them are explained, and towards what."""
 
+    image: tuple = flag(
+        (),
+        "files to explain, in place of a data set's; what the classifier predicts counts as their label",
+        kind=str,
+        path=True,
+        many=True,
+        result=False,
+    )
     label_query: int | str = flag(
-        -1, "attribute that the classifier decides (binary sets), or class to start from", kind=label
+        -1,
+        "attribute that the classifier decides (binary sets), or class to start from: only pictures of that label, "
+        "or, where none has a label, of that prediction, are explained",
+        kind=label,
     )
     label_target: int | str = flag(
         -1,

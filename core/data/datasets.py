@@ -13,7 +13,7 @@ import numpy as np
 
 from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
 from ace_counterfactuals.core.data import annotations, folders
-from ace_counterfactuals.core.data.annotations import Faces
+from ace_counterfactuals.core.data.annotations import Columns, Faces
 from ace_counterfactuals.core.data.folders import first, found, require
 from ace_counterfactuals.core.data.labels import listed, resolve_name
 from ace_counterfactuals.core.data.specs import UNKNOWN, DatasetSpec, Listing, PictureFile
@@ -136,8 +136,9 @@ def _read_folder(folder: Path, query: int | str, train: bool) -> Listing:
         raise ValueError(f"{folder}: wanted pictures, or a folder of pictures a class; {found(folder)}")
     if not classes:
         records = [PictureFile(index, folder / name, UNKNOWN) for index, name in enumerate(loose)]
-        notice = f"no class folders in {folder}: the labels of its {len(records)} pictures are unknown (-1)"
-        return Listing(records=records, notices=(notice,))
+        said = f"no class folders in {folder}: the labels of its {len(records)} pictures are unknown (-1)"
+        notice = f"{said}; where labels count, the classifier's predictions do"
+        return Listing(records=records, notices=(notice, *_unread([folder])))
     labels = {name: label for label, name in enumerate(classes)}
     empty = [name for name, pictures in classes.items() if not pictures]
     odd = {name: label for name, label in labels.items() if name.isdecimal() and int(name) != label}
@@ -146,8 +147,9 @@ def _read_folder(folder: Path, query: int | str, train: bool) -> Listing:
         f"{len(loose)} pictures beside the class folders are left out": loose,
         "class folders are labelled in the sorted order of their names, not by the numbers in them": _numbered(odd),
     }
-    records = _in_class_folders(folder, classes, labels)
-    return Listing(records=records, class_names=tuple(classes), notices=_notices(about))
+    records, notices = _in_class_folders(folder, classes, labels), _notices(about)
+    places = [folder, *(folder / name for name in classes)]
+    return Listing(records=records, class_names=tuple(classes), notices=(*notices, *_unread(places)))
 
 
 def _numbered(labels: Mapping[str, int]) -> list[str]:
@@ -159,12 +161,30 @@ def _notices(about: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return tuple(f"{text}: {first(names)}" for text, names in about.items() if names)
 
 
-def _read_csv(folder: Path, query: int | str, train: bool) -> Listing:
-    require(folder, "labels.csv")
-    labelled, names = annotations.csv_labels(folder / "labels.csv")
-    labelled = [(os.path.normpath(name), label) for name, label in labelled]
-    records, notices = _present(folder, labelled, "labels.csv")
+def _unread(places: Sequence[Path]) -> tuple[str, ...]:
+    """A notice of the pictures of formats that are not read."""
+    names = [name for place in places for name in folders.picture_names(place, folders.UNREAD)]
+    return _notices({f"{len(names)} pictures of formats that are not read are left out; save them as PNG": names})
+
+
+def _read_csv(folder: Path, query: int | str, train: bool, columns: Columns) -> Listing:
+    """Classes by number or name; no labels where no column is named."""
+    require(folder, columns.file)
+    rows = annotations.csv_rows(folder / columns.file, columns)
+    labels, names = annotations.classes_of(folder / columns.file, rows) if columns.labels else ({}, ())
+    labelled = [(row.image, labels.get(row.labels, UNKNOWN)) for row in rows if row.taken]
+    records, notices = _present(folder, labelled, columns.file)
     return Listing(records=records, class_names=names or None, notices=notices)
+
+
+def _read_csv_attributes(folder: Path, query: int | str, train: bool, columns: Columns) -> Listing:
+    """Attributes that a picture has or has not, a column each."""
+    require(folder, columns.file)
+    query = _query(dict(enumerate(columns.labels)), query, optional=train)
+    rows = annotations.csv_rows(folder / columns.file, columns)
+    decided = annotations.attributes_of(folder / columns.file, rows)
+    labelled = [(row.image, UNKNOWN if query == UNKNOWN else decided[row][query]) for row in rows if row.taken]
+    return _binary(columns.labels, query, *_present(folder, labelled, columns.file))
 
 
 def _query(names: Mapping[int, str], query: int | str, optional: bool) -> int:
@@ -210,6 +230,7 @@ def _driving(read: Callable[[Path, int | str, bool], Listing]) -> DatasetSpec:
     return DatasetSpec(read, binary=True, wide=True, mirrored=False, heads={i: i for i in range(len(BDD_ACTIONS))})
 
 
+ATTRIBUTES = "CSVAttributes"
 EVERY_ATTRIBUTE = {i: i for i in range(annotations.CELEBA_ATTRIBUTES)}
 DATASETS = {
     "CelebA": _faces("CelebA", annotations.celeba, VALIDATION, EVERY_ATTRIBUTE),
@@ -219,6 +240,7 @@ DATASETS = {
     "BDDOIA": _driving(_read_bdd_oia),
     "ImageNet": DatasetSpec(_read_imagenet, arch="resnet50", num_classes=1000),
     "Folder": DatasetSpec(_read_folder, upright=True, any_channels=True),
-    "CSV": DatasetSpec(_read_csv, upright=True, any_channels=True),
+    "CSV": DatasetSpec(_read_csv, table=True, upright=True, any_channels=True),
+    ATTRIBUTES: DatasetSpec(_read_csv_attributes, table=True, binary=True, upright=True, any_channels=True),
 }
 """Name -> what is known of it. A module of yours may add its own: ``DATASETS["Mine"] = DatasetSpec(read)``."""

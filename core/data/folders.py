@@ -5,12 +5,29 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES += (".avif", ".heic", ".heif")
+UNREAD: tuple[str, ...] = (
+    ".svg",
+    ".psd",
+    ".xcf",
+    ".ico",
+    ".tga",
+    ".jp2",
+    ".j2k",
+    ".jxl",
+    ".jfif",
+    ".pbm",
+    ".pnm",
+    ".pfm",
+    ".eps",
+)
+UNREAD += (".exr", ".hdr", ".dcm", ".nii", ".nii.gz", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".npy", ".npz")
 
 
-def is_picture(name: str) -> bool:
+def is_picture(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """By the ending alone, whatever its case; hidden files are none."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def is_folder(entry: os.DirEntry) -> bool:
@@ -20,10 +37,10 @@ def is_folder(entry: os.DirEntry) -> bool:
     return False
 
 
-def picture_names(folder: Path) -> list[str]:
+def picture_names(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Sorted names of the picture files directly in ``folder``."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if is_picture(e.name) and not is_folder(e))
+        return sorted(e.name for e in entries if is_picture(e.name, suffixes) and not is_folder(e))
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:

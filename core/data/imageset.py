@@ -1,23 +1,34 @@
 """A data set as records and a transform: selecting moves records and decodes nothing."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.core.data.datasets import spec_of
+from ace_counterfactuals.core.base.settings import FlagError, blaming
+from ace_counterfactuals.core.data.config import DataConfig, PicturesConfig
+from ace_counterfactuals.core.data.datasets import imagenet_classes, spec_of
 from ace_counterfactuals.core.data.folders import existing, first
 from ace_counterfactuals.core.data.labels import MAX_LISTED, resolve_name
-from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, is_grey, resize_crop, resize_wide, to_tensor
+from ace_counterfactuals.core.data.pictures import (
+    TRANSPARENT,
+    UnreadableImage,
+    decode,
+    is_grey,
+    picture_size,
+    resize_crop,
+    resize_wide,
+    to_tensor,
+)
 from ace_counterfactuals.core.data.specs import UNKNOWN, Listing, PictureFile
 
 LOOKED = 32  # pictures in colour, with no grey one among them, tell that a set is not grey
@@ -32,21 +43,38 @@ class Sample(PictureFile):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageSet(Listing):
-    """``images[i]`` decodes one picture, or raises UnreadableImage.  channels: 1 if all are grey, else 3."""
+    """``images[i]`` decodes one picture, or raises UnreadableImage.  channels: 1 if all are grey, else 3.
+
+    background: what transparent pictures are laid on.  predicted: by index, what counts as the label of a picture where
+    none has one.  told: what the user knows already.
+    """
 
     name: str
     binary: bool = False
     transform: Callable[[Image.Image], Image.Image]
     upright: bool = False
     channels: int = 3
+    background: str = "white"
+    predicted: Mapping[int, int] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
 
+    def tell(self, about: str, said: str) -> None:
+        """Once, whichever thread is first."""
+        if self.told.setdefault(about, said) is said:
+            notice(said)
+
     def __getitem__(self, position: int) -> Sample:
         record = self.records[position]
         try:
-            decoded = decode(record.path, upright=self.upright)
+            decoded = decode(record.path, upright=self.upright, background=self.background)
+            if decoded.info.get(TRANSPARENT):
+                self.tell(
+                    TRANSPARENT,
+                    f"transparent pictures, such as {record.path}, are laid on background {self.background}",
+                )
             if self.channels == 1 and not is_grey(decoded):
                 raise ValueError("is in colour, but image_channels is 1: the pictures of this set are grey")
             image = to_tensor(self.transform(decoded))[: self.channels]
@@ -59,28 +87,73 @@ def open_dataset(
     name: str,
     data_dir: str | Path,
     *,
-    image_size: int,
     label_query: int | str = UNKNOWN,
     split: str = "explain",
     field: str = "data_dir",
+    **settings: Any,
 ) -> ImageSet:
     """Every picture of the split, in the set's order: its annotations are read, no picture is opened.
 
     label_query: the attribute that labels a binary set, by index or name; the other sets do not look at it.
     split: "explain", or "train" for the partition that models are trained on, where the query may be left out.
-    field: the setting that names the folder.  Raises FlagError.
+    field: the setting that names the folder.  settings: further fields of ``PicturesConfig``, such as image_size.
+    Raises FlagError.
     """
+    pictures = PicturesConfig(dataset=name, data_dir=str(data_dir), **settings)
+    return open_pictures(pictures, label_query=label_query, split=split, field=field)
+
+
+def open_pictures(
+    pictures: PicturesConfig,
+    *,
+    label_query: int | str = UNKNOWN,
+    split: str = "explain",
+    field: str = "data_dir",
+) -> ImageSet:
+    """The same of the settings; ``image_channels`` is left to ``with_channels``."""
     assert split in ("explain", "train"), split
-    spec = spec_of(name)
+    name, spec = pictures.dataset, spec_of(pictures.dataset)
+    table = (pictures.columns,) if spec.table else ()
     try:
-        folder = existing(data_dir)
-        listing = without_odd_names(spec.read(folder, label_query, split == "train"), folder)
+        folder = existing(pictures.data_dir)
+        listing = without_odd_names(spec.read(folder, label_query, split == "train", *table), folder)
     except FlagError:
         raise
     except ValueError as error:
         raise FlagError(field, f"{error}; the data set is {name}") from None
-    transform = partial(resize_wide if spec.wide else resize_crop, size=image_size)
-    return ImageSet(name=name, binary=spec.binary, transform=transform, upright=spec.upright, **vars(listing))
+    return image_set(pictures, listing)
+
+
+def open_files(data: DataConfig) -> ImageSet:
+    """The pictures of ``image``, without labels; the data set tells what is explained of them alone.
+
+    Raises FlagError for what is no picture, or an attribute by name.
+    """
+    records = [PictureFile(i, Path(file).expanduser().absolute(), UNKNOWN) for i, file in enumerate(data.image)]
+    with blaming("image"):
+        for record in records:
+            picture_size(record.path)
+    spec, query = spec_of(data.dataset), UNKNOWN
+    if spec.binary:
+        query = resolve_name(dict.fromkeys(spec.heads, "") or None, data.label_query, "label_query", "image")
+        if query == UNKNOWN:
+            raise FlagError("label_query", "-1: with image, give the number of the attribute")
+    names = imagenet_classes()[1] if spec.arch else None
+    return image_set(data, Listing(records=records, class_names=names, query=query))
+
+
+def image_set(pictures: PicturesConfig, listing: Listing) -> ImageSet:
+    """The pictures that are listed, as the settings say that they are read."""
+    spec = spec_of(pictures.dataset)
+    transform = partial(resize_wide if spec.wide else resize_crop, size=pictures.image_size)
+    return ImageSet(
+        name=pictures.dataset,
+        binary=spec.binary,
+        transform=transform,
+        upright=spec.upright,
+        background=pictures.background,
+        **vars(listing),
+    )
 
 
 def without_odd_names(listing: Listing, folder: Path) -> Listing:
@@ -115,7 +188,7 @@ def with_channels(images: ImageSet, channels: int | str) -> ImageSet:
     grey = colour = 0
     for record in images.records:
         with suppress(ValueError):
-            decoded = is_grey(decode(record.path))
+            decoded = is_grey(decode(record.path, background=images.background))
             grey, colour = grey + decoded, colour + (not decoded)
         if colour and (grey or colour == LOOKED):
             break
@@ -150,22 +223,31 @@ def select(
     return replace(images, records=share)
 
 
-def _with_label(images: ImageSet, target: int | str, query: int | str) -> Sequence[PictureFile]:
+def wanted_label(images: ImageSet, target: int | str, query: int | str) -> int:
+    """The label of the pictures to explain, -1 where they are not selected by it, or only those without one are."""
     target = resolve_label(images, target, "label_target")
-    if target == UNKNOWN:
+    if images.binary:
+        return UNKNOWN if target == UNKNOWN else 1 - target
+    return resolve_label(images, query, "label_query")
+
+
+def _with_label(images: ImageSet, target: int | str, query: int | str) -> Sequence[PictureFile]:
+    target, wanted = resolve_label(images, target, "label_target"), wanted_label(images, target, query)
+    if target == wanted == UNKNOWN:
         return images.records
-    wanted = 1 - target if images.binary else resolve_label(images, query, "label_query")
-    kept = [r for r in images.records if r.label == wanted]
+    labels = [images.predicted.get(record.index, record.label) for record in images.records]
+    kept = [record for record, label in zip(images.records, labels, strict=True) if label == wanted]
     if kept:
         return kept
     names = {UNKNOWN: "(unknown)", **dict(enumerate(images.class_names or ()))}
-    counts = sorted(Counter(r.label for r in images.records).items())
+    counts = sorted(Counter(labels).items())
     there = first((f"{count} x {label} {names.get(label, '')}".strip() for label, count in counts), MAX_LISTED)
     of = "label" if images.binary else "class label_query"
     hint = "" if images.binary or wanted != UNKNOWN else ", which is not given"
+    field, value = ("label_query", wanted) if target == UNKNOWN else ("label_target", target)
     raise EmptySelection(
-        "label_target",
-        f"{target} keeps pictures of {of} {wanted} {names.get(wanted, '')}{hint}: "
+        field,
+        f"{value} keeps pictures of {of} {wanted} {names.get(wanted, '')}{hint}: "
         f"none of the {len(images)} of dataset {images.name}; there are: {there}",
     )
 

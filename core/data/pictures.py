@@ -3,17 +3,20 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 
 from ace_counterfactuals.core.base.reading import open_regular
 
 # Named, because Pillow goes by content: a file called .jpg that holds PostScript would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+TRANSPARENT = "transparent"  # in what Pillow tells of a decoded picture: whether its background is seen
 
 
 class UnreadableImage(ValueError):
@@ -31,11 +34,31 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise ValueError("the file is empty")
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=_formats(file)) as image:
                 _check_size(image.width, image.height)
                 yield image
     except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
         raise UnreadableImage(path, _reason(error).removeprefix(f"{path}: ")) from None
+
+
+def _formats(file: BinaryIO) -> tuple[str, ...]:
+    """Those to try: two of them only where the content says so, since not every Pillow reads them."""
+    head = file.read(64)
+    file.seek(0)
+    if head[4:8] != b"ftyp":
+        return FORMATS
+    if b"avif" in head or b"avis" in head:
+        if not features.check("avif"):
+            raise ValueError("is AVIF, which this Pillow does not read: pip install -U pillow, or save it as PNG")
+        return ("AVIF",)
+    try:
+        pillow_heif = import_module("pillow_heif")
+    except ImportError:
+        raise ValueError(
+            "is HEIC, which Pillow does not read alone: pip install pillow-heif, or save it as PNG"
+        ) from None
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -44,12 +67,14 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def decode(path: Path, *, upright: bool = False, size: tuple[int, int] | None = None) -> Image.Image:
+def decode(
+    path: Path, *, upright: bool = False, size: tuple[int, int] | None = None, background: str = "white"
+) -> Image.Image:
     """The picture as 8-bit RGB; ``upright`` turns it as its EXIF orientation says (the original never does).
 
-    size: what width and height must be.  Raises UnreadableImage, also of a picture of more pixels than Pillow takes
-    without a warning.  JPEG ``draft`` is not used: scaling inside the decoder gives other pixels than resizing what it
-    decodes.
+    background: what a transparent one is laid on.  size: what width and height must be.  Raises UnreadableImage, also
+    of a picture of more pixels than Pillow takes without a warning.  JPEG ``draft`` is not used: scaling inside the
+    decoder gives other pixels than resizing what it decodes.
     """
     with _opened(path) as image:
         if size not in (None, image.size):
@@ -57,7 +82,7 @@ def decode(path: Path, *, upright: bool = False, size: tuple[int, int] | None = 
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+        return _to_rgb(image, background)
 
 
 def resize_crop(image: Image.Image, size: int) -> Image.Image:
@@ -92,13 +117,16 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, background: str) -> Image.Image:
     if image.mode.startswith("I"):
         return _sixteen_bits(image).convert("RGB")
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers without a range; save it with 8 or 16 bits")
-    if image.mode == "P":  # its transparency would be dropped with a warning
-        image.info.pop("transparency", None)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        laid = Image.alpha_composite(Image.new("RGBA", layer.size, background), layer).convert("RGB")
+        laid.info[TRANSPARENT] = layer.getchannel("A").getextrema() != (255, 255)
+        return laid
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -208,7 +208,7 @@ FID_HELP = "FID, sFID: pytorch-fid's weights, or 'hub': its file in torch.hub's 
 LPIPS_HELP = "LPIPS diversity of several experiments: weights of VGG-16, or 'hub': torchvision's"
 ORACLE_FLAGS = {
     "oracle_path": flag("", "MNAC, CD: weights of the attribute oracle", path=True),
-    "celeba_path": flag("", "CD: folder of CelebA or CelebA-HQ; if not given, the run's --data_dir", path=True),
+    "celeba_path": flag("", "CD: folder of CelebA or CelebA-HQ, whose annotations it compares with", path=True),
 }
 UNSEEN_FLAGS = {
     "unseen": files_flag("transfer: classifiers that were never attacked, FILE ..."),

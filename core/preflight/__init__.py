@@ -36,6 +36,7 @@ from ace_counterfactuals.core.runs.setup import (
     select_images,
     settle_channels,
     task_of,
+    with_predictions,
 )
 from ace_counterfactuals.models.classifiers import Classifier
 from ace_counterfactuals.models.denoisers import DiffusionModel
@@ -69,6 +70,9 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
     if classifier is not None:
         with report.going_on():
             check_labels(config, images, classifier.num_outputs)
+            images = with_predictions(config, images, classifier, SAMPLE)
+            if images.predicted:
+                report.sections["pictures"].append(f"selected by prediction, here of the first {SAMPLE} alone")
         with report.going_on():
             check_classifier(report, images, classifier, config, device, part_of(end, 0.2))
     with report.going_on():

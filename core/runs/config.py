@@ -1,6 +1,6 @@
 """All settings of main.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ace_counterfactuals.core.base.config import SeededConfig
 from ace_counterfactuals.core.base.settings import flag, group, part
@@ -63,3 +63,9 @@ class MainConfig:
     sampling: SamplingConfig = group(SamplingConfig, "sampling: the filter and the refinement")
     model: ModelConfig = group(ModelConfig, "U-Net: as it was trained")
     diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process: as it was trained")
+
+    def __post_init__(self) -> None:
+        """Files of no data set, for a classifier of one's own, are those of a folder."""
+        own = self.weights.classifier or self.weights.classifier_path
+        if self.data.image and own and self.data.dataset == "ImageNet":
+            object.__setattr__(self, "data", replace(self.data, dataset="Folder"))

@@ -40,6 +40,7 @@ from ace_counterfactuals.core.runs.setup import (
     select_images,
     settle_channels,
     task_of,
+    with_predictions,
 )
 from ace_counterfactuals.core.runs.status import run_log
 from ace_counterfactuals.core.runs.tables import write_tables
@@ -84,6 +85,7 @@ def run(config: MainConfig) -> ResultFolder:
     classifier, denoiser = load_networks(config, images.query, device)
     config, images = align_classes(config, images, classifier.class_names)
     check_labels(config, images, classifier.num_outputs)
+    images = with_predictions(config, images, classifier)
     selected = select_images(images, config)
     region = load_region(config, selected)
     config = begin(config, results, describe(config, images.class_names or classifier.class_names))
@@ -105,6 +107,7 @@ def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> Result
     stored = read_config(results.root)
     config, images = align_classes(config, images, tuple(stored.get("classes") or ()) or None)
     refuse_other_settings(results, {"flags": to_dict(config), "weights": {}})
+    images = with_predictions(config, images)
     selected = select_images(images, config, all_chunks=True)
     finished, skipped = results.read_whole()
     refuse_other_pictures(results, config, selected, finished)

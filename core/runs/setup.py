@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,22 @@ from torch import Tensor
 from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, resolve_label, select, with_channels
+from ace_counterfactuals.core.data.imageset import (
+    ImageSet,
+    Sample,
+    open_files,
+    open_pictures,
+    prefetch,
+    resolve_label,
+    select,
+    wanted_label,
+    with_channels,
+)
 from ace_counterfactuals.core.data.labels import resolve_name
 from ace_counterfactuals.core.data.regions import open_region
+from ace_counterfactuals.core.data.specs import UNKNOWN
 from ace_counterfactuals.core.method.attacks import find_attack
+from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Task, chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import CONFIG, read_config
@@ -137,10 +150,33 @@ def diffusion_of(config: MainConfig) -> GaussianDiffusion:
 def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:
     """The whole data set of the flags.  quiet: its notices are left to the caller."""
     data = config.data
-    images = open_dataset(data.dataset, data.data_dir, image_size=data.image_size, label_query=data.label_query)
+    images = open_files(data) if data.image else open_pictures(data, label_query=data.label_query)
     for message in () if quiet else images.notices:
         notice(message)
     return images
+
+
+def with_predictions(
+    config: MainConfig, images: ImageSet, classifier: Classifier | None = None, most: int = 10**12
+) -> ImageSet:
+    """Where no picture has a label and they are selected by it: what the classifier predicts of the first ``most``.
+
+    classifier: loaded here if not given.  What cannot be read is left out, with a notice.
+    """
+    wanted = wanted_label(images, config.data.label_target, config.data.label_query)
+    if wanted == UNKNOWN or any(record.label != UNKNOWN for record in images.records):
+        return images
+    device = prepare_device(config)
+    classifier = classifier or load_explained(config, images.query, device)
+    samples, predicted = prefetch(images, range(min(len(images), most)), config.run.num_workers), dict[int, int]()
+    while batch := list(islice(samples, config.run.batch_size)):
+        for error in (sample for sample in batch if not isinstance(sample, Sample)):
+            notice(f"left out: {error}")
+        if readable := [sample for sample in batch if isinstance(sample, Sample)]:
+            with torch.no_grad():
+                logits = classifier(torch.stack([sample.image for sample in readable]).to(device))
+            predicted |= zip((sample.index for sample in readable), predict(logits).tolist(), strict=True)
+    return replace(images, predicted=predicted)
 
 
 def settle_channels(config: MainConfig, images: ImageSet, root: Path) -> tuple[MainConfig, ImageSet]:

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ class TrainingFolder:
 
         Raises FlagError where the folder has checkpoints of another training, and the flags do not say which to take.
         """
-        found = None
+        found, younger = None, settings_of(type(self.config)())
         with suppress(FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
             found = Latest(**json.loads((self.path / "latest.json").read_bytes()))
+        if found and isinstance(found.flags, dict):
+            found = replace(found, flags=younger | found.flags)  # which were made as by the defaults of younger flags
         if found and found.flags == self.flags:
             return found
         if not self.config.training.resume_checkpoint and any(self.path.glob("model*.pt")):

@@ -15,7 +15,7 @@ from ace_counterfactuals.core.base.runtime import choose_device, notice
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.base.signals import asked, patient, stop_if_asked
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch, with_channels
+from ace_counterfactuals.core.data.imageset import ImageSet, open_pictures, prefetch, with_channels
 from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.training.checkpoints import settings_of
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
@@ -60,8 +60,8 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
 
 def open_classes(config: TrainClassifierConfig, folder: str, field: str) -> ImageSet:
     """The pictures of ``folder``, which the setting ``field`` names."""
-    name, size = config.pictures.dataset, config.pictures.image_size
-    images = open_dataset(name, folder, image_size=size, split="train", field=field)
+    name = config.pictures.dataset
+    images = open_pictures(replace(config.pictures, data_dir=folder), split="train", field=field)
     if images.binary or images.class_names is None:
         raise FlagError(field, f"{folder}: dataset {name} has no classes; use one folder a class")
     return images
@@ -143,7 +143,7 @@ class Unfinished:
             return 0
         try:
             tree = load_weights(self.path)
-            if tree["made"] != self.made:
+            if settings_of(TrainClassifierConfig()) | tree["made"] != self.made:
                 notice(f"{self.path}: is of other settings; training begins anew")
                 return 0
             for name, part in self.parts.items():

@@ -17,7 +17,7 @@ from ace_counterfactuals.core.base.runtime import choose_device, half_precision,
 from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
 from ace_counterfactuals.core.base.signals import asked, patient, stop_if_asked
 from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch, with_channels
+from ace_counterfactuals.core.data.imageset import ImageSet, open_pictures, prefetch, with_channels
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
 from ace_counterfactuals.core.training.checkpoints import Log, TrainingFolder, checkpoint_paths, restore
@@ -38,7 +38,7 @@ def train(config: TrainDiffusionConfig) -> Path:
     Raises FlagError, and FloatingPointError where the loss is no number.
     """
     training, pictures = config.training, config.pictures
-    images = open_dataset(pictures.dataset, pictures.data_dir, image_size=pictures.image_size, split="train")
+    images = open_pictures(pictures, split="train")
     images = with_channels(images, pictures.image_channels)
     if training.init_weights and training.resume_checkpoint:
         raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")

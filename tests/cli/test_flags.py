@@ -101,6 +101,12 @@ OURS = {
     "region_invert": False,
     "refine_timestep_respacing": "same",
     "refine_time_fraction": -1.0,
+    "image": (),
+    "background": "white",
+    "csv_file": "labels.csv",
+    "csv_image": "file",
+    "csv_label": "label",
+    "csv_split": "",
 }
 
 CONFIGS = [MainConfig, TrainDiffusionConfig, TrainClassifierConfig]
@@ -343,7 +349,7 @@ def test_every_flag_has_a_meaning_a_default_and_a_range_in_the_help(config):
     shown = {action.dest: action.help for action in make_parser(config, "")._actions}
     for name, item in flag_items(config).items():
         assert len(item.help) > 3
-        assert f"(default {item.default if item.default != '' else chr(39) * 2}" in shown[name]
+        assert f"(default {item.default if item.default not in ('', ()) else chr(39) * 2}" in shown[name]
         bounds = (item.low, item.high)
         wanted = [f"{bound:g}" for bound in bounds if bound is not None] + list(item.choices or ())
         assert [part for part in wanted if part not in shown[name]] == []
@@ -352,7 +358,7 @@ def test_every_flag_has_a_meaning_a_default_and_a_range_in_the_help(config):
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_default_is_within_its_own_range(config):
     for name, item in flag_items(config).items():
-        assert convert(name, item, str(item.default)) == item.default
+        assert convert(name, item, item.default if item.many else str(item.default)) == item.default
 
 
 @pytest.mark.parametrize("config", CONFIGS)

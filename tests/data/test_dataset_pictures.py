@@ -2,12 +2,13 @@
 
 import io
 import struct
+import sys
 import zlib
 from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset, prefetch
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, resize_crop, to_tensor
@@ -78,10 +79,60 @@ def test_other_modes_are_what_pillow_converts_them_to(tmp_path, mode):
     assert np.array_equal(pixels(save(image, tmp_path / "x.png")), np.asarray(image.convert("RGB")))
 
 
-def test_a_palette_with_transparency_keeps_its_colours_without_a_warning(tmp_path):
-    image = gradient("P")
-    path = save(image, tmp_path / "x.png", transparency=bytes(range(256)))
-    assert np.array_equal(pixels(path), np.asarray(image.convert("RGB")))
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA"])
+def test_a_transparent_picture_is_laid_on_the_background(tmp_path, mode):
+    cut = gradient("P" if mode == "P" else "RGBA")
+    options = {"transparency": bytes(range(256))} if mode == "P" else {}
+    if mode != "P":
+        cut.putalpha(Image.linear_gradient("L").resize(cut.size))
+        cut = cut.convert(mode)
+    path = save(cut, tmp_path / "x.png", **options)
+    with Image.open(path) as stored:
+        layers = np.asarray(stored.convert("RGBA")).astype(float)
+    seen, alpha = layers[..., :3], layers[..., 3:] / 255
+    for name, colour in (("white", (255, 255, 255)), ("#102030", (16, 32, 48))):
+        laid = np.asarray(decode(path, background=name))
+        assert np.abs(laid - (alpha * seen + (1 - alpha) * np.array(colour))).max() <= 1
+
+
+def test_a_colour_that_stands_for_transparency_is_laid_on_the_background_too(tmp_path):
+    path = save(Image.new("RGB", (3, 3), (9, 9, 9)), tmp_path / "x.png", transparency=(9, 9, 9))
+    assert (pixels(path) == 255).all()
+
+
+def test_that_pictures_are_transparent_is_said_once(tmp_path, notes):
+    for name in ("a", "b"):
+        save(Image.new("RGBA", (9, 9)), tmp_path / f"{name}.png")
+    save(gradient(), tmp_path / "c.png")
+    images = open_dataset("Folder", tmp_path, image_size=8, background="red")
+    assert images[1].image[0].min() == 1 and images[1].image[1].max() == 0 and len([*images]) == 3
+    assert len(notes.messages) == 1 and "b.png" in notes.text and "background red" in notes.text
+
+
+def test_avif_is_read_where_pillow_reads_it_and_else_named(tmp_path, monkeypatch):
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    path = save(gradient(), tmp_path / "x.avif", quality=100)
+    assert np.abs(pixels(path).astype(int) - np.asarray(gradient())).mean() < 4
+    monkeypatch.setattr(features, "check", lambda name: False)
+    with pytest.raises(UnreadableImage, match="is AVIF.*pip install"):
+        decode(path)
+
+
+def test_heic_is_among_the_pictures_and_skipped_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+    images = open_dataset("Folder", tmp_path, image_size=8)
+    with pytest.raises(UnreadableImage, match="is HEIC.*pip install pillow-heif"):
+        images[0]
+
+
+def test_files_that_look_like_pictures_and_are_not_read_are_named(tmp_path):
+    for name in ("a/x.png", "a/y.svg", "b/z.DCM"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(gradient(), tmp_path / name, format="PNG")
+    said = open_dataset("Folder", tmp_path, image_size=8).notices[-1]
+    assert said.startswith("2 pictures of formats that are not read") and said.endswith("y.svg, z.DCM")
 
 
 def rotated(path):

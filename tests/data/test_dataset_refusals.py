@@ -100,7 +100,7 @@ def test_a_line_of_celebahq_that_does_not_parse_is_named(tmp_path, file, number,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"images": [],\n "annotations" []}', r"actions.json, line 2: not JSON"),
+        ('{"images": [],\n "annotations" []}', r"actions.json: is not JSON .*line 2"),
         ('{"images": []}', r"actions.json: wanted .*'annotations'"),
         ("[1, 2]", r"actions.json: wanted "),
         ('{"images": [], "annotations": [{"category": [1, 0, 2, 0]}]}', r"annotations\[0\]: wanted a category"),
@@ -118,8 +118,9 @@ def test_actions_that_do_not_parse_are_named(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "line 1: wanted a header with the columns file and label"),
-        ("name,class\nx.png,1\n", "line 1: wanted a header .* found 'name,class'"),
+        ("", "csv_image file: no such column: .*labels.csv has no columns"),
+        ("name,class\nx.png,1\n", "csv_image file: no such column: .*labels.csv has name, class"),
+        ("file,lable\nx.png,1\n", "csv_label label: no such column: .*did you mean lable?"),
         ("file,label\nx.png,1\n\ny.png\n", "line 4: wanted values for file, label, found 'y.png'"),
         ("file,label\nx.png,\n", "line 2: wanted values"),
         ("file,label\na,b.png,1\n", "line 2: wanted values"),

@@ -1,11 +1,15 @@
 """What stands in the config.yaml of a result folder alone is not fetched, and opened only where its digest fits."""
 
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from ace_counterfactuals.core.cli.refine import main as refine
+from ace_counterfactuals.core.evaluation.metrics.cd import annotations_of
+from ace_counterfactuals.core.evaluation.session import Unavailable
+from tests.support.paths import GOLDEN
 from tests.support.result_folders import evaluate, figures
 from tests.support.toys import Workshop
 
@@ -62,3 +66,14 @@ def test_a_file_that_a_stranger_names_without_its_digest_is_not_opened(copy, not
     path.write_text(yaml.safe_dump(stored))
     evaluate("--output-path", copy.output)
     assert f"config.yaml has no digest of the run's classifier {copy.classifier}; give --classifier-path" in notes.text
+
+
+def test_annotations_in_a_folder_that_a_stranger_names_are_not_read():
+    networks = SimpleNamespace(celeba_path="")
+    session = SimpleNamespace(config=SimpleNamespace(networks=networks))
+    stored = SimpleNamespace(flags={"data_dir": str(GOLDEN / "data/celeba")})
+    subject = SimpleNamespace(session=session, stored=stored, dataset="CelebA")
+    with pytest.raises(Unavailable, match="celeba_path .*give --celeba-path"):
+        annotations_of(subject)
+    networks.celeba_path = str(GOLDEN / "data/celeba")
+    assert annotations_of(subject).shape == (200, 40)

@@ -1,5 +1,6 @@
 """A training that is stopped goes on by the same command, and ends with the files of one that was not."""
 
+import json
 import os
 import shutil
 import signal
@@ -169,6 +170,15 @@ def test_a_finished_training_is_left_as_it_is_by_the_same_command(pictures, tmp_
     before = tree(tmp_path)
     assert train(pictures, tmp_path) == 0
     assert tree(tmp_path) == before
+
+
+def test_a_folder_that_is_older_than_a_flag_was_made_by_its_default(tmp_path):
+    folder = TrainingFolder(from_dict(TrainDiffusionConfig, {"output_path": str(tmp_path)}))
+    older = {name: value for name, value in folder.flags.items() if name != "csv_split"}
+    (tmp_path / "latest.json").write_text(json.dumps({"flags": older, "step": 4, "losses": []}))
+    assert folder.latest().step == 4
+    other = TrainingFolder(from_dict(TrainDiffusionConfig, {"output_path": str(tmp_path), "csv_split": "part=train"}))
+    assert other.latest() is None
 
 
 def test_another_command_is_refused_with_what_it_has_otherwise(pictures, tmp_path, capfd):

@@ -11,7 +11,6 @@ pictures, or of an explained attribute on which the oracle never changes its min
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -56,9 +55,8 @@ def annotations(folder: str, dataset: str) -> np.ndarray:
 
 
 def annotations_of(subject: Subject) -> np.ndarray:
-    """Of --celeba-path, or of the run's own data where these are there.  Raises ``Unavailable``."""
-    given, own = subject.session.config.networks.celeba_path, subject.stored.flags.get("data_dir", "")
-    folder = given or (own if own and Path(own).is_dir() else "")
+    """Of --celeba-path alone: config.yaml, a stranger's perhaps, names no file to read.  Raises ``Unavailable``."""
+    folder = subject.session.config.networks.celeba_path
     if not folder or not spec_of(subject.dataset).faces:
         raise Unavailable("celeba_path", "the annotations are not known; give --celeba-path")
     return annotations(folder, subject.dataset)
