@@ -18,27 +18,25 @@ def fetch(url: str) -> BinaryIO:
     blobfile knows gs://, az:// and https:// of Azure; other hosts are asked directly.  Raises OSError, also for a file
     of more than LIMIT bytes.
     """
-    stream = os.fdopen(os.dup(_fetched(url).fileno()), "rb")
+    stream = os.fdopen(os.dup(_fetched(url)), "rb")
     stream.seek(0)
     return stream
 
 
 @cache
-def _fetched(url: str) -> BinaryIO:
-    """A file without a name, so that none is left behind."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
+def _fetched(url: str) -> int:
+    """The descriptor, open as long as the process, of a file without a name, so that none is left behind."""
     try:
-        with _remote(url) as remote:
+        with tempfile.TemporaryFile() as file, _remote(url) as remote:
             while file.tell() <= LIMIT and (block := remote.read(BLOCK)):
                 file.write(block)
-        if file.tell() > LIMIT:
-            raise _TooLarge(f"is larger than {LIMIT / 2**30:g} GiB, the limit of what is fetched; give a path")
-        file.flush()
-        return file
-    except BaseException as error:
-        file.close()
-        if isinstance(error, FileNotFoundError | _TooLarge) or not isinstance(error, Exception):
-            raise
+            if file.tell() > LIMIT:
+                raise _TooLarge(f"is larger than {LIMIT / 2**30:g} GiB, the limit of what is fetched; give a path")
+            file.flush()
+            return os.dup(file.fileno())
+    except (FileNotFoundError, _TooLarge):
+        raise
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise OSError(f"{type(error).__name__}: {reason}") from None  # blobfile and its clients have types of their own
 
