@@ -108,9 +108,9 @@ def _check_flags(flags: Mapping[str, Any], state: Mapping[str, Tensor], path: st
     if not flags["channel_mult"].strip():
         sizes += DEFAULT_CHANNEL_MULT  # another size may explain width and attention
     candidates = [read_flags(state, size, path) for size in sizes]
-    explained = (one for one in candidates if not {"channel_mult", "attention_resolutions"} & _differing(flags, one))
+    explained = (one for one in candidates if not {"channel_mult", "attention_resolutions"} & differing(flags, one))
     right = next(explained, candidates[0])
-    wrong = [name for name in right if name in _differing(flags, right)]
+    wrong = [name for name in right if name in differing(flags, right)]
     if wrong:
         told = [f"{name} {_quoted(flags[name])}, but {path} has {_quoted(right[name])}" for name in wrong]
         cure = ", ".join(f"{name} {_quoted(right[name])}" for name in wrong)
@@ -127,7 +127,7 @@ def _quoted(value: object) -> str:
     return str(value) or "''"
 
 
-def _differing(flags: Mapping[str, Any], right: Mapping[str, Any]) -> set[str]:
+def differing(flags: Mapping[str, Any], right: Mapping[str, Any]) -> set[str]:
     """Names of ``right`` of which ``flags`` ask something else, had they its ``image_size``."""
     size, levels = right["image_size"], right["channel_mult"].count(",") + 1
     factors = attention_factors(flags["attention_resolutions"], size)

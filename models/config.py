@@ -76,7 +76,7 @@ class WeightsConfig(ClassifierConfig):
 
     model_path: str = flag(
         "",
-        "weights of the diffusion model: a path, gs://, az:// or https://, or a folder of diffusers",
+        "weights of the diffusion model: a path, gs://, az:// or https://; a folder of train_diffusion.py or diffusers",
         path=True,
         result=False,
     )

@@ -1,5 +1,6 @@
 """Sources of diffusion models: each is a function that returns a denoiser and the process that it was trained on."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -9,20 +10,21 @@ from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.presets import read_settings
 from ace_counterfactuals.core.base.runtime import half_precision
-from ace_counterfactuals.core.base.settings import FlagError, flag, from_dict, group, to_dict
-from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
+from ace_counterfactuals.core.base.settings import FlagError, flag, flag_items, from_dict, group, to_dict
+from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, differing, read_flags
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models import diffusers_folder
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
+from ace_counterfactuals.models.told import Given, Said, beside, newest, settled
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizeConfig:
     """Of the pictures that a network was trained on."""
 
-    image_size: int = flag(256, "side of the pictures in pixels", low=1)
+    image_size: int = flag(256, "side of the pictures in pixels", low=1, told=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,31 +72,60 @@ class Source(NamedTuple):
     """takes: whether the source reads what is given; load: (what is given, flags) -> its model, on the CPU.
 
     process: the process of its model alone, without reading weights; by the flags if not given.
+    said: what lies beside it says of the flags.  weights: (what is given, all flags) -> those that its weights tell
+    otherwise, None if there are none to be read.  needed: words -> flags of which one must be given or said.
     """
 
     takes: Callable[[Any], bool]
     load: Callable[[Any, DenoiserConfig], DiffusionModel]
     process: Callable[[Any, DenoiserConfig], GaussianDiffusion] = lambda _, config: GaussianDiffusion(config.diffusion)
+    said: Callable[[Any], Said] = lambda _: Said()
+    weights: Callable[[Any, Mapping[str, Any]], Mapping[str, Any] | None] = lambda *_: {}
+    needed: Mapping[str, tuple[str, ...]] = {}
 
 
 def load_denoiser(source, preset: str | None = None, **flags) -> DiffusionModel:
     """The diffusion model in ``source`` with the process that it was trained on, on the CPU.
 
-    source: a checkpoint of guided-diffusion, as a path or a URL; a folder of diffusers, whose scheduler tells the
-    process; or what another of ``SOURCES`` takes.
+    source: a checkpoint of guided-diffusion, as a path or a URL, or a folder of train_diffusion.py; a folder of
+    diffusers; or what another of ``SOURCES`` takes.
     preset: a name or a YAML file, as --preset takes it, whose settings of the network and its process are used.
-    flags: fields of ``ModelConfig`` and ``DiffusionConfig``, and ``image_size``; they go before the preset.
+    flags: fields of ``ModelConfig`` and ``DiffusionConfig``, and ``image_size``; they go before the preset.  What is
+    not given is read from what lies beside the weights and from their shapes.
     Raises FlagError for a setting that is none or does not fit the file, saying what the file wants, and ValueError
-    for a file that holds no such model.
+    for a file that holds no such model, or where something is neither told nor given.
     """
-    config = from_dict(DenoiserConfig, read_settings(DenoiserConfig, flags, preset))
+    source, typed = newest(source), read_settings(DenoiserConfig, flags)
+    others = read_settings(DenoiserConfig, {}, preset)
+    values = settle(source, Given(typed, {name: value for name, value in others.items() if name not in typed}))
+    return load_settled(source, **values)
+
+
+def load_settled(source, **flags) -> DiffusionModel:
+    """The same by the flags alone, and their defaults."""
+    config = from_dict(DenoiserConfig, read_settings(DenoiserConfig, flags))
     model = _source(source).load(source, config)
     return replace(model, made_of={"model_path": str(source), **to_dict(config)})
 
 
 def load_process(source, **flags) -> GaussianDiffusion:
-    """The process of ``load_denoiser(source, **flags)``, without its network."""
+    """The process of ``load_settled(source, **flags)``, without its network."""
     return _source(source).process(source, from_dict(DenoiserConfig, read_settings(DenoiserConfig, flags)))
+
+
+def settle(source, given: Given) -> dict[str, Any]:
+    """The flags of the model in ``source`` that are given or told, as ``told.settled`` decides."""
+    one = _source(source)
+
+    def told_by_weights(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        return one.weights(source, {**to_dict(DenoiserConfig()), **values})
+
+    try:
+        return settled(given, one.said(source), told_by_weights, one.needed)
+    except FlagError:
+        raise
+    except ValueError as error:
+        raise WeightsError(f"{source}: {error}") from None
 
 
 def _source(source) -> Source:
@@ -123,8 +154,37 @@ def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     return DiffusionModel(network, process, model.class_cond, model.use_fp16, network.config.in_channels)
 
 
+def read_weights(path, flags: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What names and shapes of a U-Net tell otherwise than the flags; None of a file that loading will refuse."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        told = read_flags(load_state(path), flags["image_size"], str(path))
+    except ValueError:
+        return None
+    return {name: told[name] for name in told if name in differing(flags, told)}
+
+
+UNTOLD = {
+    "image_size": ("image_size",),
+    "diffusion_steps and noise_schedule": ("diffusion_steps", "noise_schedule"),
+    "num_heads or num_head_channels": ("num_heads", "num_head_channels"),
+}
+"""What no shapes tell, and a wrong guess of makes noise"""
 SOURCES = [
-    Source(diffusers_folder.is_folder, load_diffusers, lambda f, c: diffusers_folder.read_process(f, c.diffusion)),
-    Source(lambda source: True, load_checkpoint),
+    Source(
+        diffusers_folder.is_folder,
+        load_diffusers,
+        lambda folder, config: diffusers_folder.read_process(folder, config.diffusion),
+        said=lambda folder: Said(diffusers_folder.read_said(folder), str(folder)),
+        needed={words: names for words, names in UNTOLD.items() if "num_heads" not in names},
+    ),
+    Source(
+        lambda source: True,
+        load_checkpoint,
+        said=lambda path: beside(path, {name: item for name, item in flag_items(DenoiserConfig).items() if item.told}),
+        weights=read_weights,
+        needed=UNTOLD,
+    ),
 ]
 """The first that takes a source reads it: another one is inserted at the front."""

@@ -32,6 +32,23 @@ def read_process(source, config: DiffusionConfig) -> GaussianDiffusion:
     return _process(Path(source) / SCHEDULER, _scheduler(source), config)
 
 
+def read_said(source) -> dict[str, Any]:
+    """The flags that the folder tells.  Raises WeightsError."""
+    about, said = read_object(_unet(source) / "config.json"), _scheduler(source)
+    found = {"class_cond": about.get("num_class_embeds") is not None, "learn_sigma": False}
+    if type(about.get("sample_size")) is int:
+        found["image_size"] = about["sample_size"]
+    if said is None:
+        return found
+    process = _process(Path(source) / SCHEDULER, said, DiffusionConfig()).config
+    return {**found, "diffusion_steps": process.diffusion_steps, "predict_xstart": process.predict_xstart}
+
+
+def _unet(source) -> Path:
+    """The folder of the network, in a pipeline's or alone."""
+    return Path(source) / "unet" if (Path(source) / "unet").is_dir() else Path(source)
+
+
 def _scheduler(source) -> dict[str, Any] | None:
     """What the folder's scheduler tells, if it has one."""
     file = Path(source) / SCHEDULER
@@ -89,8 +106,8 @@ def load_folder(source, image_size: int, config: DiffusionConfig) -> tuple[nn.Mo
 
     Raises FlagError for an image_size that is not the network's, WeightsError for what is no such folder.
     """
-    folder = Path(source) / "unet" if (Path(source) / "unet").is_dir() else Path(source)
-    about, said = read_object(folder / "config.json"), _scheduler(source)
+    folder, said = _unet(source), _scheduler(source)
+    about = read_object(folder / "config.json")
     process = _process(Path(source) / SCHEDULER, said, config)
     if about.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise WeightsError(f"{folder}: holds a {about['_class_name']}, wanted diffusers' UNet2DModel")

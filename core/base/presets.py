@@ -7,13 +7,15 @@ from typing import Any
 from ace_counterfactuals.core.base.reading import read_yaml
 from ace_counterfactuals.core.base.settings import Flag, FlagError, convert, did_you_mean, flag_items
 
+OF_TRAINING = {"lr_anneal_steps", "ema_rate"}  # in the config.yaml of train_diffusion.py
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def read_preset(config: type, preset: str, *, whole: bool = True, given: Container[str] = ()) -> dict[str, Any]:
     """Settings of a preset, by its name or its file's path, checked as if they were typed.
 
-    whole: all that it sets must be settings of ``config``.  given: settings that are not taken from it.
+    whole: all that it sets must be settings of ``config``.  given: settings that are not taken from it.  Of what a
+    training wrote, only what describes its diffusion model is taken by other programs.
     Raises FlagError for a preset or a value that cannot be used, ValueError for a setting that is not known.
     """
     file = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
@@ -29,6 +31,8 @@ def read_preset(config: type, preset: str, *, whole: bool = True, given: Contain
     if not isinstance(settings, dict):
         raise FlagError("preset", f"{preset}: wanted lines of 'flag: value'")
     known, values = flag_items(config), {}
+    if settings.keys() >= OF_TRAINING and not known.keys() >= OF_TRAINING:
+        settings = {name: value for name, value in settings.items() if name in known and known[name].told}
     for name, value in settings.items():
         if name in given or (name not in known and not whole):
             continue

@@ -61,6 +61,7 @@ class Flag:
     of a choice.  low, high: inclusive bounds.  path: a relative value in a preset file is relative to that file; a
     function says of which values that holds.  result: whether the result of a picture depends on the flag, so that an
     experiment cannot be continued with another value.  many: takes one value or more, and gives a tuple.
+    told: describes a diffusion model, so that its file, or what lies beside that, may tell it.
     """
 
     default: Any
@@ -73,6 +74,7 @@ class Flag:
     path: bool | Callable[[str], bool] = False
     result: bool = True
     many: bool = False
+    told: bool = False
 
     def field(self) -> Any:
         """Of a dataclass that declares the flag."""

@@ -3,7 +3,9 @@
 What imports torch is imported when it is needed: --status answers without it, and signals are answered before it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ace_counterfactuals.core.cli.launchers import AUTO, place, run_part
 from ace_counterfactuals.core.cli.parsing import program
@@ -12,7 +14,16 @@ from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.status import status
 
 
-@program(MainConfig, __doc__.splitlines()[0])
+def settle(config: MainConfig, typed: Mapping[str, Any], others: Mapping[str, Any]) -> MainConfig:
+    """With what the diffusion model's own files say of it."""
+    if config.run.status:
+        return config
+    from ace_counterfactuals.core.runs.setup import settle_model
+
+    return settle_model(config, typed, others)
+
+
+@program(MainConfig, __doc__.splitlines()[0], settle=settle)
 def main(typed: MainConfig) -> int:
     if typed.run.status:
         print(status(ResultFolder(Path(typed.output.output_path), typed.output.exp_name)))

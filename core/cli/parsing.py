@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ace_counterfactuals.core.base import signals
 from ace_counterfactuals.core.base.notices import NOTICES
@@ -29,6 +29,8 @@ from ace_counterfactuals.core.base.settings import (
     shown_default,
 )
 from ace_counterfactuals.core.cli.streams import settle_streams
+
+Settle = Callable[[Any, dict[str, Any], dict[str, Any]], Any]
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,7 +75,15 @@ def parse(
     hyphens: bool = False,
     dataset: str = "",
 ) -> Config:
-    """Defaults, overridden by ``--preset``, overridden by what is typed.
+    """Defaults, overridden by ``--preset``, overridden by what is typed; see ``given``."""
+    typed, others = given(config, description, argv, hyphens=hyphens, dataset=dataset)
+    return from_dict(config, {**others, **typed})
+
+
+def given(
+    config: type, description: str, argv: Sequence[str] | None = None, *, hyphens: bool = False, dataset: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that are typed, and the others that ``--preset`` gives.
 
     dataset: the one that a ``data_dir`` without any is of; '' is the default.
     hyphens: flags are spelled as in --batch-size, --batch_size is understood, and there are no presets.
@@ -83,14 +93,13 @@ def parse(
     if hyphens:
         split = (word.partition("=") for word in argv)
         argv = ["".join((hyphenated(n) if n.startswith("--") else n, *rest)) for n, *rest in split]
-    given = vars(make_parser(config, description, hyphens=hyphens).parse_args(argv))
-    typed = {name: text for name, text in given.items() if text is not None}
+    words = vars(make_parser(config, description, hyphens=hyphens).parse_args(argv))
+    typed = {name: text for name, text in words.items() if text is not None}
     preset = typed.pop("preset", None)
-    values = read_preset(config, preset, given=typed) if preset else {}
-    values |= {name: convert(name, flag_items(config)[name], text) for name, text in typed.items()}
-    if dataset and "data_dir" in values:
-        values.setdefault("dataset", dataset)
-    return from_dict(config, values)
+    others = read_preset(config, preset, given=typed) if preset else {}
+    if dataset and "data_dir" in {**typed, **others} and "dataset" not in typed:
+        others.setdefault("dataset", dataset)
+    return {name: convert(name, flag_items(config)[name], text) for name, text in typed.items()}, others
 
 
 def with_signed_values(argv: Sequence[str]) -> list[str]:
@@ -133,10 +142,10 @@ def choose(argv: Sequence[str] | None, table: Mapping[str, str], kind: str) -> t
     return name, words
 
 
-def program(config: type, description: str, *, hyphens: bool = False) -> Callable:
+def program(config: type[Config], description: str, *, hyphens: bool = False, settle: Settle | None = None) -> Callable:
     """Make ``main(settings) -> exit code`` a program ``main(argv=None, dataset="") -> exit code``, which shows notices.
 
-    config, dataset, hyphens: see ``parse``.
+    config, dataset, hyphens: see ``given``.  settle: (settings, those typed, those of the preset) -> what is taken.
     """
 
     def decorate(main: Callable) -> Callable:
@@ -144,7 +153,9 @@ def program(config: type, description: str, *, hyphens: bool = False) -> Callabl
         def run(argv: Sequence[str] | None = None, *, dataset: str = "") -> int:
             try:
                 with showing_notices():
-                    return main(parse(config, description, argv, hyphens=hyphens, dataset=dataset))
+                    typed, others = given(config, description, argv, hyphens=hyphens, dataset=dataset)
+                    settings = from_dict(config, {**others, **typed})
+                    return main(settle(settings, typed, others) if settle else settings)
             except FlagError as error:
                 error.field = hyphenated(error.field) if hyphens else error.field
                 raise

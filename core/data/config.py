@@ -14,7 +14,7 @@ class PicturesConfig:
 
     dataset: str = flag("ImageNet", "data set", choices=DATASETS)
     data_dir: str = flag("", "folder of the data set", path=True, result=False)
-    image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8)
+    image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8, told=True)
     image_channels: int | str = flag(
         "auto",
         "1: the pictures are grey and stay so; 3: they are in colour; auto: grey if all are, of Folder and CSV alone",

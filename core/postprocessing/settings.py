@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import FlagError, flags_of, from_dict, names_a_file, to_dict
+from ace_counterfactuals.core.base.settings import (
+    FlagError,
+    blaming,
+    flag_items,
+    flags_of,
+    from_dict,
+    names_a_file,
+    to_dict,
+)
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig, by_itself
@@ -26,8 +34,10 @@ from ace_counterfactuals.core.runs.described import CONFIG, WEIGHTS, described_f
 from ace_counterfactuals.core.runs.layout import REFINED
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.models.config import ClassifierConfig, WeightsConfig
-from ace_counterfactuals.models.loading import is_url
+from ace_counterfactuals.models.denoisers import settle
+from ace_counterfactuals.models.loading import digest, is_url
 from ace_counterfactuals.models.specs import runs_code
+from ace_counterfactuals.models.told import Given, newest
 
 
 def result_flags(*configs: type) -> list[str]:
@@ -75,6 +85,8 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
         raise FlagError("classifier", said)
     axes = [taken.get(name, (base[name],)) for name in SWEPT]
     combinations = [base | dict(zip(SWEPT, values, strict=True)) for values in product(*axes)]
+    other_models = {path: of_model(path, given, base, run) for path in taken.get("model_path", ())}
+    combinations = [flags | other_models.get(flags["model_path"], {}) for flags in combinations]
     models = {flags["model_path"]: flags for flags in combinations}
     digests = {path: weight_digests(from_dict(MainConfig, flags)) for path, flags in models.items()}
     first = {"flags": combinations[0], "weights": digests[combinations[0]["model_path"]]}
@@ -89,6 +101,18 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
         exp_name = f"{flags['exp_name']}/{folder_name(flags, sha, own)}"
         settings[exp_name] = Setting(from_dict(MainConfig, flags | {"exp_name": exp_name}), sha)
     return list(settings.values())
+
+
+def of_model(path: str, given: Mapping[str, Any], base: Mapping[str, Any], run: AttackedRun) -> dict[str, Any]:
+    """Path and flags of a diffusion model, the run's or another.  base: flags of the run, with those that are given."""
+    with blaming("model_path"):
+        path = newest(path)
+        if run.settings and f"sha256:{digest(path)}" == run.settings["weights"].get("model_path"):
+            return {"model_path": path}
+        told = {name for name, known in flag_items(MainConfig).items() if known.told}
+        typed, others = ({name: one[name] for name in told if name in one} for one in (given, base))
+        known = Given(typed, others, f"the run in {run.results.root}") if run.settings else Given(typed)
+        return {"model_path": path, **settle(path, known)}
 
 
 def refuse_far_reaching(made: Mapping[str, Any], given: Mapping[str, Any], config: Path) -> None:

@@ -1,6 +1,6 @@
 """From flags to what a run needs: contradictions refused, pictures selected, networks loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
-from ace_counterfactuals.core.base.settings import FlagError, blaming
+from ace_counterfactuals.core.base.settings import FlagError, blaming, flag_items, from_dict, to_dict
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import (
     ImageSet,
@@ -31,6 +31,7 @@ from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Task, chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import CONFIG, read_config
+from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models import denoisers
@@ -129,9 +130,29 @@ def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
     if not path:
         raise FlagError("model_path", "'': give the weights of the diffusion model")
     with blaming("model_path"):
-        model = denoisers.load_denoiser(path, **of_denoiser(config)).to(device)
+        model = denoisers.load_settled(path, **of_denoiser(config)).to(device)
         check_channels(config, model.channels, path)
         return model
+
+
+def settle_model(config: MainConfig, typed: Mapping[str, Any], others: Mapping[str, Any]) -> MainConfig:
+    """With the flags of the diffusion model that nobody typed: those that the experiment began with, or else those that
+    the model's files say.
+
+    typed, others: flags by who gave them, see ``told.Given``.  Raises FlagError.
+    """
+    known, path = flag_items(MainConfig), config.weights.model_path
+    typed, others = ({name: one[name] for name in one if known[name].told} for one in (typed, others))
+    root = ResultFolder(Path(config.output.output_path), config.output.exp_name).root
+    with blaming("model_path"):
+        if (root / CONFIG).exists() and not config.run.overwrite:
+            made = read_config(root)["flags"]
+            found = {name: made[name] for name in made if name in known and known[name].told} | typed
+            found["model_path"] = made["model_path"] if Path(made["model_path"]).parent == Path(path) else path
+        else:
+            found = {"model_path": denoisers.newest(path)}
+            found |= denoisers.settle(found["model_path"], denoisers.Given(typed, others)) if path else {}
+    return from_dict(MainConfig, to_dict(config) | found)
 
 
 def of_denoiser(config: MainConfig) -> dict[str, Any]:

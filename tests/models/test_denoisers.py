@@ -58,13 +58,13 @@ def test_a_setting_that_does_not_fit_is_named_with_what_the_file_wants(checkpoin
 
 def test_more_steps_than_the_chain_has_are_refused(checkpoint):
     with pytest.raises(FlagError) as refused:
-        load_denoiser(checkpoint, **FLAGS).respaced("2000")
+        load_denoiser(checkpoint, **FLAGS, diffusion_steps=1000).respaced("2000")
     assert refused.value.field == "timestep_respacing"
 
 
 def test_half_precision_is_the_devices(checkpoint, monkeypatch):
     monkeypatch.setattr(denoisers, "half_precision", lambda device: torch.bfloat16)
-    model = load_denoiser(checkpoint, **FLAGS, use_fp16=True)
+    model = load_denoiser(checkpoint, **FLAGS, diffusion_steps=100, use_fp16=True)
     assert model.network.middle_block[1].qkv.weight.dtype == torch.float32
     assert model.to("cpu").network.middle_block[1].qkv.weight.dtype == torch.bfloat16
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.models.denoisers import load_denoiser
@@ -52,11 +53,14 @@ def test_its_x_0_and_its_mean_are_those_of_the_schedulers_step(tmp_path, predict
 def test_pictures_are_explained_continued_and_checked_with_it(tmp_path):
     shop = Workshop(tmp_path)
     save(tmp_path / "ddpm")
-    shop.run(model_path=tmp_path / "ddpm", num_samples=2)
-    shop.run(model_path=tmp_path / "ddpm", num_samples=4)
+    flags = {"model_path": tmp_path / "ddpm", "learn_sigma": None, "image_size": None, "diffusion_steps": None}
+    shop.run(**flags, num_samples=2)
+    shop.run(**flags, num_samples=4)
+    recorded = yaml.safe_load((shop.results() / "config.yaml").read_text())["flags"]
+    assert (recorded["diffusion_steps"], recorded["image_size"], recorded["learn_sigma"]) == (100, SIDE, False)
     save(tmp_path / "ddpm", beta_schedule="squaredcos_cap_v2")
     with pytest.raises(ValueError, match="model_path is another file"):
-        shop.run(model_path=tmp_path / "ddpm")
+        shop.run(**flags)
 
 
 def test_a_model_of_one_channel_takes_grey_pictures(tmp_path):
@@ -66,16 +70,18 @@ def test_a_model_of_one_channel_takes_grey_pictures(tmp_path):
 
 def test_a_folder_of_a_unet_alone_has_the_process_of_the_flags(tmp_path):
     save(tmp_path)
-    flags = {"diffusion_steps": 50, "learn_sigma": True}
-    model = load_denoiser(tmp_path / "unet", image_size=SIDE, **flags)
+    with pytest.raises(WeightsError, match="give diffusion_steps and noise_schedule as"):
+        load_denoiser(tmp_path / "unet")
+    model = load_denoiser(tmp_path / "unet", diffusion_steps=50)
     assert model.process.num_timesteps == 50 and not model.process.config.learn_sigma
 
 
 @pytest.mark.parametrize(
     ("flags", "field", "said"),
     [
-        ({"image_size": 16}, "image_size", "16: .* was trained on pictures of 8; give that"),
-        ({"image_size": SIDE, "class_cond": True}, "class_cond", "takes no classes; give False"),
+        ({"image_size": 16}, "image_size", "16, but .* says 8"),
+        ({"class_cond": True}, "class_cond", "True, but .* says False"),
+        ({"diffusion_steps": 50}, "diffusion_steps", "50, but .* says 100"),
     ],
 )
 def test_flags_that_contradict_the_folder_are_refused_with_what_it_wants(tmp_path, flags, field, said):

@@ -94,7 +94,7 @@ def unet() -> bytes:
 def toy(server, tmp_path) -> dict:
     """An entry of the table: the U-Net of ``unet``."""
     settings = {name: value for name, value in TOY.items() if name not in ("dropout", "use_checkpoint")}
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings | {"diffusion_steps": 100}))
     entry = {"file": "toy.pt", "page": "http://page", "flag": "main.py --model_path", "url": server.url("toy.pt")}
     return entry | {"network": "unet", "preset": str(tmp_path / "toy.yaml")}
 
