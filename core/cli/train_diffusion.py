@@ -1,12 +1,38 @@
-"""Train a diffusion model on a data set, or continue: checkpoints load into main.py with the same flags."""
+"""Train a diffusion model on a data set, or continue: --model_path of main.py takes the folder that it writes."""
+
+from collections.abc import Mapping
 
 from ace_counterfactuals.core.cli.parsing import program
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 
 
-@program(TrainDiffusionConfig, __doc__)
+def settle(config: TrainDiffusionConfig, typed: Mapping, others: Mapping) -> TrainDiffusionConfig:
+    """With what is to be chosen."""
+    from ace_counterfactuals.core.training.sizing import settled
+
+    return settled(config, {*typed, *others} - {"lr_anneal_steps"})
+
+
+@program(TrainDiffusionConfig, __doc__, settle=settle)
 def main(config: TrainDiffusionConfig) -> int:
     from ace_counterfactuals.core.training.diffusion import train
 
-    print(f"checkpoints, samples and log.csv are in {train(config)}")
+    if config.training.check:
+        print(forecast(config))
+    else:
+        print(f"checkpoints, samples, log.csv and loss.png are in {train(config)}, which --model_path takes")
     return 0
+
+
+def forecast(config: TrainDiffusionConfig) -> str:
+    """What the training will take."""
+    from ace_counterfactuals.core.preflight.report import in_time
+    from ace_counterfactuals.core.training.diffusion import training_images
+    from ace_counterfactuals.core.training.sizing import cost_of
+
+    parameters, seconds = cost_of(config, training_images(config))
+    training, size = config.training, config.pictures.image_size
+    steps = training.lr_anneal_steps
+    whole = f"{steps} steps in {in_time(steps * seconds)}" if steps else "without end, since lr_anneal_steps is 0"
+    each = f"{in_time(seconds)} a step of {training.batch_size} pictures of {size} x {size} here"
+    return f"{parameters / 1e6:.1f} million parameters; {each}; {whole}"

@@ -4,19 +4,24 @@ import csv
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ace_counterfactuals.core.base import atomic, guard
-from ace_counterfactuals.core.base.settings import FlagError, flag_items, to_dict
+from ace_counterfactuals.core.base.reading import read_yaml
+from ace_counterfactuals.core.base.settings import FlagError, flag_items, flags_of, to_dict
 from ace_counterfactuals.core.training.config import TrainClassifierConfig, TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Trainer
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.models.loading import load_weights, save_weights
 
 Losses = dict[str, float]
+CONFIG, LOG, LOSS = "config.yaml", "log.csv", "loss.png"
+SMOOTHED = 20  # parts of a training, over each of which the curve of its loss is a mean
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,9 @@ class Latest:
 
     def __post_init__(self) -> None:
         losses = [value for one in self.losses for value in one.values()]
-        if type(self.step) is not int or not all(isinstance(value, float) for value in losses):
-            raise ValueError("wanted the number of a step, and losses")
+        sound = isinstance(self.flags, dict) and type(self.step) is int
+        if not sound or not all(isinstance(value, float) for value in losses):
+            raise ValueError("wanted flags, the number of a step, and losses")
 
 
 class TrainingFolder:
@@ -46,21 +52,36 @@ class TrainingFolder:
 
         Raises FlagError where the folder has checkpoints of another training, and the flags do not say which to take.
         """
-        found, younger = None, settings_of(type(self.config)())
+        found = None
         with suppress(FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
             found = Latest(**json.loads((self.path / "latest.json").read_bytes()))
-        if found and isinstance(found.flags, dict):
-            found = replace(found, flags=younger | found.flags)  # which were made as by the defaults of younger flags
-        if found and found.flags == self.flags:
+        younger = settings_of(TrainDiffusionConfig())  # which it may lack
+        flags = younger | found.flags if found else self.flags
+        if found and flags == self.flags:
             return found
         if not self.config.training.resume_checkpoint and any(self.path.glob("model*.pt")):
-            flags = found.flags if found and isinstance(found.flags, dict) else self.flags
             other = [name for name, value in self.flags.items() if flags.get(name) != value]
             names = f" made with another {', '.join(other)}" if other else ""
             raise FlagError(
                 "output_path", f"{self.path}: has checkpoints{names}; give one as resume_checkpoint, or another folder"
             )
         return None
+
+    def recorded(self) -> dict[str, Any]:
+        """The flags in config.yaml, by a training; {} where there is none.
+
+        Raises FlagError where a file that no training wrote has a name that one writes.
+        """
+        settings = self.path / CONFIG
+        with suppress(OSError, ValueError):
+            found = read_yaml(settings)
+            if isinstance(found, dict) and found.keys() >= set(flags_of(DiffusionConfig)) | {"lr_anneal_steps"}:
+                return found
+        begun = any(self.path.glob("model*.pt"))
+        taken = [path for path in (settings, self.path / LOG, self.path / LOSS) if path.exists() and not begun]
+        if taken:
+            raise FlagError("output_path", f"{self.path}: has a {taken[0].name} of something else; give another folder")
+        return {}
 
     def checkpoint(self, step: int) -> tuple[Path, Path, Path]:
         """Model, moving average, optimiser."""
@@ -74,7 +95,10 @@ class TrainingFolder:
         return step % self.config.training.save_interval == 0 or step == self.config.training.lr_anneal_steps
 
     def save(self, trainer: Trainer, losses: Sequence[Losses]) -> None:
-        """Write the three files of a checkpoint, then that it is the latest; the last that a signal left is removed."""
+        """Write the three files of a checkpoint, then that it is the latest.
+
+        The last one, if a signal or the end of the time left it, is removed.
+        """
         before = self.latest()
         model, ema, optimiser = self.checkpoint(trainer.step)
         tree, average = {"step": trainer.step, "optimizer": trainer.optimizer.state_dict()}, trainer.ema.state_dict()
@@ -87,7 +111,7 @@ class TrainingFolder:
         latest = Latest(self.flags, trainer.step, list(losses))
         atomic.write_json(self.path / "latest.json", vars(latest))
         if before and before.step < trainer.step and not self.regular(before.step):
-            guard.remove(self.checkpoint(before.step))
+            guard.remove([*self.checkpoint(before.step), self.samples(before.step)])
 
 
 def settings_of(config: TrainDiffusionConfig | TrainClassifierConfig) -> dict[str, Any]:
@@ -144,3 +168,17 @@ def later(line: str, step: int) -> bool:
     """Whether a line of log.csv is of a later step."""
     first = line.partition(",")[0]
     return first.isdecimal() and int(first) > step
+
+
+def draw_loss(log: Path, path: Path) -> None:
+    """The curve of log.csv, if there are lines in it: the loss of each, and their running mean."""
+    lines = [line.split(",") for line in log.read_text().splitlines()]
+    steps, losses = np.array([[float(line[0]), float(line[1])] for line in lines]).reshape(-1, 2).T
+    if not len(steps):
+        return
+    width = max(len(losses) // SMOOTHED, 1)
+    axes = (figure := Figure(figsize=(6, 3.5), layout="constrained")).subplots()
+    axes.semilogy(steps, losses, color="0.75", linewidth=0.8)
+    axes.semilogy(steps[width - 1 :], np.convolve(losses, np.full(width, 1 / width), "valid"), color="C0")
+    axes.set(xlabel="step", ylabel="loss")
+    atomic.write_figure(path, figure)

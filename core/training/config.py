@@ -20,12 +20,29 @@ class TrainingConfig:
     lr_anneal_steps: int = flag(
         0, "steps to train, the learning rate falling linearly to 0; 0 trains until it is stopped", low=0
     )
+    max_minutes: float = flag(
+        0.0,
+        "minutes to train at most, and where lr_anneal_steps is 0, in how many to anneal: as many steps as a timed one "
+        "fits in; the same command goes on where the time was over before; 0 is without limit",
+        low=0,
+        result=False,
+    )
+    choose: bool = flag(
+        False,
+        "choose image_size, num_channels, channel_mult, attention_resolutions and save_interval for the pictures and "
+        "max_minutes, those that are not given",
+        result=False,
+    )
     ema_rate: float = flag(0.9999, "rate of the moving average of the weights", low=0, high=1)
+    ema_warmup: bool = flag(
+        False, "the rate of the moving average begins at 0.1 and rises, at step k at most (1+k)/(10+k)"
+    )
     ema_fp16: bool = flag(False, "store the moving average in half precision: half the size")
     random_flip: bool = flag(True, "mirror every other picture, drawn anew each time; never done for BDD's scenes")
     init_step: int = flag(-1, "steps of the chain from this one on are never drawn; -1 draws all", low=-1)
     log_interval: int = flag(10, "steps between two lines of log.csv", low=1, result=False)
     save_interval: int = flag(10000, "steps between two checkpoints, each with a grid of samples", low=1, result=False)
+    check: bool = flag(False, "train nothing: say the parameters, the time of a step, and the steps", result=False)
     init_weights: str = flag("", "weights to begin with, to fit a trained model to other pictures", path=True)
     resume_checkpoint: str = flag("", "modelNNNNNN.pt to continue from; its ema and opt files lie beside it", path=True)
 

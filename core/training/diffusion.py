@@ -1,7 +1,9 @@
 """Training a diffusion model: a folder of checkpoints, each with a grid of samples, and log.csv."""
 
 import itertools
+import math
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,7 +22,16 @@ from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_pictures, prefetch, with_channels
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
-from ace_counterfactuals.core.training.checkpoints import Log, TrainingFolder, checkpoint_paths, restore
+from ace_counterfactuals.core.training.checkpoints import (
+    CONFIG,
+    LOG,
+    LOSS,
+    Log,
+    TrainingFolder,
+    checkpoint_paths,
+    draw_loss,
+    restore,
+)
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Batch, Trainer, mirroring, sample, shuffled
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
@@ -32,17 +43,18 @@ SAMPLES, SAMPLE_STEPS = 32, 50
 
 
 def train(config: TrainDiffusionConfig) -> Path:
-    """Train until ``lr_anneal_steps``, or until stopped where that is 0; returns the folder of the checkpoints.
+    """Train until ``lr_anneal_steps``, or until stopped where that is 0, or until ``max_minutes`` are over; returns the
+    folder of the checkpoints.
 
     The same command goes on from the last checkpoint, and a signal leaves one.
     Raises FlagError, and FloatingPointError where the loss is no number.
     """
-    training, pictures = config.training, config.pictures
-    images = open_pictures(pictures, split="train")
-    images = with_channels(images, pictures.image_channels)
+    training = config.training
+    images = training_images(config)
     if training.init_weights and training.resume_checkpoint:
         raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")
     folder, condition = TrainingFolder(config), conditions(config, images)
+    folder.recorded()
     latest = folder.latest()
     resumed = folder.checkpoint(latest.step)[0] if latest else Path(training.resume_checkpoint)
     if latest:
@@ -50,32 +62,44 @@ def train(config: TrainDiffusionConfig) -> Path:
     trainer = make_trainer(config, condition, images, resumed)
     images = replace(images, channels=trainer.model.config.in_channels)
     guard.make_folder(folder.path)
-    atomic.write_yaml(folder.path / "config.yaml", to_dict(config))
+    atomic.write_yaml(folder.path / CONFIG, to_dict(config))
     if latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists():
-        draw_samples(config, trainer, folder, condition)
+        draw(config, trainer, folder, condition)
     batch = picture_batches(config, images, condition, trainer.step)
-    with Log(folder.path / "log.csv", trainer.step, training.log_interval, latest.losses if latest else ()) as log:
-        take_steps(trainer, batch, folder, log, partial(draw_samples, config, trainer, folder, condition))
+    with Log(folder.path / LOG, trainer.step, training.log_interval, latest.losses if latest else ()) as log:
+        take_steps(trainer, batch, folder, log, partial(draw, config, trainer, folder, condition))
     return folder.path
 
 
 def take_steps(
     trainer: Trainer, batch: Callable[[int], Batch], folder: TrainingFolder, log: Log, draw: Callable[[], None]
 ) -> None:
-    """To the end, checkpoint by checkpoint.  At a signal there is one more, of the step in hand, without samples."""
-    until, interval = trainer.config.lr_anneal_steps or 10**9, trainer.config.save_interval
-    with tqdm(total=until, initial=trainer.step) as progress:
+    """To the end, checkpoint by checkpoint.  When the time is over there is one more, of the step in hand, and at a
+    signal one without samples."""
+    steps, interval, minutes = trainer.config.lr_anneal_steps, trainer.config.save_interval, trainer.config.max_minutes
+    until, end = steps or 10**9, time.monotonic() + 60 * (minutes or math.inf)
+    with tqdm(total=steps or None, initial=trainer.step) as progress:
         while trainer.step < until:
             with patient("this step, with a checkpoint", soon=False):
                 for losses in trainer.train(batch, min(until, (trainer.step // interval + 1) * interval)):
                     progress.update()
                     if means := log.add(trainer.step, losses):
                         progress.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
-                    if asked():
+                    if asked() or time.monotonic() > end:
                         break
                 folder.save(trainer, log.losses)
             stop_if_asked()
             draw()
+            if trainer.step < until and time.monotonic() > end:
+                left = f" of {steps}" if steps else ""
+                notice(f"{minutes:g} minutes are over after step {trainer.step}{left}; the same command goes on")
+                return
+
+
+def training_images(config: TrainDiffusionConfig, channels: int | str = "") -> ImageSet:
+    """The pictures to train on.  channels: if they are known already.  Raises FlagError."""
+    images = open_pictures(config.pictures, split="train")
+    return with_channels(images, channels or config.pictures.image_channels)
 
 
 def conditions(config: TrainDiffusionConfig, images: ImageSet) -> Tensor | None:
@@ -154,10 +178,9 @@ def picture_batches(
     return batch
 
 
-def draw_samples(
-    config: TrainDiffusionConfig, trainer: Trainer, folder: TrainingFolder, condition: Tensor | None
-) -> None:
-    """Write a grid of samples of the moving average."""
+def draw(config: TrainDiffusionConfig, trainer: Trainer, folder: TrainingFolder, condition: Tensor | None) -> None:
+    """The curve of the loss, then a grid of samples of the moving average."""
+    draw_loss(folder.path / LOG, folder.path / LOSS)
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
     size = trainer.model.config.in_channels, *spec_of(config.pictures.dataset).shape(config.pictures.image_size)
     process = GaussianDiffusion(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))

@@ -84,8 +84,11 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
+        rate = self.config.ema_rate
+        if self.config.ema_warmup:  # else a short training's average is of its beginning
+            rate = min(rate, (1 + self.step) / (10 + self.step))
         for average, value in zip(self.ema.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(value, 1 - self.config.ema_rate)
+            average.lerp_(value, 1 - rate)
 
 
 def shuffled(count: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:

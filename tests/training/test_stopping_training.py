@@ -45,7 +45,7 @@ def pictures(tmp_path_factory):
 
 def train(pictures, output, **changes):
     flags = {**FLAGS, "data_dir": pictures, "output_path": output, **changes}
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
     return exit_code(lambda: train_diffusion.main(words))
 
 
@@ -160,7 +160,7 @@ def test_a_command_that_resumes_a_checkpoint_of_another_folder_goes_on_from_its_
     assert train(pictures, second, **resumed) == 143
     assert train(pictures, second, **resumed) == 0
     files = undisturbed()
-    assert {name: data == files[name] for name, data in compared(second).items() if name[-3:] in (".pt", "png")} == {
+    assert {name: data == files[name] for name, data in compared(second).items() if "0000" in name} == {
         name: True for name in files if "000008" in name or "000010" in name
     }
 
