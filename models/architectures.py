@@ -1,19 +1,44 @@
-"""Networks of classifiers by name: the families of ``models.small``, and torchvision's."""
+"""Networks of classifiers by name: the families of ``models.small``, torchvision's and timm's."""
 
 import difflib
+import importlib
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from ace_counterfactuals.core.base.settings import did_you_mean
 from ace_counterfactuals.models.loading import load_into, unfilled
 from ace_counterfactuals.models.small import FAMILIES
 
+PACKAGES = {"timm": "timm", "transformers": "transformers", "onnx2fx": "onnx onnx2fx", "diffusers": "diffusers"}
+
+
+def package(name: str) -> ModuleType:
+    """A package that not everybody has."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ValueError(f"needs a package that is not installed: pip install {PACKAGES[name]}") from None
+
+
+def timm_name(arch: str) -> str:
+    """timm's own name of 'timm:NAME'.  Raises ValueError for one that it does not have, such as an address."""
+    timm, name = package("timm"), arch.removeprefix("timm:")
+    if name.partition(".")[0] not in timm.list_models():
+        raise ValueError(f"{arch}: no such network{did_you_mean(name, timm.list_models())}")
+    return name
+
 
 def build_classifier(arch: str, num_classes: int, in_channels: int = 3) -> nn.Module:
-    """An untrained network, of normalised input: one of ``models.small``, or a torchvision classifier, by name.
+    """An untrained network, of normalised input: one of ``models.small``, a torchvision classifier, or 'timm:NAME'.
 
     Raises ValueError for a name or a width that is none.
     """
+    if arch.startswith("timm:"):
+        return package("timm").create_model(timm_name(arch), num_classes=num_classes, in_chans=in_channels)
+    arch = plain_name(arch)
     family, _, width = arch.partition("-")
     if family in FAMILIES:
         if not width.isdecimal() or not 4 <= int(width) <= 512:
@@ -37,6 +62,11 @@ def build_classifier(arch: str, num_classes: int, in_channels: int = 3) -> nn.Mo
     return network
 
 
+def plain_name(arch: str) -> str:
+    """'torchvision:resnet18' is resnet18."""
+    return arch.removeprefix("torchvision:")
+
+
 def _first_layer(network: nn.Module) -> str:
     """The name of the convolution that takes the images."""
     layers = network.named_modules()
@@ -46,6 +76,8 @@ def _first_layer(network: nn.Module) -> str:
 def _unfilled(arch: str, num_classes: int, in_channels: int = 3) -> nn.Module:
     import torchvision  # noqa: F401 (what it makes while it is imported must be real)
 
+    if arch.startswith("timm:"):
+        timm_name(arch)
     with unfilled():
         return build_classifier(arch, num_classes, in_channels)
 
@@ -66,4 +98,8 @@ def build_loaded(
     """
     network = _unfilled(arch, num_classes, in_channels)
     load_into(network, state, path=path, what=what)
+    if any(buffer.is_meta for buffer in network.buffers()):  # which is computed, and in no file
+        with torch.random.fork_rng(devices=[]):
+            network = build_classifier(arch, num_classes, in_channels)
+        load_into(network, state, path=path, what=what)
     return network

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ace_counterfactuals.models.architectures import build_loaded, ends
+from ace_counterfactuals.models.architectures import build_loaded, ends, plain_name
 from ace_counterfactuals.models.loading import (
     WeightsError,
     describe,
@@ -172,8 +172,10 @@ def load_classifier(
     wanted = Wanted(
         path=path, binary=binary, query=query, heads=heads or {}, arch=name, num_classes=num_classes, spec=spec
     )
-    if form is None:
-        return read_classifier(load_weights(path), wanted)
+    if form is None or (path and spec.name.startswith("timm:")):
+        tree = load_weights(path)
+        if form is None or is_ours(tree):
+            return read_classifier(tree, wanted)
     return _foreign(form.open(spec, path), wanted)
 
 
@@ -286,6 +288,9 @@ def _listed(values: list[int]) -> str:
 def _ours(tree: dict, wanted: Wanted) -> Classifier:
     """A file of ``save_classifier``, normalised as it says."""
     network, header = open_ours(tree, wanted.path)
+    named = plain_name(wanted.spec.name)
+    if named not in ("", header.arch):
+        raise wanted.refuse(f"is a {header.arch}, as it says, and no {named}; leave the name out")
     outputs, attributes = len(header.class_names), header.attributes
     asked = attributes or wanted.binary or outputs == 1
     view = _view(wanted, wanted.query, outputs, attributes=attributes) if asked else "all"

@@ -11,8 +11,8 @@ from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.schedule import make_betas
+from ace_counterfactuals.models.architectures import package
 from ace_counterfactuals.models.loading import WeightsError, load_into, load_state, read_object
-from ace_counterfactuals.models.specs import package
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SCHEDULER = "scheduler/scheduler_config.json"

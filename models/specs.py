@@ -20,12 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import did_you_mean
+from ace_counterfactuals.models.architectures import package, timm_name
 from ace_counterfactuals.models.config import ClassifierConfig
 from ace_counterfactuals.models.loading import WeightsError, load_into, load_state, read_object, without_prefix
 
 PLAIN = ((0.0,), (1.0,))  # pictures in [0, 1] as they are
-PACKAGES = {"timm": "timm", "transformers": "transformers", "onnx2fx": "onnx onnx2fx", "diffusers": "diffusers"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +65,6 @@ class Form(NamedTuple):
     code: bool
 
 
-def package(name: str) -> ModuleType:
-    """A package that not everybody has."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ValueError(f"needs a package that is not installed: pip install {PACKAGES[name]}") from None
-
-
 def filled(network: nn.Module, path: str, what: str) -> nn.Module:
     """The network with the weights of the file, if one is given."""
     if path:
@@ -84,9 +75,7 @@ def filled(network: nn.Module, path: str, what: str) -> nn.Module:
 
 def open_timm(spec: Spec, path: str) -> Foreign:
     """timm's network of this name: with the weights of the file, or else with its published ones, fetched by timm."""
-    timm, name = package("timm"), spec.name.removeprefix("timm:")
-    if name.partition(".")[0] not in timm.list_models():
-        raise ValueError(f"{spec.name}: no such network{did_you_mean(name, timm.list_models())}")
+    timm, name = package("timm"), timm_name(spec.name)
     about = timm.models.get_pretrained_cfg(name)
     if path:
         head, first = f"{about.classifier}.weight", f"{about.first_conv}.weight"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.base.runtime import choose_device, notice
-from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.base.settings import FlagError, blaming
 from ace_counterfactuals.core.base.signals import asked, patient, stop_if_asked
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_pictures, prefetch, with_channels
@@ -20,7 +20,7 @@ from ace_counterfactuals.core.data.pictures import UnreadableImage
 from ace_counterfactuals.core.training.checkpoints import settings_of
 from ace_counterfactuals.core.training.config import TrainClassifierConfig
 from ace_counterfactuals.core.training.trainer import mirroring, shuffled
-from ace_counterfactuals.models.architectures import build_classifier
+from ace_counterfactuals.models.architectures import build_classifier, plain_name
 from ace_counterfactuals.models.classifiers import save_classifier
 from ace_counterfactuals.models.loading import load_weights, save_weights
 
@@ -41,13 +41,12 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
         raise FlagError("val_dir", f"{training.val_dir}: has other classes than data_dir {config.pictures.data_dir}")
     classes = images.class_names or ()
     guard.make_folder(Path(training.output_path).parent)  # now, and not after the training
-    torch.manual_seed(config.device.seed)
-    network = build_classifier(training.arch, len(classes), images.channels).to(device)
+    network = new_network(config, len(classes), images.channels).to(device)
     fit(network, *decode_all(images, config.device.num_workers), config, device)
     save_classifier(
         training.output_path,
         network.eval(),
-        arch=training.arch,
+        arch=plain_name(training.arch),
         class_names=classes,
         mean=HALF * images.channels,
         std=HALF * images.channels,
@@ -56,6 +55,21 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
     guard.remove([unfinished_path(config)])
     measured = accuracy(network, *decode_all(held_out, config.device.num_workers), device) if held_out else None
     return classes, measured
+
+
+def new_network(config: TrainClassifierConfig, classes: int, channels: int) -> nn.Module:
+    """To be trained.  Raises FlagError for one that there is not, or that does not take pictures of this size."""
+    arch, size = config.training.arch, config.pictures.image_size
+    torch.manual_seed(config.device.seed)
+    with blaming("arch"):
+        network = build_classifier(arch, classes, channels)
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, channels, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        said = " ".join(str(error).split())[:150]
+        raise FlagError("image_size", f"{size}: {arch} does not take such pictures ({said}); choose another") from None
+    return network
 
 
 def open_classes(config: TrainClassifierConfig, folder: str, field: str) -> ImageSet:
