@@ -1,12 +1,17 @@
 """Small files that may come from somebody else: regular ones alone, bounded, and named where they cannot be read."""
 
+import io
 import json
+import math
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 LIMIT = 2**20  # bytes of a record, a log, a lock, settings or a summary
@@ -36,6 +41,26 @@ def read_text(path: Path, limit: int = LIMIT) -> str:
         return read_bytes(path, limit).decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not text in UTF-8 (byte {error.start + 1})") from None
+
+
+def read_npy(path: Path, limit: int = LIMIT) -> "np.ndarray":
+    """The numbers of a .npy file of at most ``limit`` bytes, no objects, in no more memory than the file is large.
+
+    Raises OSError too.
+    """
+    from numpy import frombuffer
+    from numpy.lib import format
+
+    stream = io.BytesIO(read_bytes(path, limit))
+    try:
+        readers = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}
+        shape, in_columns, kind = readers[format.read_magic(stream)](stream)
+        values = stream.read()
+        if kind.kind not in "biuf" or min(shape, default=0) < 1 or len(values) != math.prod(shape) * kind.itemsize:
+            raise ValueError(f"wanted all of an array of numbers, found {kind} {shape}")
+        return frombuffer(values, kind).reshape(shape, order="F" if in_columns else "C")
+    except Exception as error:  # numpy lets through whatever a header makes its parser stumble on
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def read_json(path: Path, limit: int = LIMIT) -> Any:

@@ -136,6 +136,25 @@ def colour(text: str) -> str:
 colour.__name__ = "name or #rrggbb"
 
 
+def interval(text: str) -> str:
+    """LOW,HIGH, or ''."""
+    bounds(text)
+    return text
+
+
+interval.__name__ = "LOW,HIGH"
+
+
+def bounds(text: str) -> tuple[float, float] | None:
+    """Of 'LOW,HIGH'; None of ''.  Raises ValueError."""
+    if not text:
+        return None
+    low, high = map(float, text.split(","))
+    if not -LARGEST < low < high < LARGEST:
+        raise ValueError(text)
+    return low, high
+
+
 def names_a_file(text: str) -> bool:
     """Or a folder; otherwise --region is a rectangle."""
     return re.fullmatch(r"[\s\d+-]*(,[\s\d+-]*)+", text) is None

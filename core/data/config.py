@@ -3,7 +3,16 @@
 import os
 from dataclasses import dataclass
 
-from ace_counterfactuals.core.base.settings import FlagError, channels, colour, flag, label, names_a_file
+from ace_counterfactuals.core.base.settings import (
+    FlagError,
+    bounds,
+    channels,
+    colour,
+    flag,
+    interval,
+    label,
+    names_a_file,
+)
 from ace_counterfactuals.core.data.annotations import Columns
 from ace_counterfactuals.core.data.datasets import ATTRIBUTES, DATASETS
 
@@ -21,6 +30,12 @@ class PicturesConfig:
         kind=channels,
     )
     background: str = flag("white", "what transparent pictures are laid on: a colour's name, or #rrggbb", kind=colour)
+    image_range: str = flag(
+        "",
+        "LOW,HIGH: pictures are measurements (.npy, TIFF and PNG of any depth), of which LOW becomes 0 and HIGH 1; "
+        "results are kept as .npy in their units, too",
+        kind=interval,
+    )
     csv_file: str = flag("labels.csv", "CSV: the table, in DATA_DIR")
     csv_image: str = flag("file", "CSV: its column of file names")
     csv_label: str = flag(
@@ -37,6 +52,11 @@ class PicturesConfig:
         if files := getattr(self, "image", None):
             folder = os.path.commonpath([os.path.dirname(os.path.abspath(os.path.expanduser(file))) for file in files])
             object.__setattr__(self, "data_dir", folder)
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """LOW and HIGH of ``image_range``."""
+        return bounds(self.image_range)
 
     @property
     def columns(self) -> Columns:

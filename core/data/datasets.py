@@ -8,15 +8,19 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
 from ace_counterfactuals.core.data import annotations, folders
-from ace_counterfactuals.core.data.annotations import Columns, Faces
+from ace_counterfactuals.core.data.annotations import Faces
 from ace_counterfactuals.core.data.folders import first, found, require
 from ace_counterfactuals.core.data.labels import listed, resolve_name
 from ace_counterfactuals.core.data.specs import UNKNOWN, DatasetSpec, Listing, PictureFile
+
+if TYPE_CHECKING:
+    from ace_counterfactuals.core.data.config import PicturesConfig
 
 TRAIN, VALIDATION, TEST = 0, 1, 2  # CelebA's partitions
 BDD_ACTIONS = ("forward", "slow_down", "left", "right")
@@ -130,15 +134,17 @@ def imagenet_classes() -> tuple[Mapping[str, int], tuple[str, ...]]:
     return {name: label for label, name in enumerate(ids)}, tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
 
 
-def _read_folder(folder: Path, query: int | str, train: bool) -> Listing:
-    classes, loose = folders.class_folders(folder), folders.picture_names(folder)
+def _read_folder(folder: Path, query: int | str, train: bool, pictures: "PicturesConfig") -> Listing:
+    suffixes = folders.SUFFIXES + ((folders.NUMBERS,) if pictures.span else ())
+    classes, loose = folders.class_folders(folder, suffixes), folders.picture_names(folder, suffixes)
     if not classes and not loose:
-        raise ValueError(f"{folder}: wanted pictures, or a folder of pictures a class; {found(folder)}")
+        unread = "".join(f"; {said}" for said in _unread([folder], suffixes))
+        raise ValueError(f"{folder}: wanted pictures, or a folder of pictures a class; {found(folder)}{unread}")
     if not classes:
         records = [PictureFile(index, folder / name, UNKNOWN) for index, name in enumerate(loose)]
         said = f"no class folders in {folder}: the labels of its {len(records)} pictures are unknown (-1)"
         notice = f"{said}; where labels count, the classifier's predictions do"
-        return Listing(records=records, notices=(notice, *_unread([folder])))
+        return Listing(records=records, notices=(notice, *_unread([folder], suffixes)))
     labels = {name: label for label, name in enumerate(classes)}
     empty = [name for name, pictures in classes.items() if not pictures]
     odd = {name: label for name, label in labels.items() if name.isdecimal() and int(name) != label}
@@ -149,7 +155,7 @@ def _read_folder(folder: Path, query: int | str, train: bool) -> Listing:
     }
     records, notices = _in_class_folders(folder, classes, labels), _notices(about)
     places = [folder, *(folder / name for name in classes)]
-    return Listing(records=records, class_names=tuple(classes), notices=(*notices, *_unread(places)))
+    return Listing(records=records, class_names=tuple(classes), notices=(*notices, *_unread(places, suffixes)))
 
 
 def _numbered(labels: Mapping[str, int]) -> list[str]:
@@ -161,14 +167,18 @@ def _notices(about: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return tuple(f"{text}: {first(names)}" for text, names in about.items() if names)
 
 
-def _unread(places: Sequence[Path]) -> tuple[str, ...]:
-    """A notice of the pictures of formats that are not read."""
-    names = [name for place in places for name in folders.picture_names(place, folders.UNREAD)]
-    return _notices({f"{len(names)} pictures of formats that are not read are left out; save them as PNG": names})
+def _unread(places: Sequence[Path], suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Notices of the pictures that are not read.  suffixes: of those that are."""
+    others = {folders.UNREAD: "pictures of formats that are not read are left out; save them as PNG"}
+    if folders.NUMBERS not in suffixes:
+        others[folders.NUMBERS,] = "files of numbers are left out; image_range LOW,HIGH reads them"
+    names = {said: [n for p in places for n in folders.picture_names(p, ends)] for ends, said in others.items()}
+    return _notices({f"{len(found)} {said}": found for said, found in names.items()})
 
 
-def _read_csv(folder: Path, query: int | str, train: bool, columns: Columns) -> Listing:
+def _read_csv(folder: Path, query: int | str, train: bool, pictures: "PicturesConfig") -> Listing:
     """Classes by number or name; no labels where no column is named."""
+    columns = pictures.columns
     require(folder, columns.file)
     rows = annotations.csv_rows(folder / columns.file, columns)
     labels, names = annotations.classes_of(folder / columns.file, rows) if columns.labels else ({}, ())
@@ -177,8 +187,9 @@ def _read_csv(folder: Path, query: int | str, train: bool, columns: Columns) -> 
     return Listing(records=records, class_names=names or None, notices=notices)
 
 
-def _read_csv_attributes(folder: Path, query: int | str, train: bool, columns: Columns) -> Listing:
+def _read_csv_attributes(folder: Path, query: int | str, train: bool, pictures: "PicturesConfig") -> Listing:
     """Attributes that a picture has or has not, a column each."""
+    columns = pictures.columns
     require(folder, columns.file)
     query = _query(dict(enumerate(columns.labels)), query, optional=train)
     rows = annotations.csv_rows(folder / columns.file, columns)
@@ -239,8 +250,8 @@ DATASETS = {
     "BDD100k": _driving(_read_bdd100k),
     "BDDOIA": _driving(_read_bdd_oia),
     "ImageNet": DatasetSpec(_read_imagenet, arch="resnet50", num_classes=1000),
-    "Folder": DatasetSpec(_read_folder, upright=True, any_channels=True),
-    "CSV": DatasetSpec(_read_csv, table=True, upright=True, any_channels=True),
-    ATTRIBUTES: DatasetSpec(_read_csv_attributes, table=True, binary=True, upright=True, any_channels=True),
+    "Folder": DatasetSpec(_read_folder, settled=True, upright=True, any_channels=True),
+    "CSV": DatasetSpec(_read_csv, settled=True, upright=True, any_channels=True),
+    ATTRIBUTES: DatasetSpec(_read_csv_attributes, settled=True, binary=True, upright=True, any_channels=True),
 }
 """Name -> what is known of it. A module of yours may add its own: ``DATASETS["Mine"] = DatasetSpec(read)``."""

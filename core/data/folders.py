@@ -7,6 +7,7 @@ from pathlib import Path
 
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SUFFIXES += (".avif", ".heic", ".heif")
+NUMBERS = ".npy"
 UNREAD: tuple[str, ...] = (
     ".svg",
     ".psd",
@@ -22,7 +23,7 @@ UNREAD: tuple[str, ...] = (
     ".pfm",
     ".eps",
 )
-UNREAD += (".exr", ".hdr", ".dcm", ".nii", ".nii.gz", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".npy", ".npz")
+UNREAD += (".exr", ".hdr", ".dcm", ".nii", ".nii.gz", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".npz")
 
 
 def is_picture(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
@@ -43,11 +44,11 @@ def picture_names(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[st
         return sorted(e.name for e in entries if is_picture(e.name, suffixes) and not is_folder(e))
 
 
-def class_folders(folder: Path) -> dict[str, list[str]]:
+def class_folders(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, list[str]]:
     """Class name -> pictures, sorted; empty where no folder holds a picture."""
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if is_folder(e) and not e.name.startswith("."))
-    classes = {name: picture_names(folder / name) for name in names}
+    classes = {name: picture_names(folder / name, suffixes) for name in names}
     return classes if any(classes.values()) else {}
 
 

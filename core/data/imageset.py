@@ -19,12 +19,12 @@ from ace_counterfactuals.core.data.config import DataConfig, PicturesConfig
 from ace_counterfactuals.core.data.datasets import imagenet_classes, spec_of
 from ace_counterfactuals.core.data.folders import existing, first
 from ace_counterfactuals.core.data.labels import MAX_LISTED, resolve_name
+from ace_counterfactuals.core.data.measured import Span, measured, tensor_of
 from ace_counterfactuals.core.data.pictures import (
-    TRANSPARENT,
+    SAID,
     UnreadableImage,
     decode,
     is_grey,
-    picture_size,
     resize_crop,
     resize_wide,
     to_tensor,
@@ -45,8 +45,8 @@ class Sample(PictureFile):
 class ImageSet(Listing):
     """``images[i]`` decodes one picture, or raises UnreadableImage.  channels: 1 if all are grey, else 3.
 
-    background: what transparent pictures are laid on.  predicted: by index, what counts as the label of a picture where
-    none has one.  told: what the user knows already.
+    background: what transparent pictures are laid on.  span: LOW and HIGH of measurements.  predicted: by index, what
+    counts as the label of a picture where none has one.  told: what the user knows already.
     """
 
     name: str
@@ -55,29 +55,35 @@ class ImageSet(Listing):
     upright: bool = False
     channels: int = 3
     background: str = "white"
+    span: Span | None = None
     predicted: Mapping[int, int] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
+    told: dict[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def tell(self, about: str, said: str) -> None:
-        """Once, whichever thread is first."""
-        if self.told.setdefault(about, said) is said:
-            notice(said)
+    def layers(self, path: Path) -> list[Image.Image]:
+        """A file decoded: one picture in RGB or, of measurements, an image of numbers a channel."""
+        how: dict[str, Any] = {"upright": self.upright, "background": self.background}
+        layers = [decode(path, **how)] if self.span is None else measured(path, self.span, **how)
+        said, mark = layers[0].info.get(SAID), object()
+        if said and self.told.setdefault(said, mark) is mark:  # whichever thread is first
+            notice(f"{said}, such as {path}")
+        return layers
+
+    def picture(self, path: Path) -> Tensor:
+        """(C, H, W), resized.  Raises ValueError."""
+        layers = self.layers(path)
+        if self.channels == 1 and not all_grey(layers):
+            raise ValueError("is in colour, but image_channels is 1: the pictures of this set are grey")
+        resized = [self.transform(layer) for layer in layers]
+        image = to_tensor(resized[0]) if self.span is None else tensor_of(resized)
+        return image[: self.channels] if len(image) >= self.channels else image.expand(self.channels, -1, -1)
 
     def __getitem__(self, position: int) -> Sample:
         record = self.records[position]
         try:
-            decoded = decode(record.path, upright=self.upright, background=self.background)
-            if decoded.info.get(TRANSPARENT):
-                self.tell(
-                    TRANSPARENT,
-                    f"transparent pictures, such as {record.path}, are laid on background {self.background}",
-                )
-            if self.channels == 1 and not is_grey(decoded):
-                raise ValueError("is in colour, but image_channels is 1: the pictures of this set are grey")
-            image = to_tensor(self.transform(decoded))[: self.channels]
+            image = self.picture(record.path)
         except ValueError as error:
             raise UnreadableImage(record.path, getattr(error, "reason", str(error)), record.index) from None
         return Sample(record.index, record.path, record.label, image)
@@ -113,10 +119,10 @@ def open_pictures(
     """The same of the settings; ``image_channels`` is left to ``with_channels``."""
     assert split in ("explain", "train"), split
     name, spec = pictures.dataset, spec_of(pictures.dataset)
-    table = (pictures.columns,) if spec.table else ()
+    further = (pictures,) if spec.settled else ()
     try:
         folder = existing(pictures.data_dir)
-        listing = without_odd_names(spec.read(folder, label_query, split == "train", *table), folder)
+        listing = without_odd_names(spec.read(folder, label_query, split == "train", *further), folder)
     except FlagError:
         raise
     except ValueError as error:
@@ -130,16 +136,17 @@ def open_files(data: DataConfig) -> ImageSet:
     Raises FlagError for what is no picture, or an attribute by name.
     """
     records = [PictureFile(i, Path(file).expanduser().absolute(), UNKNOWN) for i, file in enumerate(data.image)]
-    with blaming("image"):
-        for record in records:
-            picture_size(record.path)
     spec, query = spec_of(data.dataset), UNKNOWN
     if spec.binary:
         query = resolve_name(dict.fromkeys(spec.heads, "") or None, data.label_query, "label_query", "image")
         if query == UNKNOWN:
             raise FlagError("label_query", "-1: with image, give the number of the attribute")
     names = imagenet_classes()[1] if spec.arch else None
-    return image_set(data, Listing(records=records, class_names=names, query=query))
+    images = image_set(data, Listing(records=records, class_names=names, query=query))
+    with blaming("image"):
+        for record in records:
+            images.layers(record.path)
+    return images
 
 
 def image_set(pictures: PicturesConfig, listing: Listing) -> ImageSet:
@@ -152,6 +159,7 @@ def image_set(pictures: PicturesConfig, listing: Listing) -> ImageSet:
         transform=transform,
         upright=spec.upright,
         background=pictures.background,
+        span=pictures.span,
         **vars(listing),
     )
 
@@ -179,6 +187,11 @@ def in_bytes(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def all_grey(layers: Sequence[Image.Image]) -> bool:
+    """Of one picture."""
+    return len(layers) == 1 and (layers[0].mode == "F" or is_grey(layers[0]))
+
+
 def with_channels(images: ImageSet, channels: int | str) -> ImageSet:
     """As ``--image_channels`` says; auto looks at the pictures until one is in colour."""
     if channels != "auto":
@@ -188,7 +201,7 @@ def with_channels(images: ImageSet, channels: int | str) -> ImageSet:
     grey = colour = 0
     for record in images.records:
         with suppress(ValueError):
-            decoded = is_grey(decode(record.path, background=images.background))
+            decoded = all_grey(images.layers(record.path))
             grey, colour = grey + decoded, colour + (not decoded)
         if colour and (grey or colour == LOOKED):
             break

@@ -16,7 +16,8 @@ from ace_counterfactuals.core.base.reading import open_regular
 
 # Named, because Pillow goes by content: a file called .jpg that holds PostScript would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-TRANSPARENT = "transparent"  # in what Pillow tells of a decoded picture: whether its background is seen
+RANGED = "give image_range LOW,HIGH, which maps them to [0, 1]"
+SAID = "said"  # in what Pillow tells of a decoded picture: what its user should know
 
 
 class UnreadableImage(ValueError):
@@ -28,14 +29,14 @@ class UnreadableImage(ValueError):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """The picture, of which the header alone is read.  Raises UnreadableImage, also for what fails within."""
     try:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise ValueError("the file is empty")
             with Image.open(file, formats=_formats(file)) as image:
-                _check_size(image.width, image.height)
+                check_size(image.width, image.height)
                 yield image
     except Exception as error:  # a plug-in of Pillow lets through whatever its parser stumbles on
         raise UnreadableImage(path, _reason(error).removeprefix(f"{path}: ")) from None
@@ -45,6 +46,8 @@ def _formats(file: BinaryIO) -> tuple[str, ...]:
     """Those to try: two of them only where the content says so, since not every Pillow reads them."""
     head = file.read(64)
     file.seek(0)
+    if head.startswith(b"\x93NUMPY"):
+        raise ValueError(f"holds numbers without a range; {RANGED}")
     if head[4:8] != b"ftyp":
         return FORMATS
     if b"avif" in head or b"avis" in head:
@@ -63,7 +66,7 @@ def _formats(file: BinaryIO) -> tuple[str, ...]:
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Width and height, by the header.  Raises UnreadableImage."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.size
 
 
@@ -76,7 +79,7 @@ def decode(
     of a picture of more pixels than Pillow takes without a warning.  JPEG ``draft`` is not used: scaling inside the
     decoder gives other pixels than resizing what it decodes.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         if size not in (None, image.size):
             raise ValueError(f"is {image.width} x {image.height} pixels, wanted {' x '.join(map(str, size))}")
         image.load()
@@ -90,7 +93,7 @@ def resize_crop(image: Image.Image, size: int) -> Image.Image:
     from torchvision.transforms.functional import center_crop, resize  # takes as long as torch itself
 
     short, long = sorted(image.size)
-    _check_size(size, size * long // short)
+    check_size(size, size * long // short)
     return center_crop(resize(image, size), [size, size])
 
 
@@ -121,11 +124,12 @@ def _to_rgb(image: Image.Image, background: str) -> Image.Image:
     if image.mode.startswith("I"):
         return _sixteen_bits(image).convert("RGB")
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers without a range; save it with 8 or 16 bits")
+        raise ValueError(f"its pixels are floating-point numbers without a range; {RANGED}")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         laid = Image.alpha_composite(Image.new("RGBA", layer.size, background), layer).convert("RGB")
-        laid.info[TRANSPARENT] = layer.getchannel("A").getextrema() != (255, 255)
+        if layer.getchannel("A").getextrema() != (255, 255):
+            laid.info[SAID] = f"transparent pictures are laid on background {background}"
         return laid
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -134,11 +138,12 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
     """Greyscale of 16 bits to 8, 65535 to 255; Pillow's own conversion would clip at 255."""
     grey = np.array(image)
     if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError(f"its pixels run from {grey.min()} to {grey.max()}; at most 16 bits can be read")
+        raise ValueError(f"its pixels run from {grey.min()} to {grey.max()}; at most 16 bits can be read, or {RANGED}")
     return Image.fromarray(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raises ValueError for more pixels than Pillow takes without a warning."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise ValueError(f"{width} x {height} pixels are more than the {limit} that are taken to be a picture")

@@ -39,7 +39,7 @@ class DatasetSpec:
     """All that is known of a data set.
 
     read: (folder, label_query, whether to train) -> Listing; ValueError where the folder is not laid out as wanted.
-    table: it takes the ``Columns`` of a table, too.
+    settled: it takes the ``PicturesConfig``, too.
     binary: its classifier answers yes or no to the attribute ``label_query``, by one logit.
     wide: pictures are (H, 2H), resized whole; others are square, cut from the middle.
     mirrored: whether training may mirror them.  upright: they are turned as their EXIF orientation says.
@@ -51,7 +51,7 @@ class DatasetSpec:
     """
 
     read: Callable[..., Listing]
-    table: bool = False
+    settled: bool = False
     binary: bool = False
     wide: bool = False
     mirrored: bool = True

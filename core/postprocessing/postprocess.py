@@ -89,7 +89,8 @@ def refine_all(settings: list[Setting], run: AttackedRun, everything: ImageSet) 
         classes = run.settings["classes"] if run.settings else task.classifier.class_names
         config = begin(setting.config, folder, describe(setting.config, classes, setting.digests))
         refine_samples = partial(refine_stored, task, moved)
-        complete(Work(config, folder, selected, len(everything), device, region, refine_samples, draw_refined))
+        draw = partial(draw_refined, span=config.data.span)
+        complete(Work(config, folder, selected, len(everything), device, region, refine_samples, draw))
     if moved:
         others = f"about {len(moved)} of {len(selected)} originals than when their pre-explanations were made"
         notice(f"the classifier decides otherwise {others}; the tables go by what it says now")

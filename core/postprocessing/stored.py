@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ace_counterfactuals.core.base.settings import bounds
 from ace_counterfactuals.core.data.folders import first
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_tensor
@@ -49,7 +50,9 @@ class StoredSet(ImageSet):
         stored = self.records[position]
         path = stored.pre_explanation
         try:
-            image = to_tensor(decode(stored.original))[: self.channels]
+            original, units = stored.original, stored.original.with_suffix(".npy")
+            kept = self.span is not None and units.exists()
+            image = self.picture(units) if kept else to_tensor(decode(original))[: self.channels]
             numbers = path.suffix == ".npy"
             pre_explanation = read_stored(path) if numbers else to_tensor(decode(path))[: self.channels]
         except UnreadableImage as error:
@@ -98,7 +101,8 @@ def open_run(output: Path, exp_name: str, data_dir: str | None) -> AttackedRun:
         names = first(missing, 5)
         raise ValueError(f"{results.root}: {lacking}: {names}; main.py keeps them with save_images True")
     channels = settings["flags"]["image_channels"] if settings else 3
-    images = StoredSet(name=exp_name, records=pictures, transform=lambda image: image, channels=channels)
+    span = bounds(settings["flags"]["image_range"]) if settings else None
+    images = StoredSet(name=exp_name, records=pictures, transform=lambda image: image, channels=channels, span=span)
     return AttackedRun(results, images, settings)
 
 

@@ -239,5 +239,5 @@ def bytes_each(sample: Sample, config: MainConfig, block: int) -> int:
     sizes = [1, 1, 1]  # a block each: two Info files and the record
     if config.output.save_images:
         sizes += 3 * [len(atomic.png(to_pil(sample.image)))] + 2 * [values] + 2 * [values // 3]
-        sizes += [2 * values] * config.output.save_float
+        sizes += [2 * values] * config.output.save_float + 2 * [4 * values] * bool(config.data.span)
     return sum(-(-size // block) * block for size in sizes)

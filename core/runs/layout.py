@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -34,12 +34,14 @@ FOLDERS = tuple(f"{correct}/{flipped}" for correct in ("CC", "IC") for flipped i
 class Pictures:
     """What is drawn for one picture. contents: by kind, then CF, Noise or SM.
 
-    original: None leaves the stored one alone.  pre_explanation: its .npy file.
+    original: None leaves the stored one alone.  pre_explanation: its .npy file.  measured: that of the original and of
+    the explanation, where these are measurements.
     """
 
     original: Image.Image | None
     contents: Mapping[str, Mapping[str, Image.Image]]
     pre_explanation: bytes | None = None
+    measured: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def no_such_experiment(output: Path, exp_name: str) -> FlagError:
@@ -130,6 +132,15 @@ class ResultFolder:
         """Where ``--save_float`` keeps a pre-explanation."""
         return self.path("pre-explanation", folder, "CF", index).with_suffix(".npy")
 
+    def measured(self, folder: str, index: int) -> Path:
+        """Where an explanation is kept as it would be measured."""
+        return self.path("explanation", folder, "CF", index).with_suffix(".npy")
+
+    def numbers(self, record: Record) -> set[Path]:
+        """The .npy files that a record may have."""
+        found = {self.measured(record.folder("explanation"), record.index)}
+        return found if self.refined else found | {self.floats(record.folder("pre-explanation"), record.index)}
+
     def files(self, record: Record) -> dict[tuple[str, str], Path]:
         """(kind, content) -> path of the record's Info files and, if they were saved, pictures, the original apart."""
         keys = product(self.kinds, CONTENTS if record.saved else ("Info",))
@@ -138,6 +149,7 @@ class ResultFolder:
     def places(self, index: int) -> list[Path]:
         """Every path that a picture's files may have."""
         paths = [self.path(kind, folder, name, index) for kind in self.kinds for folder in FOLDERS for name in CONTENTS]
+        paths += [self.measured(folder, index) for folder in FOLDERS]
         return paths if self.refined else [*paths, *(self.floats(folder, index) for folder in FOLDERS)]
 
     def record_paths(self) -> list[Path]:
@@ -167,8 +179,10 @@ class ResultFolder:
         files |= atomic.pngs({path: pictures.contents[kind][content] for (kind, content), path in drawn.items()})
         if pictures and pictures.pre_explanation:
             files[self.floats(record.folder("pre-explanation"), record.index)] = pictures.pre_explanation
+        if pictures and "explanation" in pictures.measured:
+            files[self.measured(record.folder("explanation"), record.index)] = pictures.measured["explanation"]
         if pictures and pictures.original:
-            files |= self.new_original(record, pictures.original)
+            files |= self.new_original(record, pictures.original, pictures.measured.get("original"))
         commit, record = self.record(record.index), self.with_digests(record, files)
         self.forget(record.index, but=files)
         with atomic.prepared({**files, commit: record.to_bytes()}) as temporary:
@@ -177,9 +191,10 @@ class ResultFolder:
                 self.settle_original(record)
             atomic.rename(temporary, [commit])
 
-    def new_original(self, record: Record, picture: Image.Image) -> dict[Path, bytes]:
+    def new_original(self, record: Record, picture: Image.Image, measured: bytes | None = None) -> dict[Path, bytes]:
         """What to store of the original, which all experiments of an output folder share; nothing if it is there.
 
+        measured: its .npy file.
         Raises FlagError for another picture: the experiments must explain the same ones.
         """
         stored = self.originals(record.index, not record.correct)
@@ -190,16 +205,18 @@ class ResultFolder:
                 need = "experiments on other data or of another size need another output folder"
                 raise FlagError("output_path", f"{self.output}: {other}; {need}")
         place = stored[0] if stored[0].exists() else self.original(record.index, record.correct)
-        return {} if place in known else {place: atomic.png(picture)}
+        files = {} if place in known else {place: atomic.png(picture)}
+        return files | ({place.with_suffix(".npy"): measured} if measured else {})
 
     def settle_original(self, record: Record) -> None:
         """Put the original where the record's classifier has it; of experiments that disagree the last one decides.
 
         Nothing is deleted, so that one that is moved at the same time is there at every instant.
         """
-        if (elsewhere := self.original(record.index, not record.correct)).exists():
-            with suppress(FileNotFoundError):
-                guard.move(elsewhere, self.original(record.index, record.correct))
+        for suffix in (".png", ".npy"):
+            if (elsewhere := self.original(record.index, not record.correct).with_suffix(suffix)).exists():
+                with suppress(FileNotFoundError):
+                    guard.move(elsewhere, self.original(record.index, record.correct).with_suffix(suffix))
 
     def lack_original(self, finished: Mapping[int, Record]) -> set[int]:
         """The finished pictures of which an original was stored, and is gone."""

@@ -1,14 +1,14 @@
 """From an explanation to what is stored of each picture: its record, its pictures with 8 bits, and float16 files."""
 
 import io
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.base.reading import read_bytes
+from ace_counterfactuals.core.base.reading import read_npy
+from ace_counterfactuals.core.data.measured import Span, as_measured
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.explain import Explanation
 from ace_counterfactuals.core.method.filtering import change_mask
@@ -20,10 +20,13 @@ LARGEST_NPY = 2**26  # bytes of a pre-explanation
 ROUNDS = 8  # of moving changes back across the threshold
 
 
-def draw_pictures(explanation: Explanation, i: int, *, inpaint: float | None = None) -> Pictures:
+def draw_pictures(
+    explanation: Explanation, i: int, *, inpaint: float | None = None, span: Span | None = None
+) -> Pictures:
     """The i-th picture of a batch, with what was found for it.
 
     inpaint: where the pre-explanation is to be kept as numbers, too, the threshold of the mask.
+    span: of measurements, which the original and the explanation are kept as, too.
     """
     image, noised = explanation.image[i], to_pil(explanation.noised[i])
     shown = {"pre-explanation": explanation.pre_explanation[i], "explanation": explanation.counterfactual[i]}
@@ -31,14 +34,19 @@ def draw_pictures(explanation: Explanation, i: int, *, inpaint: float | None = N
     for kind in KINDS:
         mask = change_mask(image[None], shown[kind][None])[0]
         contents[kind] = {"CF": to_pil(shown[kind]), "Noise": noised, "SM": to_pil(mask)}
-    numbers = None if inpaint is None else to_npy(to_stored(image, explanation.pre_explanation[i], inpaint))
-    return Pictures(to_pil(image), contents, numbers)
+    numbers = (
+        None if inpaint is None else to_npy(to_stored(image, explanation.pre_explanation[i], inpaint).cpu().numpy())
+    )
+    kept = {"original": image, "explanation": shown["explanation"]}
+    units = {name: to_npy(as_measured(picture, span)) for name, picture in kept.items()} if span else {}
+    return Pictures(to_pil(image), contents, numbers, units)
 
 
-def draw_refined(explanation: Explanation, i: int) -> Pictures:
+def draw_refined(explanation: Explanation, i: int, *, span: Span | None = None) -> Pictures:
     """The i-th picture of a batch that was refined again; its mask is 1 where pixels are kept, as the original's."""
     drawn = {"CF": explanation.counterfactual, "Noise": explanation.noised, "SM": explanation.keep.float()}
-    return Pictures(None, {"explanation": {name: to_pil(pictures[i]) for name, pictures in drawn.items()}})
+    units = {"explanation": to_npy(as_measured(explanation.counterfactual[i], span))} if span else {}
+    return Pictures(None, {"explanation": {name: to_pil(pictures[i]) for name, pictures in drawn.items()}}, None, units)
 
 
 def make_record(explanation: Explanation, i: int, *, index: int, file: str, label: int) -> Record:
@@ -115,25 +123,21 @@ def from_stored(stored: Tensor) -> Tensor:
     return torch.where(level.half() == stored, level, stored.float())
 
 
-def to_npy(stored: Tensor) -> bytes:
+def to_npy(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, stored.cpu().numpy())
+    np.save(buffer, values)
     return buffer.getvalue()
 
 
 def read_stored(path: Path) -> Tensor:
     """(C, H, W) float32 in [0, 1].  Raises UnreadableImage for anything that ``to_npy`` does not write."""
     try:
-        stream = io.BytesIO(read_bytes(path, LARGEST_NPY))
-        np.lib.format.read_magic(stream)
-        shape, in_columns, kind = np.lib.format.read_array_header_1_0(stream)
-        levels = stream.read()
-    except Exception as error:  # numpy lets through whatever a header makes its parser stumble on
-        raise UnreadableImage(path, " ".join(str(error).removeprefix(f"{path}: ").split())) from None
-    known = kind in (np.float16, np.float32) and len(shape) == 3 and shape[0] in (1, 3) and not in_columns
-    if not known or len(levels) != math.prod(shape) * kind.itemsize or min(shape) < 1:
-        raise UnreadableImage(path, f"wanted all of float16 (3 or 1, H, W) in [0, 1], found {kind} {shape}")
-    values = np.frombuffer(levels, kind).reshape(shape).copy()
+        values = read_npy(path, LARGEST_NPY)
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(path, str(error).removeprefix(f"{path}: ")) from None
+    if values.dtype not in (np.float16, np.float32) or values.ndim != 3 or len(values) not in (1, 3):
+        found = f"{values.dtype} {values.shape}"
+        raise UnreadableImage(path, f"wanted all of float16 (3 or 1, H, W) in [0, 1], found {found}")
     if not (values.min() >= 0 and values.max() <= 1):
         raise UnreadableImage(path, f"wanted values in [0, 1], found {values.min()} to {values.max()}")
-    return from_stored(torch.from_numpy(values))
+    return from_stored(torch.from_numpy(values.copy()))

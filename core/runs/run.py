@@ -18,6 +18,7 @@ from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
 from ace_counterfactuals.core.base.signals import patient, stop_if_asked
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
+from ace_counterfactuals.core.data.measured import as_measured
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.explain import Explanation, attack, conclude
@@ -28,7 +29,7 @@ from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
-from ace_counterfactuals.core.runs.recording import draw_pictures, make_record
+from ace_counterfactuals.core.runs.recording import draw_pictures, make_record, to_npy
 from ace_counterfactuals.core.runs.records import Record
 from ace_counterfactuals.core.runs.setup import (
     align_classes,
@@ -97,7 +98,8 @@ def run(config: MainConfig) -> ResultFolder:
         batch = judge(image, task, **given).aimed(label)
         return conclude(batch, *attack(batch, kept.see, kept.start(batch)))
 
-    draw = partial(draw_pictures, inpaint=config.sampling.sampling_inpaint if config.output.save_float else None)
+    inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
+    draw = partial(draw_pictures, inpaint=inpaint, span=config.data.span)
     complete(Work(config, results, selected, total, device, region, explain_samples, draw))
     return results
 
@@ -171,7 +173,10 @@ def restore_originals(work: Work, finished: dict[int, Record]) -> None:
         if isinstance(sample, Sample):
             record = finished[sample.index]
             refuse_other_pixels(work.results, work.config, record, sample)
-            atomic.write_png(work.results.original(record.index, record.correct), to_pil(sample.image))
+            place = work.results.original(record.index, record.correct)
+            if span := work.config.data.span:
+                atomic.write_bytes(place.with_suffix(".npy"), to_npy(as_measured(sample.image, span)))
+            atomic.write_png(place, to_pil(sample.image))
     if positions:
         notice(f"{work.results.root}: {len(positions)} originals of finished pictures were gone, and are written again")
 

@@ -132,8 +132,7 @@ def read_as_written(path: Path) -> Record | Skipped:
 def check_files(results: ResultFolder, side: int, record: Record) -> None:
     """Raises ValueError for a file of a finished picture that is not the one that was written with its record."""
     wanted = {results.root / name: digest for name, digest in record.files.items()}
-    floats = results.floats(record.folder("pre-explanation"), record.index)
-    if {*results.files(record).values()} != {*wanted} - {floats}:
+    if {*results.files(record).values()} != {*wanted} - results.numbers(record):
         raise ValueError(f"{results.record(record.index)}: files: are not those of such a record")
     for path, digest in wanted.items():
         if not path.exists():
@@ -188,9 +187,9 @@ def check_strays(results: ResultFolder, checked: Checked) -> Iterator[Finding]:
     """Files that belong to no picture, and temporary ones; other files in the root are left."""
     known = {*results.record_paths(), *(path for finding in checked.damaged.values() for path in finding.paths)}
     for record in checked.finished.values():
-        floats = results.floats(record.folder("pre-explanation"), record.index)
-        named = floats.relative_to(results.root).as_posix() in record.files or (record.saved and not record.files)
-        known |= {*results.files(record).values(), *([floats] if named else [])}
+        own = {results.root / name for name in record.files}
+        numbers = results.numbers(record) & own if own else results.numbers(record) if record.saved else set()
+        known |= {*results.files(record).values(), *numbers}
     for folder in (results.root, results.records_folder, *results.leaves()):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             temporary = path.name.startswith(".") and path.name.endswith(".tmp")

@@ -103,6 +103,7 @@ OURS = {
     "refine_time_fraction": -1.0,
     "image": (),
     "background": "white",
+    "image_range": "",
     "csv_file": "labels.csv",
     "csv_image": "file",
     "csv_label": "label",
