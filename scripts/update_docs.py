@@ -12,6 +12,7 @@ from ace_counterfactuals.core.evaluation.metric import all_metrics, described
 from ace_counterfactuals.core.postprocessing.config import PostConfig
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.training.config import TrainClassifierConfig, TrainDiffusionConfig
+from ace_counterfactuals.core.tuning.config import TuneConfig
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PROGRAMS = {
@@ -20,6 +21,7 @@ PROGRAMS = {
     "evaluate.py": EvaluateConfig,
     "train_classifier.py": TrainClassifierConfig,
     "train_diffusion.py": TrainDiffusionConfig,
+    "tune.py": TuneConfig,
 }
 TABLE = re.compile(r"(<!-- flags of (\S+), written by \S+ -->\n).*?(<!-- end of flags -->)", re.DOTALL)
 METRICS = re.compile(r"(<!-- metrics, written by \S+ -->\n).*?(<!-- end of metrics -->)", re.DOTALL)

@@ -20,6 +20,7 @@ BELOW = {
     "core.api": "core.base core.data core.method core.runs core.evaluation guided_diffusion models",
     "core.postprocessing": "core.base core.data core.method core.runs core.evaluation guided_diffusion models",
     "core.preflight": "core.base core.data core.method core.runs core.evaluation guided_diffusion models",
+    "core.tuning": "core.base core.data core.method core.runs core.evaluation core.preflight guided_diffusion models",
     "core.report": "core.base core.data core.runs core.evaluation",
 }
 BELOW["core.cli"] = " ".join(BELOW)

@@ -156,12 +156,17 @@ def open_unseen(session: Session, subject: Subject) -> dict[str, Network]:
         seen[sha256] = f"the same classifier as {file}"
 
         def load(file: str = file, own: ClassifierConfig = own) -> Callable[[Tensor], Tensor]:
-            wanted = spec_of(subject.dataset).classifier(said_of(own, side))
-            classifier = classifiers.load_classifier(own.classifier_path, query=query, **wanted)
+            classifier = unseen_classifier(own, subject.dataset, side, query)
             return aligned(classifier.to(session.device), classes and tuple(classes), file)
 
         found[file] = Network(load, {"sha256": sha256, **what}, file)
     return found
+
+
+def unseen_classifier(own: ClassifierConfig, dataset: str, side: int, query: int | None) -> classifiers.Classifier:
+    """A classifier that is not the one that was explained.  side: of the pictures; query: of a binary data set."""
+    wanted = spec_of(dataset).classifier(said_of(own, side))
+    return classifiers.load_classifier(own.classifier_path, query=query, **wanted)
 
 
 def aligned(
