@@ -15,7 +15,7 @@ from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.tuning.config import SearchConfig, TuneConfig
 from ace_counterfactuals.core.tuning.evidence import Evidence, told
 from ace_counterfactuals.core.tuning.ground import Ground, open_ground, with_flags
-from ace_counterfactuals.core.tuning.strength import DRAWS, Strength, grid, largest, share_of, try_filters
+from ace_counterfactuals.core.tuning.strength import DRAWS, KEPT, Strength, grid, largest, share_of, try_filters
 from ace_counterfactuals.core.tuning.trials import AS_ATTACK, ENOUGH, FLAGS, SEEN, Row, attempt, choose
 
 REFINED = 3  # refinements of a trial, at most
@@ -112,19 +112,19 @@ def proposals(ground: Ground, rows: list[Row], strengths: Sequence[Strength]) ->
 
 
 def neighbours(ground: Ground, best: Row, strengths: Sequence[Strength]) -> Iterator[Row]:
-    """Of a setting, those that are a step away from it in one thing, in the order of their effect."""
+    """Of a setting, those that are a step away from it in one thing; never noise that predictions do not survive."""
     own = {name: best[name] for name in FLAGS} | {"attack_iterations": best["at_most"]}
     share, _ = share_of(with_flags(ground.config, own | AS_ATTACK), ground)
-    for one in [one for one in strengths if one.share > share * NEARBY][:1]:
-        yield own | one.flags
     for one in [one for one in strengths if one.share < share / NEARBY][-1:]:
         yield own | one.flags
-    if best["attack_iterations"] == best["at_most"]:
-        yield own | {"attack_iterations": 2 * best["at_most"]}
+    for one in [one for one in strengths if one.share > share * NEARBY and one.kept >= KEPT][:1]:
+        yield own | one.flags
     for factor in (2, 0.5):
         yield own | {"attack_step": own["attack_step"] * factor}
     for factor in (3, 1 / 3):
         yield own | {"dist_l1": float(f"{max(own['dist_l1'] * factor, LEAST_L1):.2g}")}
+    if best["attack_iterations"] == best["at_most"]:
+        yield own | {"attack_iterations": 2 * best["at_most"]}
 
 
 def is_over(rows: Sequence[Row], setting: Row, search: SearchConfig) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from ace_counterfactuals.core.base.settings import FlagError, from_dict, to_dict
 from ace_counterfactuals.core.cli import tune as program
@@ -126,7 +127,7 @@ def test_tune_chooses_by_flips_then_transfer_or_validity_and_of_equals_the_least
     assert choose([row(flip=0.25, validity=1.0), most]) is most
 
 
-def test_the_neighbours_in_tune_differ_in_one_thing_and_stay_in_the_grid():
+def test_the_neighbours_in_tune_differ_in_one_thing_and_survive_the_filter():
     ground, strengths = toy_ground(1), [strength(0.1), strength(1 / 3), strength(0.5)]
     own = {name: row()[name] for name in FLAGS}
     noise = {"timestep_respacing", "sampling_time_fraction"}
@@ -135,23 +136,26 @@ def test_the_neighbours_in_tune_differ_in_one_thing_and_stay_in_the_grid():
     ]
     assert all(names <= noise or len(names) == 1 for names in changed)
     assert set().union(*changed) == {*FLAGS}
-    ends = [strength(1 / 3)]
+    ends = [strength(1 / 3), strength(0.5, kept=0.9)]
     assert not any(noise & {n for n in FLAGS if one[n] != own[n]} for one in search.neighbours(ground, row(), ends))
     early = row(attack_iterations=2)
     assert all(one["attack_iterations"] == 8 for one in search.neighbours(ground, early, strengths))
 
 
-def climbed(monkeypatch, folder, **changes) -> tuple[search.Tuned, list[dict]]:
+def climbed(monkeypatch, folder, stopped_at=0, **changes) -> tuple[search.Tuned, list[dict]]:
     """A search with trials that are made up: a step of 32 and a weight of 0.009 are best, and every setting flips."""
     tried = []
 
     def made_up(ground, number, setting, fresh):
+        if number == stopped_at:
+            raise KeyboardInterrupt
         tried.append(setting)
         off = abs(setting["attack_step"] - 32) / 32 + abs(setting["dist_l1"] - 0.009) * 100
         own = {name: value for name, value in setting.items() if name != "attack_iterations"}
         return [row(trial=number, **own, at_most=setting["attack_iterations"], validity=1 / (1 + off), n=1000)]
 
     monkeypatch.setattr(search, "attempt", made_up)
+    monkeypatch.setattr("ace_counterfactuals.core.tuning.evidence.draw_trials", lambda *_: Figure(figsize=(0.1, 0.1)))
     monkeypatch.setattr(search, "open_ground", lambda config: toy_ground(2, dist_l1=0.001))
     settings = {"output_path": str(folder), "budget": "60trials", **changes}
     return search.tune(from_dict(TuneConfig, settings)), tried
@@ -164,12 +168,13 @@ def test_tune_goes_from_the_best_to_its_neighbours_until_none_is_left(monkeypatc
     assert found.start["attack_step"] == 8 and found.start["trial"] == 1
 
 
-def test_tune_goes_on_from_what_was_tried_and_ends_with_the_same_preset(monkeypatch, tmp_path):
+def test_tune_goes_on_from_what_was_tried_and_ends_with_the_same_preset_whenever_it_was_stopped(monkeypatch, tmp_path):
     whole, tried = climbed(monkeypatch, tmp_path / "whole")
-    _, first = climbed(monkeypatch, tmp_path / "parts", budget="4trials")
-    assert first == tried[:4]
+    with pytest.raises(KeyboardInterrupt):
+        climbed(monkeypatch, tmp_path / "parts", stopped_at=5)
+    assert (tmp_path / "parts/tuning/trials.md").exists() and (tmp_path / "parts/tuned.yaml").exists()
     _, second = climbed(monkeypatch, tmp_path / "parts")
-    assert first + second == tried
+    assert second == tried[4:]
     parts = Evidence(tmp_path / "parts")
     for name in ("preset", "table"):
         assert getattr(parts, name).read_bytes() == getattr(Evidence(tmp_path / "whole"), name).read_bytes()
@@ -248,6 +253,7 @@ def words(shop, **changes) -> list[str]:
     return shop.arguments(**own | changes)
 
 
+@pytest.mark.slow
 def test_tune_leaves_a_preset_with_its_evidence_and_tells_how_to_go_on(shop, capsys):
     assert program.main(words(shop)) == 0
     told, tuned = capsys.readouterr().out, shop.folder / "tuned"
