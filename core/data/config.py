@@ -26,7 +26,7 @@ class PicturesConfig:
     image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8, told=True)
     image_channels: int | str = flag(
         "auto",
-        "1: the pictures are grey and stay so; 3: they are in colour; auto: grey if all are, of Folder and CSV alone",
+        "1: the pictures are grey and stay so; 3: they are in colour; auto: grey if all are, save of the paper's data sets",
         kind=channels,
     )
     background: str = flag("white", "what transparent pictures are laid on: a colour's name, or #rrggbb", kind=colour)
@@ -37,13 +37,15 @@ class PicturesConfig:
         kind=interval,
     )
     csv_file: str = flag("labels.csv", "CSV: the table, in DATA_DIR")
-    csv_image: str = flag("file", "CSV: its column of file names")
+    csv_image: str = flag(
+        "file", "CSV: its column of file names; HuggingFace: that of pictures, the first if not given"
+    )
     csv_label: str = flag(
         "label",
-        "CSV: its column of classes, by number or name; several, with commas between them, are attributes of which "
-        "label_query names one, and so is one that label_query names; '' is none",
+        "CSV, HuggingFace: its column of classes, by number or name; '' is none. Of a CSV several, with commas between "
+        "them, are attributes of which label_query names one, and so is one that label_query names",
     )
-    csv_split: str = flag("", "CSV: COLUMN=VALUE takes the rows with this value alone")
+    csv_split: str = flag("", "CSV: COLUMN=VALUE takes the rows with this value alone; HuggingFace: split=NAME")
 
     def __post_init__(self) -> None:
         query = getattr(self, "label_query", "")

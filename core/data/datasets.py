@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ace_counterfactuals.core.base.settings import FlagError, did_you_mean
-from ace_counterfactuals.core.data import annotations, folders
+from ace_counterfactuals.core.data import annotations, arrow, folders
 from ace_counterfactuals.core.data.annotations import Faces
 from ace_counterfactuals.core.data.folders import first, found, require
 from ace_counterfactuals.core.data.labels import listed, resolve_name
@@ -187,6 +187,10 @@ def _read_csv(folder: Path, query: int | str, train: bool, pictures: "PicturesCo
     return Listing(records=records, class_names=names or None, notices=notices)
 
 
+def _read_hugging_face(folder: Path, query: int | str, train: bool, pictures: "PicturesConfig") -> Listing:
+    return arrow.read(folder, pictures.columns)
+
+
 def _read_csv_attributes(folder: Path, query: int | str, train: bool, pictures: "PicturesConfig") -> Listing:
     """Attributes that a picture has or has not, a column each."""
     columns = pictures.columns
@@ -253,5 +257,6 @@ DATASETS = {
     "Folder": DatasetSpec(_read_folder, settled=True, upright=True, any_channels=True),
     "CSV": DatasetSpec(_read_csv, settled=True, upright=True, any_channels=True),
     ATTRIBUTES: DatasetSpec(_read_csv_attributes, settled=True, binary=True, upright=True, any_channels=True),
+    "HuggingFace": DatasetSpec(_read_hugging_face, settled=True, upright=True, any_channels=True),
 }
 """Name -> what is known of it. A module of yours may add its own: ``DATASETS["Mine"] = DatasetSpec(read)``."""

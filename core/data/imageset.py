@@ -64,7 +64,7 @@ class ImageSet(Listing):
 
     def layers(self, path: Path) -> list[Image.Image]:
         """A file decoded: one picture in RGB or, of measurements, an image of numbers a channel."""
-        how: dict[str, Any] = {"upright": self.upright, "background": self.background}
+        how: dict[str, Any] = {"upright": self.upright, "background": self.background, "content": self.content}
         layers = [decode(path, **how)] if self.span is None else measured(path, self.span, **how)
         said, mark = layers[0].info.get(SAID), object()
         if said and self.told.setdefault(said, mark) is mark:  # whichever thread is first

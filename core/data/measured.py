@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,20 +10,20 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ace_counterfactuals.core.base.reading import read_npy
-from ace_counterfactuals.core.data.pictures import SAID, UnreadableImage, check_size, decode, opened
+from ace_counterfactuals.core.data.pictures import SAID, Content, UnreadableImage, check_size, decode, opened
 
 LARGEST = 2**29  # bytes of a file
 Span = tuple[float, float]
 
 
-def measured(path: Path, span: Span, *, upright: bool = False, background: str = "white") -> list[Image.Image]:
+def measured(path: Path, span: Span, **how: Any) -> list[Image.Image]:
     """The picture as numbers: an image of mode F a channel, one of a grey picture, else three.
 
     What a .npy file or an image holds is taken as it is, LOW becoming 0 and HIGH 1; what lies beyond them is clipped.
-    Raises UnreadableImage.
+    how: as ``decode`` takes it.  Raises UnreadableImage.
     """
     try:
-        values, said = _numbers(path, upright, background)
+        values, said = _numbers(path, **how)
         check_size(values.shape[2], values.shape[1])
         low, high = span
         values = (values.astype(np.float64) - low) / (high - low)
@@ -52,11 +53,13 @@ def as_measured(image: Tensor, span: Span) -> np.ndarray:
     return values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
 
 
-def _numbers(path: Path, upright: bool, background: str) -> tuple[np.ndarray, str]:
+def _numbers(
+    path: Path, *, upright: bool = False, content: Content | None = None, **how: Any
+) -> tuple[np.ndarray, str]:
     """(1 or 3, H, W) as stored, and what is to be said of it."""
     if path.suffix.lower() == ".npy":
         return _channels_first(read_npy(path, LARGEST)), ""
-    with opened(path) as image:
+    with opened(path, content) as image:
         if ";16" in str(getattr(image, "tile", "")) and image.mode[0] != "I":
             raise ValueError(f"has 16 bits of {image.mode}, of which 8 would be read; save it as .npy")
         if image.mode[0] in "IF":
@@ -64,7 +67,7 @@ def _numbers(path: Path, upright: bool, background: str) -> tuple[np.ndarray, st
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
             return np.array(image)[None], ""
-    shown = decode(path, upright=upright, background=background)
+    shown = decode(path, upright=upright, content=content, **how)
     return np.array(shown).transpose(2, 0, 1), shown.info.get(SAID, "")
 
 

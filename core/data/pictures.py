@@ -1,7 +1,7 @@
 """Picture files: decoding them to RGB, resizing. A file that does not decode is an UnreadableImage."""
 
-import os
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from ace_counterfactuals.core.base.reading import open_regular
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 RANGED = "give image_range LOW,HIGH, which maps them to [0, 1]"
 SAID = "said"  # in what Pillow tells of a decoded picture: what its user should know
+Content = Callable[[Path], bytes]
 
 
 class UnreadableImage(ValueError):
@@ -29,12 +30,13 @@ class UnreadableImage(ValueError):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, content: Content | None = None) -> Iterator[Image.Image]:
     """The picture, of which the header alone is read.  Raises UnreadableImage, also for what fails within."""
     try:
-        with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size == 0:
+        with io.BytesIO(content(path)) if content else open_regular(path) as file:
+            if not file.read(1):
                 raise ValueError("the file is empty")
+            file.seek(0)
             with Image.open(file, formats=_formats(file)) as image:
                 check_size(image.width, image.height)
                 yield image
@@ -71,15 +73,20 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def decode(
-    path: Path, *, upright: bool = False, size: tuple[int, int] | None = None, background: str = "white"
+    path: Path,
+    *,
+    upright: bool = False,
+    size: tuple[int, int] | None = None,
+    background: str = "white",
+    content: Content | None = None,
 ) -> Image.Image:
     """The picture as 8-bit RGB; ``upright`` turns it as its EXIF orientation says (the original never does).
 
-    background: what a transparent one is laid on.  size: what width and height must be.  Raises UnreadableImage, also
-    of a picture of more pixels than Pillow takes without a warning.  JPEG ``draft`` is not used: scaling inside the
-    decoder gives other pixels than resizing what it decodes.
+    background: what a transparent one is laid on.  size: what width and height must be.  content: gives the bytes of
+    what is no file.  Raises UnreadableImage, also of a picture of more pixels than Pillow takes without a warning.
+    JPEG ``draft`` is not used: scaling inside the decoder gives other pixels than resizing what it decodes.
     """
-    with opened(path) as image:
+    with opened(path, content) as image:
         if size not in (None, image.size):
             raise ValueError(f"is {image.width} x {image.height} pixels, wanted {' x '.join(map(str, size))}")
         image.load()

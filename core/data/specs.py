@@ -25,6 +25,7 @@ class Listing:
 
     aliases: further names of labels, such as WordNet ids.  query: the attribute that labels a binary set.
     notices: what the user should know about how the folder was read.
+    content: gives the bytes of a picture by its path, where it is no file of its own.
     """
 
     records: Sequence[PictureFile]
@@ -32,6 +33,7 @@ class Listing:
     aliases: Mapping[str, int] = field(default_factory=dict)
     query: int = UNKNOWN
     notices: tuple[str, ...] = ()
+    content: Callable[[Path], bytes] | None = None
 
 
 @dataclass(frozen=True)

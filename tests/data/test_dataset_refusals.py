@@ -40,6 +40,7 @@ def with_line(path, number, line):
         ("ImageNet", "a folder of pictures a class"),
         ("Folder", "pictures, or a folder of pictures a class"),
         ("CSV", "labels.csv"),
+        ("HuggingFace", ".parquet files, or what save_to_disk wrote"),
     ],
 )
 def test_a_wrong_layout_says_what_was_expected_and_what_was_found(tmp_path, name, expected):
