@@ -26,7 +26,7 @@ class PicturesConfig:
     image_size: int = flag(256, "side of the pictures in pixels; BDD pictures are twice as wide", low=8, told=True)
     image_channels: int | str = flag(
         "auto",
-        "1: the pictures are grey and stay so; 3: they are in colour; auto: grey if all are, save of the paper's data sets",
+        "1: the pictures are grey and stay so; 3: they are in colour; auto: grey if all are, but for the paper's sets",
         kind=channels,
     )
     background: str = flag("white", "what transparent pictures are laid on: a colour's name, or #rrggbb", kind=colour)
