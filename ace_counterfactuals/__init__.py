@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ace_counterfactuals.core.api.ace import ACE, evaluate, explain, refine
+    from ace_counterfactuals.core.api.ace import ACE, explain, refine
+    from ace_counterfactuals.core.api.evaluation import evaluate
     from ace_counterfactuals.core.api.explanation import Explanation
     from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
     from ace_counterfactuals.models.classifiers import load_classifier
@@ -33,7 +34,8 @@ if not (Path(__file__).parent / "core").is_dir():
     __path__.append(str(Path(__file__).resolve().parent.parent))
 
 _HOMES = {
-    "core.api.ace": ("ACE", "evaluate", "explain", "refine"),
+    "core.api.ace": ("ACE", "explain", "refine"),
+    "core.api.evaluation": ("evaluate",),
     "core.api.explanation": ("Explanation",),
     "core.method.config": ("AttackConfig", "SamplingConfig"),
     "models.classifiers": ("load_classifier",),

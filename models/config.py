@@ -16,7 +16,9 @@ class ClassifierConfig:
     """The classifier that is explained.  What ``classifier`` says is put into other flags where these can say it."""
 
     classifier: str = flag(
-        "", f"its file (weights, ONNX, TorchScript, torch.export), or {FORMS}, which runs that function's code"
+        "",
+        f"its file (weights, ONNX, TorchScript, torch.export), or {FORMS}, which runs that function's code",
+        whole=True,
     )
     classifier_path: str = flag(
         "", "weights of the classifier: a path, gs://, az:// or https://", path=True, result=False

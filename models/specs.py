@@ -23,6 +23,7 @@ from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.models.architectures import package, timm_name
 from ace_counterfactuals.models.config import ClassifierConfig
 from ace_counterfactuals.models.loading import WeightsError, load_into, load_state, read_object, without_prefix
+from ace_counterfactuals.models.trial import FAILURES, trial
 
 PLAIN = ((0.0,), (1.0,))  # pictures in [0, 1] as they are
 
@@ -228,11 +229,18 @@ def program_of(path: str) -> str:
     return "torchscript" if "constants.pkl" in inside else ""
 
 
+def logits_of(found: Tensor, outputs: str) -> Tensor:
+    """Of an answer of any shape.  outputs: what it is, as ``kind_of`` says."""
+    if outputs == "sigmoid":
+        return torch.logit(found, eps=1e-6)
+    return found.clamp_min(1e-12).log() if outputs == "softmax" else found
+
+
 class Answers(nn.Module):
     """A network of any kind as (N, C, H, W) normalised -> logits (N, K).
 
-    size: to which pictures are resized, with their gradient, 0 for none.  outputs: what the network gives: 'logits',
-    or 'sigmoid' or 'softmax', of which the logits are taken.  alone: it takes one picture at a time.
+    size: to which pictures are resized, with their gradient, 0 for none.  outputs: what the network gives, of which
+    the logits are taken.  alone: it takes one picture at a time.
     """
 
     def __init__(self, network: nn.Module, size: int = 0):
@@ -254,10 +262,7 @@ class Answers(nn.Module):
         return found.reshape(len(pixels), -1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found = self.raw(pixels)
-        if self.outputs == "sigmoid":
-            return torch.logit(found, eps=1e-6)
-        return found.clamp_min(1e-12).log() if self.outputs == "softmax" else found
+        return logits_of(self.raw(pixels), self.outputs)
 
 
 def tried(foreign: Foreign, spec: Spec, what: str) -> tuple[Answers, int, int]:
@@ -271,9 +276,7 @@ def tried(foreign: Foreign, spec: Spec, what: str) -> tuple[Answers, int, int]:
         parameter.requires_grad_(False)
     answers = Answers(foreign.network, spec.size or foreign.size)
     found, channels = _first_answer(answers, foreign, spec, what)
-    answers.outputs = _kind(found)
-    if answers.outputs != "logits":
-        notice(f"{what}: gives probabilities ({answers.outputs}); their logits are taken")
+    answers.outputs = kind_of(found, what)
     return answers, channels, found.shape[1]
 
 
@@ -281,32 +284,26 @@ def _first_answer(answers: Answers, foreign: Foreign, spec: Spec, what: str) -> 
     """The network's answer to noise, with its graph, and the channels that it was given."""
     side, said = spec.size or foreign.size or spec.image_size, ""
     for channels, answers.alone in product([spec.channels] if spec.channels else [3, 1], (False, True)):
-        pixels = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        pixels = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
         try:
-            found, again = answers.raw(pixels), answers.raw(pixels)
-        except (RuntimeError, AssertionError, TypeError, IndexError) as error:
+            found = trial(answers.raw, pixels)
+        except FAILURES as error:
             said = said or " ".join(str(error).split())[:200]
             continue
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from None
-        if not found.isfinite().all():
-            raise ValueError(f"{what}: answers noise with NaN or infinity")
-        if not torch.allclose(found, again, rtol=1e-3, atol=1e-5):
-            raise ValueError(f"{what}: answers differ from one call to the next; save it in evaluation mode")
-        gradient = torch.autograd.grad(found[:, 0].sum(), pixels, retain_graph=True, allow_unused=True)[0]
-        if gradient is None or not gradient.abs().max() > 0:
-            raise ValueError(f"{what}: its answers have no gradient, which an attack follows")
         return found, channels
     advice = "give classifier_size or classifier_channels if it wants others"
     raise ValueError(f"{what}: cannot be asked about pictures of {side} x {side} ({said}); {advice}")
 
 
-def _kind(found: Tensor) -> str:
-    """What the network ends in, by the last operation of its answer that computes."""
+def kind_of(found: Tensor, what: str) -> str:
+    """'logits', or 'sigmoid' or 'softmax', which is said: by the last operation of an answer that computes."""
     node = found.grad_fn
     while node is not None:
         name = node.name()
         if name.startswith(("Sigmoid", "Softmax")):
+            notice(f"{what}: gives probabilities ({name[:7].lower()}); their logits are taken")
             return name[:7].lower()
         if not name.startswith(("View", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Alias", "Clone", "Cat")):
             break

@@ -1,65 +1,82 @@
-"""What a program calls: explanations of pictures by networks that it holds, and the evaluation of saved ones."""
+"""What a program calls: explanations of pictures by networks that it holds or names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ace_counterfactuals.core.api.explanation import Explanation, Origin
+from ace_counterfactuals.core.api.pictures import Given, folder_of, given_of
 from ace_counterfactuals.core.base.presets import read_settings
-from ace_counterfactuals.core.base.settings import from_dict
+from ace_counterfactuals.core.base.runtime import choose_device
+from ace_counterfactuals.core.base.settings import flag_items, flags_of, from_dict
 from ace_counterfactuals.core.data.config import RegionConfig
+from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.labels import resolve_name
 from ace_counterfactuals.core.data.regions import open_region
 from ace_counterfactuals.core.method import explain as method
+from ace_counterfactuals.core.method.checks import check_classifier, check_pictures
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.task import Classifier
 from ace_counterfactuals.core.runs.begin import describe, weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import check, task_of
-from ace_counterfactuals.models.denoisers import DiffusionModel
-
-if TYPE_CHECKING:
-    from ace_counterfactuals.core.evaluation.model import Evaluation
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.models.classifiers import load_classifier
+from ace_counterfactuals.models.config import ClassifierConfig
+from ace_counterfactuals.models.denoisers import DenoiserConfig, DiffusionModel, load_denoiser
+from ace_counterfactuals.models.specs import kind_of, logits_of, said_of
 
 SETTINGS = {item.name for group in (AttackConfig, SamplingConfig, RegionConfig) for item in fields(group)}
-SETTINGS |= {"seed", "batch_size", "dataset", "label_query"}
+SETTINGS |= {"seed", "batch_size", "dataset", "label_query", "image_size", "device", "gpu"}
+OF_SPEC, OF_SOURCE = {*flags_of(ClassifierConfig)}, {*flag_items(DenoiserConfig)}
+TRIED = 2  # pictures
 
 
 class ACE:
     """Adversarial counterfactual explanations of one classifier, with one diffusion model.
 
-    classifier: any callable from pictures (N, C, H, W) in [0, 1] to logits, (N,) if binary and (N, K) for K classes,
-    on the denoiser's device and differentiable.  denoiser: of ``load_denoiser``.
+    classifier: any differentiable callable from pictures (N, C, H, W) in [0, 1] to logits, (N,) if binary and (N, K)
+    for K classes, such as a ``torch.nn.Module`` in evaluation mode; or a SPEC, as main.py's --classifier.
+    denoiser: of ``load_denoiser``, or a file or folder of it; or a network alone, (x_t, steps, classes) -> noise.
+    All lie on one device; what is loaded here is put where the others are, or else on ``device``.
     preset: a name or a YAML file, of which the settings below are taken.
     class_names: of the classifier's outputs; if not given, ``classifier.class_names``, if it has them.
     settings: fields of ``AttackConfig`` and ``SamplingConfig``, and batch_size, seed, region, region_invert, dataset
-    ('Folder' if not given) and label_query, as main.py's flags of these names; they go before the preset.
-    Raises FlagError for a setting that is none or cannot be used.
+    ('Folder' if not given), label_query, image_size, device and gpu, as main.py's flags of these names; they go before
+    the preset.  With a SPEC also the flags classifier_*; with a denoiser that is not of ``load_denoiser`` those of the
+    U-Net and its process.
+    Raises FlagError for a setting that is none or cannot be used, ValueError for a file that holds no such network.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
-        denoiser: DiffusionModel,
+        classifier: Classifier | str | Path,
+        denoiser: DiffusionModel | nn.Module | Callable[..., Tensor] | str | Path,
         preset: str | None = None,
         *,
         class_names: Sequence[str] | None = None,
         **settings,
     ):
-        names = class_names or getattr(classifier, "class_names", None)
-        self.classifier, self.denoiser = classifier, denoiser
-        self.class_names: tuple[str, ...] | None = tuple(names) if names else None
-        process = asdict(denoiser.process.config)
-        known = {**getattr(classifier, "made_of", {}), **denoiser.made_of, **process, "dataset": "Folder"}
-        self.config = from_dict(MainConfig, known | read_settings(MainConfig, settings, preset, names=SETTINGS))
+        named = {"classifier": str(classifier)} if isinstance(classifier, str | Path) else {}
+        names = SETTINGS | (OF_SPEC if named else set())
+        names |= set() if isinstance(denoiser, DiffusionModel) else OF_SOURCE
+        values = {"dataset": "Folder"} | read_settings(MainConfig, named | settings, preset, names=names)
+        self.denoiser = _opened(denoiser, values, _parameter(classifier))
+        known = {**getattr(classifier, "made_of", {}), **self.denoiser.made_of, **asdict(self.denoiser.process.config)}
+        self.config = from_dict(MainConfig, known | values)
+        self.classifier: Classifier = self._load() if isinstance(classifier, str | Path) else classifier
+        found = class_names or getattr(self.classifier, "class_names", None)
+        self.class_names: tuple[str, ...] | None = tuple(found) if found else None
+        self.side = self.config.data.image_size if "image_size" in known | values else None
         self.digests = weight_digests(self.config)
 
     def explain(
         self,
-        images: Tensor,
+        images: Any,
         target: int | str | None = None,
         *,
         labels: Sequence[int] | None = None,
@@ -68,46 +85,75 @@ class ACE:
     ) -> Explanation:
         """What would have to change in each picture for the classifier to decide ``target``.
 
-        images: (N, 3, H, W), or grey ones (N, 1, H, W), in [0, 1].  target: a class by number or name; None is the
-        other answer of a binary classifier, and any other class of several.  labels: the true classes, -1 where
-        unknown, which is the default.
+        images: a tensor or an array (N, C, H, W) in [0, 1], or uint8, C 1 or 3, or (C, H, W); a PIL picture or the path
+        of one, or a list of these, cut and resized for the denoiser; or a folder, read as main.py does: with
+        ``label_query`` among the settings its pictures of that class alone.
+        target: a class by number or name; None is the other answer of a binary classifier, and any other class of
+        several.  labels: the true classes, -1 where unknown, which is the default but for a folder of classes.
         indices: numbers of the pictures, which their noise depends on and their files are named by; default 0 to N - 1.
         files: the pictures' names, by which a folder of regions has theirs.
-        Raises ValueError for pictures, a target or a region that cannot be, NonFiniteError if a network returns NaN.
+        Raises ValueError for pictures, a target or a region that cannot be, and for a classifier that a trial on the
+        first pictures shows to be none that can be explained; NonFiniteError if a network returns NaN.
         """
-        number = -1 if target is None else resolve_name(self.class_names, target, "target", "the classifier")
-        indices = range(len(images)) if indices is None else indices
-        files = [f"{index:07d}.png" for index in indices] if files is None else files
-        labels = [-1] * len(images) if labels is None else labels
-        if not 0 < len(images) == len(indices) == len(files) == len(labels):
-            raise ValueError(
-                f"{len(images)} pictures, {len(indices)} indices, {len(files)} files, {len(labels)} labels"
-            )
-        channels, size = images.shape[-3:-1]
-        data = replace(self.config.data, label_target=number, image_size=size, image_channels=channels)
-        origin = self._origin(replace(self.config, data=data), indices, files, labels)
-        return self._found(images, origin)
+        target, config = -1 if target is None else target, self.config
+        if isinstance(images, str | Path) and Path(images).expanduser().is_dir():
+            data = replace(config.data, data_dir=str(images), label_target=target)
+            config, given = folder_of(replace(config, data=data), self.class_names)
+        else:
+            given = given_of(images, self.side)
+            number = resolve_name(self.class_names, target, "target", "the classifier")
+            config = replace(config, data=replace(config.data, label_target=number))
+        told = {"labels": labels, "indices": indices, "files": files}
+        given = replace(given, **{name: value for name, value in told.items() if value is not None})
+        n = len(given.images)
+        if not 0 < n == len(given.indices) == len(given.files) == len(given.labels):
+            lengths = f"{len(given.indices)} indices, {len(given.files)} files, {len(given.labels)} labels"
+            raise ValueError(f"{n} pictures, {lengths}; wanted one for each picture, and a picture")
+        check_pictures(given.images)
+        channels, size = given.images.shape[-3:-1]
+        data = replace(config.data, image_size=size, image_channels=channels)
+        return self._found(given.images, self._origin(replace(config, data=data), given))
 
     def refine(self, found: Explanation) -> Explanation:
         """The same pre-explanations with this object's steps, mask, seed and diffusion model, its attack aside."""
         before = found.origin
         config = replace(self.config, data=before.config.data, attack=before.config.attack)
-        return self._found(found.image, self._origin(config, before.indices, before.files, before.labels), found)
+        given = Given(found.image, before.indices, before.files, before.labels)
+        return self._found(found.image, self._origin(config, given), found)
 
-    def _origin(self, config: MainConfig, *pictures: Sequence) -> Origin:
+    def _load(self) -> Classifier:
+        """The classifier that the settings name, where the denoiser is."""
+        weights, data = self.config.weights, self.config.data
+        about = spec_of(data.dataset).classifier(said_of(weights, data.image_size))
+        query = data.label_query if isinstance(data.label_query, int) else -1
+        network = load_classifier(weights.classifier_path, query=query, **about)
+        beside = _parameter(self.denoiser.network)
+        return network if beside is None else network.to(beside.device)
+
+    def _origin(self, config: MainConfig, given: Given) -> Origin:
         check(config)
-        return Origin(config, describe(config, self.class_names, self.digests), *map(tuple, pictures))
+        described = describe(config, given.class_names or self.class_names, self.digests)
+        return Origin(config, described, tuple(given.indices), tuple(given.files), tuple(given.labels))
+
+    def _tried(self, images: Tensor, labels: Sequence[int]) -> Classifier:
+        """The classifier as one that gives logits, after a trial.  Raises ValueError."""
+        found = check_classifier(self.classifier, _beside(self.denoiser.network, images[:TRIED]))
+        outputs = 2 if found.ndim == 1 else found.shape[1]
+        if max(labels) >= outputs:
+            raise ValueError(f"labels: {max(labels)}, but the classifier has {outputs} classes, 0 to {outputs - 1}")
+        kind = kind_of(found, "the classifier")
+        return self.classifier if kind == "logits" else lambda image: logits_of(self.classifier(image), kind)
 
     def _found(self, images: Tensor, origin: Origin, before: Explanation | None = None) -> Explanation:
         """In batches: on the results their size has no influence."""
-        config, parameter = origin.config, next(self.denoiser.network.parameters(), images)
-        task = task_of(config, self.classifier, self.denoiser)
+        config = origin.config
+        task = task_of(config, self._tried(images, origin.labels), self.denoiser)
         region = open_region(config.region.region, invert=config.region.region_invert)
         if region:
             region.check(origin.files, *images.shape[2:])
         parts, size = [], config.run.batch_size
         for batch in (slice(start, start + size) for start in range(0, len(images), size)):
-            image, indices = images[batch].to(parameter.device, parameter.dtype), list(origin.indices[batch])
+            image, indices = _beside(self.denoiser.network, images[batch]), list(origin.indices[batch])
             mask = region.masks(origin.files[batch], image) if region else None
             if before is None:
                 label = torch.tensor(origin.labels[batch], device=image.device)
@@ -120,32 +166,47 @@ class ACE:
         return Explanation.of(parts, origin)
 
 
+def _parameter(network: Any) -> Tensor | None:
+    """One of its parameters, if it has some."""
+    return next(network.parameters(), None) if isinstance(network, nn.Module) else None
+
+
+def _beside(network: Any, images: Tensor) -> Tensor:
+    """The pictures on the device of the network, and in its type of numbers."""
+    parameter = _parameter(network)
+    return images if parameter is None else images.to(parameter.device, parameter.dtype)
+
+
+def _opened(denoiser: Any, settings: dict[str, Any], beside: Tensor | None) -> DiffusionModel:
+    """The diffusion model in whatever form it is given; one that is loaded is put ``beside`` a tensor."""
+    if isinstance(denoiser, DiffusionModel):
+        return denoiser
+    own = {name: value for name, value in settings.items() if name in OF_SOURCE}
+    if isinstance(denoiser, str | Path):
+        device = choose_device(settings.get("device", "auto"), settings.get("gpu", 0)) if beside is None else None
+        return load_denoiser(str(denoiser), **own).to(device or beside.device)
+    config = from_dict(DenoiserConfig, own)
+    channels = getattr(denoiser, "channels", 3)
+    process = GaussianDiffusion(config.diffusion)
+    return DiffusionModel(denoiser, process, config.model.class_cond, channels=channels, made_of=own)
+
+
 def explain(
-    images: Tensor, classifier: Classifier, denoiser: DiffusionModel, target: int | str | None = None, **settings
+    images: Any,
+    classifier: Classifier | str | Path,
+    denoiser: DiffusionModel | nn.Module | str | Path,
+    target: int | str | None = None,
+    **settings,
 ) -> Explanation:
     """``ACE(classifier, denoiser, **settings).explain(images, target)``; ``preset`` is one of the settings."""
     return ACE(classifier, denoiser, **settings).explain(images, target)
 
 
-def refine(found: Explanation, classifier: Classifier, denoiser: DiffusionModel, **settings) -> Explanation:
+def refine(
+    found: Explanation,
+    classifier: Classifier | str | Path,
+    denoiser: DiffusionModel | nn.Module | str | Path,
+    **settings,
+) -> Explanation:
     """``ACE(classifier, denoiser, **settings).refine(found)``; ``preset`` is one of the settings."""
     return ACE(classifier, denoiser, **settings).refine(found)
-
-
-def evaluate(
-    output_path: str, exp_name: str | Sequence[str] = "exp", *, only: Sequence[str] = (), **flags
-) -> "Evaluation":
-    """Every figure that the given weights allow, of one experiment or of several; evaluate.py's tables are written.
-
-    output_path: folder that holds Original and Results.  only: names of metrics, each of which must be possible; all
-    that are possible if not given.  flags: those of evaluate.py, with underscores.
-    Raises ValueError for an incomplete experiment, weights that do not fit, and a picture that cannot be read.
-    """
-    from ace_counterfactuals.core.evaluation import run  # the metrics take as long to import as torch
-    from ace_counterfactuals.core.evaluation.config import evaluate_config
-    from ace_counterfactuals.core.evaluation.places import open_cache
-
-    config, given = evaluate_config(), {"output_path": output_path, "exp_name": exp_name, **flags}
-    settings = from_dict(config, read_settings(config, given))
-    with open_cache(settings) as cache:
-        return run.evaluate(settings, cache, only)[0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from ace_counterfactuals.core.api.evaluation import evaluate
 from ace_counterfactuals.core.method import explain as method
 from ace_counterfactuals.core.runs.begin import begin
 from ace_counterfactuals.core.runs.config import MainConfig, OutputConfig
@@ -21,6 +22,8 @@ from ace_counterfactuals.core.runs.tables import write_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ace_counterfactuals.core.evaluation.model import Evaluation
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,19 @@ class Explanation(method.Explanation):
             finished, skipped = results.read()
             write_tables(config, results, finished, finished, skipped)
         return results.root
+
+    def evaluate(
+        self, folder: str | Path | None = None, exp_name: str = "exp", *, only: Sequence[str] = (), **flags
+    ) -> "Evaluation":
+        """Save, and compute every figure that the given weights allow; see ``evaluate``.
+
+        folder: where to save; if None, nothing stays, and the paths of the evaluation lead nowhere.
+        """
+        if folder is not None:
+            self.save(folder, exp_name)
+            return evaluate(folder, exp_name, only=only, **flags)
+        with TemporaryDirectory() as aside:
+            return self.evaluate(aside, exp_name, only=only, **flags)
 
     def _repr_png_(self) -> bytes:
         """The sheet, as a notebook shows it: originals, pre-explanations, masks and counterfactuals."""

@@ -33,8 +33,9 @@ def read_preset(config: type, preset: str, *, whole: bool = True, given: Contain
     known, values = flag_items(config), {}
     if settings.keys() >= OF_TRAINING and not known.keys() >= OF_TRAINING:
         settings = {name: value for name, value in settings.items() if name in known and known[name].told}
+    covered = tuple(f"{name}_" for name, one in known.items() if one.whole and name in given)
     for name, value in settings.items():
-        if name in given or (name not in known and not whole):
+        if name in given or str(name).startswith(covered) or (name not in known and not whole):
             continue
         if name not in known:
             raise ValueError(f"{file}: {name} is no flag of this program{did_you_mean(str(name), known)}")

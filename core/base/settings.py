@@ -62,6 +62,7 @@ class Flag:
     function says of which values that holds.  result: whether the result of a picture depends on the flag, so that an
     experiment cannot be continued with another value.  many: takes one value or more, and gives a tuple.
     told: describes a diffusion model, so that its file, or what lies beside that, may tell it.
+    whole: typed, it goes before all that a preset says in flags that begin with its name, too.
     """
 
     default: Any
@@ -75,6 +76,7 @@ class Flag:
     result: bool = True
     many: bool = False
     told: bool = False
+    whole: bool = False
 
     def field(self) -> Any:
         """Of a dataclass that declares the flag."""

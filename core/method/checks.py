@@ -1,10 +1,13 @@
 """What pictures, regions and targets must be, and which network's NaN it was."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ace_counterfactuals.core.method.filtering import Filter, step_tensor
 from ace_counterfactuals.core.method.noise import NoiseFn
+from ace_counterfactuals.models.trial import FAILURES, in_training, trial
 
 
 def check_pictures(image: Tensor) -> None:
@@ -13,6 +16,28 @@ def check_pictures(image: Tensor) -> None:
         span = f"[{image.min().item():.3g}, {image.max().item():.3g}]" if image.numel() else "nothing"
         wanted = "wanted pictures (N, 3, H, W), or grey ones (N, 1, H, W), in [0, 1]"
         raise ValueError(f"{wanted}; got {tuple(image.shape)} in {span}")
+
+
+def check_classifier(classifier: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Raise ValueError for a classifier that an attack cannot follow, tried on a few pictures (N, C, H, W).
+
+    Returns its answers, with their graph.
+    """
+    if isinstance(classifier, nn.Module) and in_training(classifier):
+        raise ValueError("the classifier is in training mode: call its eval() first")
+    try:
+        return trial(classifier, image)
+    except torch.OutOfMemoryError:
+        raise
+    except FAILURES as error:
+        channels, height, width = image.shape[1:]
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the classifier fails on pictures of {height} x {width} in {channels} channels ({reason:.200}); "
+            "give pictures of the size and channels that it wants"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"the classifier: {error}") from None
 
 
 def check_region(region: Tensor | None, image: Tensor) -> None:

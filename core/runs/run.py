@@ -15,14 +15,15 @@ from tqdm import tqdm
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import FlagError, to_dict
+from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
 from ace_counterfactuals.core.base.signals import patient, stop_if_asked
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.measured import as_measured
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
+from ace_counterfactuals.core.method.checks import check_classifier
 from ace_counterfactuals.core.method.explain import Explanation, attack, conclude
-from ace_counterfactuals.core.method.task import judge
+from ace_counterfactuals.core.method.task import Classifier, judge
 from ace_counterfactuals.core.runs.begin import begin, describe, refuse_other_settings
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import read_config
@@ -47,6 +48,7 @@ from ace_counterfactuals.core.runs.status import run_log
 from ace_counterfactuals.core.runs.tables import write_tables
 
 QUIET = 300.0  # seconds between two lines of progress where there is no terminal
+TRIED = 2  # pictures that show whether a classifier can be explained
 DECODED = 16  # finished pictures that are compared with those of the data folder
 
 
@@ -89,6 +91,7 @@ def run(config: MainConfig) -> ResultFolder:
     images = with_predictions(config, images, classifier)
     selected = select_images(images, config)
     region = load_region(config, selected)
+    try_classifier(classifier, selected, device)
     config = begin(config, results, describe(config, images.class_names or classifier.class_names))
     total = len(select_images(images, config, all_chunks=True))
     task = task_of(config, classifier, denoiser)
@@ -194,6 +197,14 @@ def load_region(config: MainConfig, images: ImageSet) -> Region | None:
     if first is not None:
         region.check([file_name(config, entry.path) for entry in images.records], *first.image.shape[1:])
     return region
+
+
+def try_classifier(classifier: Classifier, images: ImageSet, device: torch.device) -> None:
+    """On the first pictures that can be read.  Raises FlagError for one that an attack cannot follow."""
+    samples = (item for item in prefetch(images, range(len(images)), 0) if isinstance(item, Sample))
+    if first := [sample.image for sample in islice(samples, TRIED)]:
+        with blaming("classifier_path"):
+            check_classifier(classifier, torch.stack(first).to(device))
 
 
 def explain_all(work: Work, positions: list[int], kept: Kept, timed: Callable[[list[int], float], None]) -> None:
