@@ -13,7 +13,7 @@ from ace_counterfactuals.core.api.pictures import Given, folder_of, given_of
 from ace_counterfactuals.core.base.presets import read_settings
 from ace_counterfactuals.core.base.runtime import choose_device
 from ace_counterfactuals.core.base.settings import flag_items, flags_of, from_dict
-from ace_counterfactuals.core.data.config import RegionConfig
+from ace_counterfactuals.core.data.config import PicturesConfig, RegionConfig
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.labels import resolve_name
 from ace_counterfactuals.core.data.regions import open_region
@@ -31,7 +31,8 @@ from ace_counterfactuals.models.denoisers import DenoiserConfig, DiffusionModel,
 from ace_counterfactuals.models.specs import kind_of, logits_of, said_of
 
 SETTINGS = {item.name for group in (AttackConfig, SamplingConfig, RegionConfig) for item in fields(group)}
-SETTINGS |= {"seed", "batch_size", "dataset", "label_query", "image_size", "device", "gpu"}
+SETTINGS |= {"seed", "batch_size", "label_query", "device", "gpu"}
+SETTINGS |= {*flags_of(PicturesConfig)} - {"data_dir", "image_size"}
 OF_SPEC, OF_SOURCE = {*flags_of(ClassifierConfig)}, {*flag_items(DenoiserConfig)}
 TRIED = 2  # pictures
 
@@ -45,10 +46,10 @@ class ACE:
     All lie on one device; what is loaded here is put where the others are, or else on ``device``.
     preset: a name or a YAML file, of which the settings below are taken.
     class_names: of the classifier's outputs; if not given, ``classifier.class_names``, if it has them.
-    settings: fields of ``AttackConfig`` and ``SamplingConfig``, and batch_size, seed, region, region_invert, dataset
-    ('Folder' if not given), label_query, image_size, device and gpu, as main.py's flags of these names; they go before
-    the preset.  With a SPEC also the flags classifier_*; with a denoiser that is not of ``load_denoiser`` those of the
-    U-Net and its process.
+    settings: fields of ``AttackConfig`` and ``SamplingConfig``, and batch_size, seed, region, region_invert, device,
+    gpu, image_size and, of folders, dataset ('Folder' if not given), label_query, background and so on, as main.py's
+    flags of these names; they go before the preset.  With a SPEC also the flags classifier_*; with a denoiser that is
+    not of ``load_denoiser`` those of the U-Net and its process.
     Raises FlagError for a setting that is none or cannot be used, ValueError for a file that holds no such network.
     """
 
@@ -62,16 +63,21 @@ class ACE:
         **settings,
     ):
         named = {"classifier": str(classifier)} if isinstance(classifier, str | Path) else {}
+        of_model = {"image_size"} if isinstance(denoiser, DiffusionModel) else OF_SOURCE
+        typed = {name: settings.pop(name) for name in of_model & settings.keys()}
         names = SETTINGS | (OF_SPEC if named else set())
-        names |= set() if isinstance(denoiser, DiffusionModel) else OF_SOURCE
         values = {"dataset": "Folder"} | read_settings(MainConfig, named | settings, preset, names=names)
-        self.denoiser = _opened(denoiser, values, _parameter(classifier))
-        known = {**getattr(classifier, "made_of", {}), **self.denoiser.made_of, **asdict(self.denoiser.process.config)}
+        beside, where = _parameter(classifier), (values.get("device", "auto"), values.get("gpu", 0))
+        device = choose_device(*where) if beside is None else beside.device
+        self.denoiser = _opened(denoiser, preset, typed, device)
+        made = self.denoiser.made_of
+        known = {**getattr(classifier, "made_of", {}), **made, **asdict(self.denoiser.process.config)}
+        known |= read_settings(DenoiserConfig, typed)
         self.config = from_dict(MainConfig, known | values)
         self.classifier: Classifier = self._load() if isinstance(classifier, str | Path) else classifier
         found = class_names or getattr(self.classifier, "class_names", None)
         self.class_names: tuple[str, ...] | None = tuple(found) if found else None
-        self.side = self.config.data.image_size if "image_size" in known | values else None
+        self.side: int | None = known.get("image_size")
         self.digests = weight_digests(self.config)
 
     def explain(
@@ -98,12 +104,12 @@ class ACE:
         target, config = -1 if target is None else target, self.config
         if isinstance(images, str | Path) and Path(images).expanduser().is_dir():
             data = replace(config.data, data_dir=str(images), label_target=target)
-            config, given = folder_of(replace(config, data=data), self.class_names)
+            config, given = folder_of(replace(config, data=data), self._asked, self.class_names)
         else:
-            given = given_of(images, self.side)
+            given = given_of(images, self.side, config.data)
             number = resolve_name(self.class_names, target, "target", "the classifier")
             config = replace(config, data=replace(config.data, label_target=number))
-        told = {"labels": labels, "indices": indices, "files": files}
+        told: dict[str, Any] = {"labels": labels, "indices": indices, "files": files}
         given = replace(given, **{name: value for name, value in told.items() if value is not None})
         n = len(given.images)
         if not 0 < n == len(given.indices) == len(given.files) == len(given.labels):
@@ -129,6 +135,10 @@ class ACE:
         network = load_classifier(weights.classifier_path, query=query, **about)
         beside = _parameter(self.denoiser.network)
         return network if beside is None else network.to(beside.device)
+
+    def _asked(self, images: Tensor) -> Tensor:
+        """The classifier's answers to pictures from elsewhere."""
+        return self.classifier(_beside(self.denoiser.network, images))
 
     def _origin(self, config: MainConfig, given: Given) -> Origin:
         check(config)
@@ -177,16 +187,14 @@ def _beside(network: Any, images: Tensor) -> Tensor:
     return images if parameter is None else images.to(parameter.device, parameter.dtype)
 
 
-def _opened(denoiser: Any, settings: dict[str, Any], beside: Tensor | None) -> DiffusionModel:
-    """The diffusion model in whatever form it is given; one that is loaded is put ``beside`` a tensor."""
+def _opened(denoiser: Any, preset: str | None, typed: dict[str, Any], device: torch.device) -> DiffusionModel:
+    """The diffusion model in whatever form it is given; one that is loaded is put on the device."""
     if isinstance(denoiser, DiffusionModel):
         return denoiser
-    own = {name: value for name, value in settings.items() if name in OF_SOURCE}
     if isinstance(denoiser, str | Path):
-        device = choose_device(settings.get("device", "auto"), settings.get("gpu", 0)) if beside is None else None
-        return load_denoiser(str(denoiser), **own).to(device or beside.device)
-    config = from_dict(DenoiserConfig, own)
-    channels = getattr(denoiser, "channels", 3)
+        return load_denoiser(str(denoiser), preset, **typed).to(device)
+    own = read_settings(DenoiserConfig, typed, preset)
+    config, channels = from_dict(DenoiserConfig, own), getattr(denoiser, "channels", 3)
     process = GaussianDiffusion(config.diffusion)
     return DiffusionModel(denoiser, process, config.model.class_cond, channels=channels, made_of=own)
 

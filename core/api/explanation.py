@@ -75,7 +75,7 @@ class Explanation(method.Explanation):
         with hold(results.log):
             for i, (index, file, label) in enumerate(zip(origin.indices, origin.files, origin.labels, strict=True)):
                 record = make_record(self, i, index=index, file=file, label=label)
-                results.write(record, draw_pictures(self, i))
+                results.write(record, draw_pictures(self, i, span=config.data.span))
             finished, skipped = results.read()
             write_tables(config, results, finished, finished, skipped)
         return results.root

@@ -92,7 +92,7 @@ def decode(
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image, background)
+        return to_rgb(image, background)
 
 
 def resize_crop(image: Image.Image, size: int) -> Image.Image:
@@ -127,7 +127,7 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
-def _to_rgb(image: Image.Image, background: str) -> Image.Image:
+def to_rgb(image: Image.Image, background: str) -> Image.Image:
     if image.mode.startswith("I"):
         return _sixteen_bits(image).convert("RGB")
     if image.mode == "F":

@@ -178,7 +178,7 @@ def open_images(config: MainConfig, *, quiet: bool = False) -> ImageSet:
 
 
 def with_predictions(
-    config: MainConfig, images: ImageSet, classifier: Classifier | None = None, most: int = 10**12
+    config: MainConfig, images: ImageSet, classifier: Callable[[Tensor], Tensor] | None = None, most: int = 10**12
 ) -> ImageSet:
     """Where no picture has a label and they are selected by it: what the classifier predicts of the first ``most``.
 

@@ -11,6 +11,7 @@ from ace_counterfactuals import ACE, load_denoiser
 from ace_counterfactuals.core.api.pictures import given_of
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.cli.parsing import parse
+from ace_counterfactuals.core.data.config import PicturesConfig
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.models.classifiers import load_classifier
@@ -59,13 +60,20 @@ def test_one_picture_is_taken_alone(ace, one):
 
 def test_grey_pictures_stay_grey_unless_others_are_in_colour():
     grey, colour = Image.new("L", (SIDE, SIDE), 100), to_pil(IMAGES[0])
-    assert given_of([grey, grey], None).images.shape == (2, 1, SIDE, SIDE)
-    assert given_of([grey, colour], None).images.shape == (2, 3, SIDE, SIDE)
+    for together, channels, wanted in (([grey] * 2, "auto", 1), ([grey, colour], "auto", 3), ([grey] * 2, 3, 3)):
+        given = given_of(together, None, PicturesConfig(image_channels=channels))
+        assert given.images.shape == (2, wanted, SIDE, SIDE)
+
+
+def test_transparent_pictures_are_laid_on_the_background():
+    clear = Image.new("RGBA", (SIDE, SIDE), (255, 0, 0, 0))
+    given = given_of(clear, None, PicturesConfig(background="blue"))
+    assert given.images[0, :, 0, 0].tolist() == [0, 0, 1] and clear.mode == "RGBA"
 
 
 def test_files_and_pil_pictures_are_cut_and_resized_and_files_keep_their_names(tmp_path):
     Image.new("RGB", (30, 20), (255, 0, 0)).save(tmp_path / "a.png")
-    given = given_of([tmp_path / "a.png"], SIDE)
+    given = given_of([tmp_path / "a.png"], SIDE, PicturesConfig())
     assert given.images.shape == (1, 3, SIDE, SIDE) and given.files == [str(tmp_path / "a.png")]
 
 
