@@ -10,7 +10,7 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.presets import read_settings
 from ace_counterfactuals.core.base.settings import FlagError, blaming, from_dict, to_dict
-from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch, with_channels
+from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch, select, with_channels
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.evaluation.judges import aligned, unseen_classifier
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
@@ -27,7 +27,6 @@ from ace_counterfactuals.core.runs.setup import (
     load_networks,
     open_images,
     prepare_device,
-    select_images,
     task_of,
     with_predictions,
 )
@@ -87,7 +86,8 @@ def open_ground(typed: TuneConfig) -> Ground:
     names = images.class_names or classifier.class_names
     unseen, digests = open_unseen(typed, config, images, names, device)
     images = with_predictions(config, images, classifier, LOOKED)
-    samples = choose_pictures(select_images(images, config), config, classifier, device)
+    selected = select(images, label_target=config.data.label_target, label_query=config.data.label_query)
+    samples = choose_pictures(selected, config, classifier, device)
     region = load_region(config, replace(images, records=samples))
     image = torch.stack([sample.image for sample in samples]).to(device)
     mask = region.masks([file_name(config, sample.path) for sample in samples], image) if region else None

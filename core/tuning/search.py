@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import torch
+
 from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError
@@ -46,14 +48,14 @@ def tune(config: TuneConfig) -> Tuned:
     with hold(evidence.folder / "log"):
         ground = open_ground(config)
         rows = evidence.read(ground, anew=config.search.overwrite)
-        promise(ground, rows, config.search)
-        strengths = try_filters(ground)
-        evidence.write_filter(ground, strengths)
         try:
+            promise(ground, rows, config.search)
+            strengths = try_filters(ground)
+            evidence.write_filter(ground, strengths)
             climb(ground, rows, strengths, evidence, config.search)
-        finally:  # as far as it came
-            if rows:
-                evidence.write_views(rows, strengths)
+        except torch.OutOfMemoryError:
+            reason = "too many pictures at once for the memory; choose a smaller one, or attack_joint_checkpoint True"
+            raise FlagError("batch_size", f"{config.run.batch_size}: {reason}") from None
     best = choose(rows)
     if best["flip"] < ENOUGH:
         notice(f"the best of what was tried flips only {best['flip']:.0%}; give more budget or attack_iterations")
@@ -64,17 +66,21 @@ def climb(
     ground: Ground, rows: list[Row], strengths: Sequence[Strength], evidence: Evidence, search: SearchConfig
 ) -> None:
     """Add trials to the rows as long as the budget lasts."""
-    for number, setting in proposals(ground, rows, strengths):
-        if is_over(rows, setting, search):
-            return notice(f"budget {search.budget} is used up after {number - 1} trials")
-        began = time.monotonic()
-        made = attempt(ground, number, setting, largest(strengths).flags)
-        seconds = round(time.monotonic() - began, 1)
-        rows += [row | {"seconds": seconds} for row in made]
-        evidence.write_trials(ground, rows)
-        tried = ", ".join(f"{name} {value}" for name, value in setting.items())
-        notice(f"trial {number} in {in_time(seconds)}: {tried}: {told(choose(made))}")
-    notice(f"nothing beside the best is untried after {len(trials_of(rows))} trials")
+    try:
+        for number, setting in proposals(ground, rows, strengths):
+            if is_over(rows, setting, search):
+                return notice(f"budget {search.budget} is used up after {number - 1} trials")
+            began = time.monotonic()
+            made = attempt(ground, number, setting, largest(strengths).flags)
+            seconds = round(time.monotonic() - began, 1)
+            rows += [row | {"seconds": seconds} for row in made]
+            evidence.write_trials(ground, rows)
+            tried = ", ".join(f"{name} {value}" for name, value in setting.items())
+            notice(f"trial {number} in {in_time(seconds)}: {tried}: {told(choose(made))}")
+        notice(f"nothing beside the best is untried after {len(trials_of(rows))} trials")
+    finally:  # as far as it came
+        if rows:
+            evidence.write_views(rows, strengths)
 
 
 def trials_of(rows: Sequence[Row]) -> dict[tuple, Row]:
@@ -139,7 +145,9 @@ def is_over(rows: Sequence[Row], setting: Row, search: SearchConfig) -> bool:
 def promise(ground: Ground, rows: Sequence[Row], search: SearchConfig) -> None:
     """Say how long the search will take, by a timed iteration.  Raises FlagError where that is too long."""
     n, most, (seconds, trials) = len(ground.batch.indices), ground.config.attack.attack_iterations, search.limit
-    cost = measure_batch(ground.parts({})[0])
+    part = ground.parts({})[0]
+    measure_batch(part.take([0]))  # whatever takes longer at first
+    cost = measure_batch(part)
     judged = len(SEEN) * REFINED * (1 + DRAWS)
     alone, one = n * DRAWS * len(grid(ground)) * cost.refinement, n * (most * cost.gradient + judged * cost.refinement)
     if not rows and alone + one > seconds:

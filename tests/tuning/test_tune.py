@@ -275,6 +275,16 @@ def test_tune_leaves_a_preset_with_its_evidence_and_tells_how_to_go_on(shop, cap
     assert capsys.readouterr().out == told, "nothing is left to try within the budget"
 
 
+def test_tune_names_the_batch_where_memory_is_too_small(monkeypatch, tmp_path):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(search, "try_filters", full)
+    with pytest.raises(FlagError, match="too many pictures at once") as caught:
+        climbed(monkeypatch, tmp_path)
+    assert caught.value.field == "batch_size"
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
