@@ -12,6 +12,7 @@ import torch
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import attack, conclude
 from ace_counterfactuals.core.method.filtering import Filter, step_tensor, to_diffusion
+from ace_counterfactuals.core.method.fit import fit
 from ace_counterfactuals.core.method.noise import Draw, image_noise
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch
@@ -20,6 +21,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 
 USELESS = 0.9  # of the error of a guess
 FEW = 4  # pictures that say nothing of a share
+FITTED, CALLS = 3, 11  # pictures that a model's flags are tried on, and calls of the network for that
 
 
 @torch.no_grad()
@@ -54,8 +56,21 @@ def check_filter(report: Report, batch: Batch, config: MainConfig, end: float) -
         advice = "check model_path, diffusion_steps and noise_schedule" if all(useless.values()) else warm
         where = f"at step {step_of[top]}, where the filter starts"
         report.problems.append(f"the diffusion model does not denoise these pictures {where}; {advice}")
+    else:
+        check_fit(report, tried.take(range(min(FITTED, len(tried.indices)))), seconds, end)
     try_predictions(report, batch, seconds, part_of(end, 0.4))
     return seconds
+
+
+def check_fit(report: Report, batch: Batch, seconds: float, end: float) -> None:
+    """Whether the model's flags and data are those of the pictures, where there is time to try."""
+    if CALLS * len(batch.indices) * seconds > 0.25 * (end - time.monotonic()):
+        return
+    found = fit(batch)
+    said = f"noised to step {found.step} and denoised at once, pictures differ by {255 * found.l1:.1f} of 255"
+    report.sections["filter"].append(f"{said} (l1), {found.left:.0%} of the noise")
+    if found.fault:
+        report.problems.append(found.fault)
 
 
 def try_predictions(report: Report, batch: Batch, seconds: float, end: float) -> None:

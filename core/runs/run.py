@@ -23,7 +23,8 @@ from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
 from ace_counterfactuals.core.method.checks import check_classifier
 from ace_counterfactuals.core.method.explain import Explanation, attack, conclude
-from ace_counterfactuals.core.method.task import Classifier, judge
+from ace_counterfactuals.core.method.fit import fit
+from ace_counterfactuals.core.method.task import Classifier, Task, judge
 from ace_counterfactuals.core.runs.begin import begin, describe, refuse_other_settings
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import read_config
@@ -95,6 +96,8 @@ def run(config: MainConfig) -> ResultFolder:
     config = begin(config, results, describe(config, images.class_names or classifier.class_names))
     total = len(select_images(images, config, all_chunks=True))
     task = task_of(config, classifier, denoiser)
+    if not any(results.record_paths()):
+        tell_misfit(task, selected, device)
 
     def explain_samples(image: Tensor, samples: list[Sample], kept: Kept, **given) -> Explanation:
         label = torch.tensor([sample.label for sample in samples], device=device)
@@ -105,6 +108,19 @@ def run(config: MainConfig) -> ResultFolder:
     draw = partial(draw_pictures, inpaint=inpaint, span=config.data.span)
     complete(Work(config, results, selected, total, device, region, explain_samples, draw))
     return results
+
+
+def tell_misfit(task: Task, images: ImageSet, device: torch.device) -> None:
+    """Say where the diffusion model looks as if it were of other flags or pictures, tried on two of these."""
+    items = prefetch(images, range(min(2, len(images))), 0)
+    samples = [item for item in items if isinstance(item, Sample)]
+    if not samples:
+        return
+    image = torch.stack([sample.image for sample in samples]).to(device)
+    label = torch.tensor([sample.label for sample in samples], device=device)
+    batch = judge(image, task, [sample.index for sample in samples]).aimed(label)
+    if batch.filter.steps and (fault := fit(batch).fault):
+        notice(f"{fault}; --check True tells more")
 
 
 def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
