@@ -49,7 +49,9 @@ class DiffusionConfig:
     """The diffusion process that a U-Net was trained on."""
 
     learn_sigma: bool = flag(False, "the network predicts the variance too", told=True)
-    diffusion_steps: int = flag(1000, "steps of the chain that the model was trained on", low=1, told=True)
+    diffusion_steps: int = flag(
+        1000, "steps of the chain that the model was trained on", low=1, high=100_000, told=True
+    )
     noise_schedule: str = flag("linear", "betas over the steps", choices=NOISE_SCHEDULES, told=True)
     use_kl: bool = flag(False, "train on the variational bound alone", result=False)
     predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise", told=True)

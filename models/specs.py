@@ -173,7 +173,7 @@ def open_onnx(spec: Spec, path: str) -> Foreign:
     converter = package("onnx2fx")
     try:
         return Foreign(converter.convert(path))
-    except converter.Onnx2FxError as error:
+    except Exception as error:  # its own, protobuf's, torch's
         raise ValueError(f"{path}: ONNX that cannot be converted: {' '.join(str(error).split())}") from None
 
 
@@ -183,7 +183,7 @@ FORMS = {
     "a function": Form(lambda name: ":" in name, open_code, code=True),
     "TorchScript": Form(lambda name: name == "torchscript", open_torchscript, code=True),
     "torch.export": Form(lambda name: name == "pt2", open_exported, code=True),
-    "ONNX": Form(lambda name: name == "onnx", open_onnx, code=False),
+    "ONNX": Form(lambda name: name == "onnx", open_onnx, code=True),
 }
 """The first that takes a name, or else what the file is, opens it; others are files of weights alone."""
 

@@ -46,9 +46,13 @@ def _refuse_link(place: Path) -> None:
 def open_to_write(path: Path, mode: str) -> IO:
     """Open a plain file, made where it is not there: no link, and no pipe or device in its place.
 
-    mode: of ``open``, in which it must be allowed to make a file.
+    mode: of ``open``, in which it must be allowed to make a file.  One that is written anew is another file than the
+    one that lay there, which may have further names.
     """
     refuse_links([path])
+    if mode.startswith("w"):
+        remove([path])
+        mode = mode.replace("w", "x")
 
     def opener(name: str, flags: int) -> int:
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)

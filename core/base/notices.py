@@ -22,7 +22,12 @@ RANKS = (
 
 def notice(message: str) -> None:
     """Tell the user, at level INFO: programs print it on stderr, and a host program shows it if it wants."""
-    NOTICES.info(message)
+    NOTICES.info(plain(message))
+
+
+def plain(text: str) -> str:
+    """Line breaks and terminal codes, which a file's name may have, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def now() -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ace_counterfactuals.core.base import signals
-from ace_counterfactuals.core.base.notices import NOTICES
+from ace_counterfactuals.core.base.notices import NOTICES, plain
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import (
     Config,
@@ -193,12 +193,13 @@ def run_script(main: Callable[..., int] | str, *words: str) -> NoReturn:
             if isinstance(main, str):
                 main = import_module(f"{__package__}.{main}").main
             code = main([*words, *sys.argv[1:]]) if words else main()
+            sys.stdout.flush()
         sys.exit(code)
     except KeyboardInterrupt as error:
         print(signals.INTERRUPTED, file=sys.stderr)
         sys.exit(error.code if isinstance(error, signals.Stopped) else 130)
     except (OSError, ValueError, FloatingPointError) as error:
-        print(f"error: {' '.join(told(error).split())}", file=sys.stderr)
+        print(f"error: {plain(' '.join(told(error).split()))}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -207,5 +208,13 @@ def told(error: Exception) -> str:
     if isinstance(error, FlagError):
         return f"--{error.field} {error.reason}"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        said = next((f"{error.strerror}; {remedy}" for kind, remedy in REMEDIES if isinstance(error, kind)), "")
+        return f"{error.filename}: {said or error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+REMEDIES = (
+    (IsADirectoryError, "a file is wanted there: move the folder away"),
+    ((NotADirectoryError, FileExistsError), "a folder is wanted there: move the file away"),
+)
+"""Of what may lie in the way"""

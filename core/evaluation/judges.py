@@ -125,6 +125,8 @@ def refuse_recorded(subject: Subject, path: str, name: str, field: str) -> None:
         reason = f"the {what} is not known"
     elif is_url(path):
         reason = f"the run's {what} {path} is an address, and none is fetched that stands in config.yaml alone"
+    elif Path(path).is_dir():
+        reason = f"the run's {what} {path} is a folder, and none is opened that stands in config.yaml alone"
     elif not Path(path).is_file():
         reason = f"the run's {what} {path} is not there"
     elif path == subject.stored.flags.get(name) and not subject.digest_of(name):

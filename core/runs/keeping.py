@@ -56,7 +56,7 @@ class Kept:
                 indices = tree["indices"]
                 if indices[:1] != [first] or not {*indices} <= {*selected} or len({*indices}) > self.size:
                     raise ValueError(f"{path}: is of pictures that are not explained together now")
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, IndexError) as error:
                 self.drop(first, str(error) if isinstance(error, ValueError) else f"{path}: names no pictures")
                 continue
             if {*indices} & {*missing}:

@@ -1,9 +1,9 @@
 """The folder of a diffusion model's training: checkpoints, log.csv, and from where the same command goes on."""
 
 import csv
-import json
-from collections.abc import Sequence
-from contextlib import suppress
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ace_counterfactuals.core.base import atomic, guard
-from ace_counterfactuals.core.base.reading import read_yaml
+from ace_counterfactuals.core.base.reading import read_json, read_text, read_yaml
+from ace_counterfactuals.core.base.schema import Count, Plain, checked
 from ace_counterfactuals.core.base.settings import FlagError, flag_items, flags_of, to_dict
 from ace_counterfactuals.core.training.config import TrainClassifierConfig, TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Trainer
@@ -21,6 +22,7 @@ from ace_counterfactuals.models.loading import load_weights, save_weights
 
 Losses = dict[str, float]
 CONFIG, LOG, LOSS = "config.yaml", "log.csv", "loss.png"
+LARGEST = 2**28  # bytes of log.csv, and of the losses that it lacks
 SMOOTHED = 20  # parts of a training, over each of which the curve of its loss is a mean
 
 
@@ -28,15 +30,9 @@ SMOOTHED = 20  # parts of a training, over each of which the curve of its loss i
 class Latest:
     """The last checkpoint that a command wrote. flags: what it depends on; losses: of the steps that log.csv lacks."""
 
-    flags: dict
-    step: int
+    flags: dict[str, Plain]
+    step: Count
     losses: list[Losses]
-
-    def __post_init__(self) -> None:
-        losses = [value for one in self.losses for value in one.values()]
-        sound = isinstance(self.flags, dict) and type(self.step) is int
-        if not sound or not all(isinstance(value, float) for value in losses):
-            raise ValueError("wanted flags, the number of a step, and losses")
 
 
 class TrainingFolder:
@@ -45,7 +41,22 @@ class TrainingFolder:
     def __init__(self, config: TrainDiffusionConfig):
         self.config, self.path = config, Path(config.training.output_path)
         self.flags = settings_of(config)
+        self.last: int | None = None  # the step of the latest checkpoint
         guard.give(self.path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the folder to oneself, where the file system knows locks.  Raises FlagError where another has it."""
+        guard.make_folder(self.path)
+        with guard.open_to_write(self.path / "lock", "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                said = "another training is at work there; wait for it, or give another folder"
+                raise FlagError("output_path", f"{self.path}: {said}") from None
+            except OSError:
+                pass
+            yield
 
     def latest(self) -> Latest | None:
         """From where this command goes on; None where it has left nothing.
@@ -53,11 +64,13 @@ class TrainingFolder:
         Raises FlagError where the folder has checkpoints of another training, and the flags do not say which to take.
         """
         found = None
-        with suppress(FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
-            found = Latest(**json.loads((self.path / "latest.json").read_bytes()))
+        with suppress(FileNotFoundError, ValueError):
+            path = self.path / "latest.json"
+            found = checked(Latest, read_json(path, LARGEST), path)
         younger = settings_of(TrainDiffusionConfig())  # which it may lack
         flags = younger | found.flags if found else self.flags
         if found and flags == self.flags:
+            self.last = found.step
             return found
         if not self.config.training.resume_checkpoint and any(self.path.glob("model*.pt")):
             other = [name for name, value in self.flags.items() if flags.get(name) != value]
@@ -99,7 +112,7 @@ class TrainingFolder:
 
         The last one, if a signal or the end of the time left it, is removed.
         """
-        before = self.latest()
+        before, self.last = self.last, trainer.step
         model, ema, optimiser = self.checkpoint(trainer.step)
         tree, average = {"step": trainer.step, "optimizer": trainer.optimizer.state_dict()}, trainer.ema.state_dict()
         if self.config.training.ema_fp16:
@@ -110,8 +123,8 @@ class TrainingFolder:
         save_weights(optimiser, tree)
         latest = Latest(self.flags, trainer.step, list(losses))
         atomic.write_json(self.path / "latest.json", vars(latest))
-        if before and before.step < trainer.step and not self.regular(before.step):
-            guard.remove([*self.checkpoint(before.step), self.samples(before.step)])
+        if before is not None and before < trainer.step and not self.regular(before):
+            guard.remove([*self.checkpoint(before), self.samples(before)])
 
 
 def settings_of(config: TrainDiffusionConfig | TrainClassifierConfig) -> dict[str, Any]:
@@ -126,11 +139,15 @@ def checkpoint_paths(folder: Path, step: int, ema_rate: float) -> tuple[Path, Pa
 
 
 def restore(trainer: Trainer, optimiser: Path) -> None:
-    """The optimiser, and the moving average where it is stored there in full."""
+    """The optimiser, and the moving average where it is stored there in full.  Raises ValueError for another file."""
     tree = load_weights(optimiser)
-    trainer.optimizer.load_state_dict(tree["optimizer"])
-    if "ema" in tree:
-        trainer.ema.load_state_dict(tree["ema"])
+    try:
+        trainer.optimizer.load_state_dict(tree["optimizer"])
+        if "ema" in tree:
+            trainer.ema.load_state_dict(tree["ema"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"{optimiser}: is no optimiser's state of this training ({said})") from None
 
 
 class Log:
@@ -140,7 +157,7 @@ class Log:
     """
 
     def __init__(self, path: Path, step: int, interval: int, losses: Sequence[Losses] = ()):
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        lines = read_text(path, LARGEST).splitlines(keepends=True) if path.exists() else []
         atomic.write_text(path, "".join(line for line in lines if line.endswith("\n") and not later(line, step)))
         self.file = guard.open_to_write(path, "a")
         self.interval, self.losses = interval, list(losses)
@@ -153,7 +170,7 @@ class Log:
 
     def add(self, step: int, losses: Losses) -> Losses | None:
         """The means, where a line was written."""
-        self.losses.append(losses)
+        self.losses = [*(one for one in self.losses if one.keys() == losses.keys()), losses]
         if step % self.interval:
             return None
         means = {name: float(np.mean([one[name] for one in self.losses])) for name in losses}

@@ -40,6 +40,8 @@ def train(config: TrainClassifierConfig) -> tuple[tuple[str, ...], float | None]
     if held_out and held_out.class_names != images.class_names:
         raise FlagError("val_dir", f"{training.val_dir}: has other classes than data_dir {config.pictures.data_dir}")
     classes = images.class_names or ()
+    if Path(training.output_path).is_dir():
+        raise FlagError("output_path", f"{training.output_path}: is a folder; give the file that is to be written")
     guard.make_folder(Path(training.output_path).parent)  # now, and not after the training
     network = new_network(config, len(classes), images.channels).to(device)
     fit(network, *decode_all(images, config.device.num_workers), config, device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from ace_counterfactuals.core.base import atomic, guard
+from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
 from ace_counterfactuals.core.base.signals import asked, patient, stop_if_asked
@@ -55,20 +55,25 @@ def train(config: TrainDiffusionConfig) -> Path:
         raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")
     folder, condition = TrainingFolder(config), conditions(config, images)
     folder.recorded()
-    latest = folder.latest()
+    with folder.alone():
+        go_on(config, images, condition, folder)
+    return folder.path
+
+
+def go_on(config: TrainDiffusionConfig, images: ImageSet, condition: Tensor | None, folder: TrainingFolder) -> None:
+    """From the last checkpoint, if there is one, to the end."""
+    training, latest = config.training, folder.latest()
     resumed = folder.checkpoint(latest.step)[0] if latest else Path(training.resume_checkpoint)
     if latest:
         notice(f"continuing from {resumed}")
     trainer = make_trainer(config, condition, images, resumed)
     images = replace(images, channels=trainer.model.config.in_channels)
-    guard.make_folder(folder.path)
     atomic.write_yaml(folder.path / CONFIG, to_dict(config))
     if latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists():
         draw(config, trainer, folder, condition)
     batch = picture_batches(config, images, condition, trainer.step)
     with Log(folder.path / LOG, trainer.step, training.log_interval, latest.losses if latest else ()) as log:
         take_steps(trainer, batch, folder, log, partial(draw, config, trainer, folder, condition))
-    return folder.path
 
 
 def take_steps(
@@ -135,7 +140,7 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
     match = re.fullmatch(r"model(\d+)\.pt", resumed.name)
     if training.resume_checkpoint and not match:
         raise FlagError("resume_checkpoint", f"{resumed}: wanted a file named modelNNNNNN.pt")
-    with blaming("resume_checkpoint" if match else "init_weights"):
+    with blaming("resume_checkpoint" if training.resume_checkpoint else "output_path" if match else "init_weights"):
         model = network(resumed if match else training.init_weights).requires_grad_()
         trainer = Trainer(
             model,

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ import yaml
 from torchvision.models import squeezenet1_1
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.cli.parsing import showing_notices
 from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.models.architectures import build_classifier
@@ -297,6 +300,27 @@ def test_an_error_of_the_users_is_one_line(error, capsys):
 
     assert exit_code(script) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [IsADirectoryError, NotADirectoryError, FileExistsError])
+def test_what_lies_in_the_way_is_to_be_moved_away(error, capsys):
+    def script():
+        raise error(errno.EISDIR, "in the way", "some/path")
+
+    assert exit_code(script) == 2
+    assert re.fullmatch("error: some/path: in the way; a (file|folder) is wanted there: .*\n", capsys.readouterr().err)
+
+
+def test_a_name_shows_its_line_breaks_and_terminal_codes_and_obeys_none(capsys, caplog):
+    name = "bad\n\x1b[2Jname.png"
+
+    def script():
+        with showing_notices():
+            notice(f"{name}: left out")
+        raise ValueError(name)
+
+    exit_code(script)
+    assert capsys.readouterr().err == "note: bad\\n\\x1b[2Jname.png: left out\nerror: bad \\x1b[2Jname.png\n"
 
 
 def test_an_error_of_our_own_is_not_hidden():

@@ -59,6 +59,35 @@ def test_an_address_of_a_stranger_is_not_fetched_by_postprocessing(copy, name):
         refine(arguments)
 
 
+@pytest.mark.parametrize("name", ["classifier_path", "model_path", "region"])
+def test_a_folder_of_a_stranger_is_not_read_through(copy, tmp_path, name):
+    change(copy, **{name: str(tmp_path)})
+    arguments = ["--output_path", str(copy.output), "--sampling_dilation", "1", "--device", "cpu"]
+    with pytest.raises(ValueError, match=f"{name} {tmp_path}: .*config.yaml alone names this folder"):
+        refine(arguments)
+
+
+@pytest.mark.parametrize("name", ["classifier_path", "model_path"])
+def test_a_folder_of_a_stranger_is_not_opened_by_evaluate(copy, notes, tmp_path, name):
+    change(copy, **{name: str(tmp_path)})
+    evaluate("--output-path", copy.output, "--denoised-validity", "True")
+    assert f"{tmp_path} is a folder, and none is opened that stands in config.yaml alone" in notes.text
+
+
+def test_an_onnx_file_of_a_stranger_is_code_which_is_not_run(copy, notes, tmp_path):
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"\x08\x07" + bytes(50))
+    change(copy, classifier_path=str(file))
+    evaluate("--output-path", copy.output)
+    assert f"the run's is code ({file}), which is run only for who types it" in notes.text
+
+
+def test_a_chain_without_end_is_refused_with_its_field(copy):
+    change(copy, diffusion_steps=2**31)
+    with pytest.raises(ValueError, match=r"config.yaml: flags.diffusion_steps: .*100000"):
+        refine(["--output_path", str(copy.output), "--device", "cpu"])
+
+
 def test_a_file_that_a_stranger_names_without_its_digest_is_not_opened(copy, notes):
     path = copy.results() / "config.yaml"
     stored = yaml.safe_load(path.read_text())

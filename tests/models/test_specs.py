@@ -282,3 +282,10 @@ def test_other_code_under_the_same_name_is_refused_on_continuing(shop, folder, t
     file.write_text(MY_NET + "\n# changed\n")
     with pytest.raises(ValueError, match="classifier is another file"):
         shop.run(classifier=f"{file}:build")
+
+
+def test_a_damaged_onnx_file_is_named_in_one_line(tmp_path):
+    pytest.importorskip("onnx2fx")
+    (tmp_path / "x.onnx").write_bytes(b"\x08\x07" + bytes(50))
+    with pytest.raises(ValueError, match="x.onnx: ONNX that cannot be converted: .*"):
+        load_classifier(tmp_path / "x.onnx")

@@ -223,15 +223,3 @@ def test_a_region_of_the_run_holds_for_its_refinements(tmp_path):
     for name, picture in found.items():
         changed = (picture != originals[name]).any(-1)
         assert changed[2:6, 2:6].all() and changed.sum() == 16
-
-
-def test_a_folder_of_regions_is_searched_only_for_who_types_it(finished, tmp_path):
-    workshop = finished.copy(tmp_path)
-    path = workshop.results() / "config.yaml"
-    stored = yaml.safe_load(path.read_text())
-    stored["flags"]["region"] = str(tmp_path)
-    path.write_text(yaml.safe_dump(stored))
-    with pytest.raises(ValueError, match=r"region .*config.yaml alone names this folder.*give it if you trust it"):
-        workshop.refine()
-    with pytest.raises(ValueError, match="is not what .* was made with"):
-        workshop.refine(region=str(tmp_path))

@@ -259,7 +259,7 @@ def test_a_link_in_the_place_of_a_state_is_refused_as_everywhere(shop, seen, tmp
     assert (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("indices", [[], [5], [0, 1, 2, 3], [0, 9], "012", 5, {"0": 1}, [[0]], None])
+@pytest.mark.parametrize("indices", [[], [5], [0, 1, 2, 3], [0, 9], "012", 5, {"0": 1}, [[0]], None, torch.tensor(0)])
 def test_a_state_that_names_no_batch_of_the_run_is_removed_with_a_notice(tmp_path, notes, indices):
     kept = Kept.__new__(Kept)
     kept.results, kept.size, kept.largest, kept.left = ResultFolder(tmp_path, "exp"), 3, 10**6, {}

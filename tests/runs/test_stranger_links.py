@@ -145,3 +145,12 @@ def test_a_picture_of_a_stranger_is_read_through_a_link(results, explanation, tm
     link(place, there)
     write(results, explanation)
     assert place.is_symlink() and there.is_file()
+
+
+def test_a_further_name_of_a_file_of_the_users_does_not_lead_a_stranger_to_it(tmp_path):
+    own, folder = tmp_path / "own.txt", tmp_path / "given"
+    own.write_text("mine")
+    folder.mkdir()
+    os.link(own, folder / f".table.csv.{atomic.owner()}.tmp")
+    atomic.write_text(folder / "table.csv", "theirs")
+    assert own.read_text() == "mine" and (folder / "table.csv").read_text() == "theirs"

@@ -18,7 +18,7 @@ from ace_counterfactuals.core.training import diffusion
 from ace_counterfactuals.core.training.checkpoints import Log, TrainingFolder
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Trainer
-from ace_counterfactuals.models.loading import load_weights
+from ace_counterfactuals.models.loading import load_weights, save_weights
 from tests.support.toys import exit_code, tree
 
 FLAGS = {"dataset": "Folder", "image_size": 8, "device": "cpu", "batch_size": 4, "num_channels": 32}
@@ -190,6 +190,7 @@ def test_another_command_is_refused_with_what_it_has_otherwise(pictures, tmp_pat
 
 
 DAMAGED = [b"", b"5", b'{"flags": 1}', b"[" * 10000, b'{"flags": {}, "step": "x", "losses": []}']
+DAMAGED += [b'{"flags": {}, "step": -1, "losses": []}', b'{"flags": {}, "step": 1, "losses": [{"loss": Infinity}]}']
 DAMAGED += [b'{"flags": {}, "step": 1, "losses": 3}', b'{"flags": {}, "step": 1, "losses": [{"loss": "x"}]}']
 
 
@@ -201,6 +202,40 @@ def test_where_it_is_not_known_which_checkpoint_is_the_latest_a_folder_is_refuse
         (tmp_path / name).write_bytes(damage)
     with pytest.raises(FlagError, match="has checkpoints; give one as resume_checkpoint"):
         folder.latest()
+
+
+def folder_of(tmp_path):
+    return TrainingFolder(from_dict(TrainDiffusionConfig, {"output_path": str(tmp_path)}))
+
+
+def test_two_trainings_do_not_work_in_one_folder(tmp_path):
+    first, second, third = (folder_of(tmp_path).alone() for _ in range(3))
+    with first, pytest.raises(FlagError, match="another training is at work there"), second:
+        pass
+    with third:
+        pass
+
+
+@pytest.mark.parametrize("name", ["latest.json", "log.csv"])
+def test_a_pipe_in_a_strangers_training_folder_keeps_nobody_waiting(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert folder_of(tmp_path).latest() is None
+    if name == "log.csv":
+        with pytest.raises(ValueError, match="log.csv: is not a regular file"):
+            Log(tmp_path / name, 0, 1)
+
+
+def test_losses_of_another_training_that_a_stranger_left_are_dropped(tmp_path):
+    with Log(tmp_path / "log.csv", 5, 3, [{"x": 1.0}, {}]) as log:
+        assert log.add(6, {"loss": 0.75}) == {"loss": 0.75}
+
+
+def test_an_optimiser_of_a_stranger_is_named(pictures, tmp_path, capfd):
+    assert train(pictures, tmp_path) == 0
+    save_weights(tmp_path / "opt000010.pt", {"step": 10})
+    assert train(pictures, tmp_path, lr_anneal_steps=10) == 2
+    said = "opt000010.pt: is no optimiser's state of this training"
+    assert said in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_lines_of_the_log_that_are_no_steps_stay(tmp_path):
@@ -263,6 +298,11 @@ def test_what_is_left_of_a_classifiers_training_with_other_settings_is_not_conti
         assert train_classifier_of(classes, file) == 143
     assert train_classifier_of(classes, file, lr=0.5) == 0
     assert f"{file}.unfinished: is of other settings; training begins anew" in capfd.readouterr().err
+
+
+def test_a_folder_in_place_of_a_classifiers_file_is_refused_before_the_training(classes, tmp_path, capfd):
+    assert train_classifier_of(classes, tmp_path) == 2
+    assert f"--output_path {tmp_path}: is a folder; give the file" in capfd.readouterr().err
 
 
 def test_a_damaged_rest_of_a_classifiers_training_is_named(classes, tmp_path, capfd):
