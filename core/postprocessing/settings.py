@@ -70,6 +70,8 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
         said = ClassifierConfig(**{name: value for name, value in taken.items() if name in flags_of(ClassifierConfig)})
         taken |= {name: getattr(said, name) for name in ("classifier", "classifier_path", "classifier_arch")}
         taken = {name: value for name, value in taken.items() if value or name == "classifier" or name in given}
+    if "dataset" in taken:
+        taken["dataset"] = DataConfig(**{name: taken[name] for name in flags_of(DataConfig) if name in taken}).dataset
     for own, name in OF_REFINEMENT.items():
         if name in given and given[name] != taken[name]:
             notice(f"{name} is taken to be the attack's, since {own} is given, with which is refined")

@@ -1,12 +1,16 @@
 """A table of pictures and labels: any columns, a split, classes or attributes."""
 
+import csv
+
 import pytest
 from PIL import Image
 
 from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.cli.refine import main as refine
 from ace_counterfactuals.core.data.config import DataConfig
 from ace_counterfactuals.core.data.imageset import open_dataset, open_pictures
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from tests.support.toys import Workshop, write_classifier
 
 TABLE = """id,path,kind,smiling,young,part
 1,a.png,dog,1,no,train
@@ -103,3 +107,19 @@ def test_pictures_that_a_csv_names_and_are_missing_are_named(folder):
 
 def test_training_takes_the_columns_too():
     assert TrainDiffusionConfig().pictures.csv_split == ""
+
+
+def test_an_attribute_of_a_csv_is_explained_and_refined_by_the_same_flags(tmp_path):
+    shop = Workshop(tmp_path)
+    files = sorted(path.relative_to(shop.data) for path in shop.data.rglob("*.png"))
+    rows = [f"{file},{i % 2},{i // 3}" for i, file in enumerate(files)]
+    (shop.data / "labels.csv").write_text("\n".join(["file,smiling,young", *rows]))
+    write_classifier(shop.classifier, ("no", "yes"))
+    about = {"dataset": "CSV", "csv_label": "smiling,young", "label_query": "young", "label_target": 0}
+    assert shop.run(**about) == 0
+    table = [*csv.DictReader((shop.results() / "results.csv").read_text().splitlines())]
+    assert [row["file"] for row in table] == [str(file) for file in files[3:]]
+    assert {row["label"] for row in table} == {"1"}
+    words = [word for name, value in {**about, "label_query": 1}.items() for word in (f"--{name}", str(value))]
+    where = ["--output_path", str(shop.output), "--sampling_dilation", "1", "--device", "cpu"]
+    assert refine([*where, *words]) == 0
