@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.tables import markdown_rows
-from ace_counterfactuals.core.method.explain import attack
+from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.models.denoisers import DiffusionModel
@@ -84,7 +84,7 @@ def compute(method: str, config: MainConfig, count: int, threads: int) -> list[d
         def see(state, started: Tensor = started) -> None:
             if state.iteration in taken and not ends:
                 taken[state.iteration] += now() - started
-                found[state.iteration].append(state.picture)
+                found[state.iteration].append(state.found)
 
         pictures, _ = attack(part, see)
         if ends:

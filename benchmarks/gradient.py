@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from ace_counterfactuals.core.base.settings import from_dict, to_dict
+from ace_counterfactuals.core.method.attacking import make_grad_fn
 from ace_counterfactuals.core.method.attacks import find_attack
-from ace_counterfactuals.core.method.explain import make_grad_fn
 from ace_counterfactuals.core.method.task import judge
 from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig

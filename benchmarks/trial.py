@@ -21,7 +21,8 @@ from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.evaluation.metrics.distances import distances
 from ace_counterfactuals.core.evaluation.metrics.transfer import judge as verdict
 from ace_counterfactuals.core.evaluation.metrics.transfer import transfer
-from ace_counterfactuals.core.method.explain import attack, refine
+from ace_counterfactuals.core.method.attacking import attack
+from ace_counterfactuals.core.method.explain import refine
 from ace_counterfactuals.core.method.filtering import change_mask, kept_pixels
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task, judge
@@ -120,7 +121,7 @@ def pre_explanations(batch: Batch, strengths: Sequence[int]) -> dict[int, Tensor
     """
     found: dict[int, Tensor] = {}
     longest = replace(batch.task.attack, attack_iterations=max(strengths))
-    attack(with_settings(batch, attack=longest), lambda state: found.update({state.iteration: state.picture}))
+    attack(with_settings(batch, attack=longest), lambda state: found.update({state.iteration: state.found}))
     return {iterations: found[iterations] for iterations in strengths}
 
 

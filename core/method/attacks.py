@@ -1,4 +1,4 @@
-"""The table of attacks, and the one loop that runs them.
+"""The table of attacks, and one update by any of them.
 
 Pictures are (N, C, H, W) in [0, 1]; steps and radii are in the same units. Importing this module does not import torch,
 so that a command line can name the attacks at once.
@@ -6,7 +6,7 @@ so that a command line can name the attacks at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from ace_counterfactuals.core.method.config import AttackConfig
 
-GradFn = Callable[["Tensor", int], "Tensor"]
-"""(pictures, iteration) -> gradient of the loss to descend, at the pictures"""
+GradFn = Callable[["Tensor", "int | Sequence[int]"], "Tensor"]
+"""(pictures, iteration of all or of each) -> gradient of the loss to descend, at the pictures"""
 
 CW_MARGIN = 1e-5
 
@@ -113,42 +113,24 @@ def find_attack(method: str, *, targeted: bool) -> Attack | None:
     return attack
 
 
-@dataclass(frozen=True)
-class Iterate:
-    """Where an attack stands: ``iteration`` updates are done, and the next one goes on from ``variable`` alone.
-
-    variable: (N, ...) as ``encode`` makes it; picture: (N, C, H, W).
-    """
-
-    iteration: int
-    variable: Tensor
-    picture: Tensor
-
-
 def shown(attack: Attack, variable: Tensor, image: Tensor, region: Tensor | None) -> Tensor:
     """The picture that the variable stands for; outside the region it is ``image``."""
     picture = attack.decode(variable)
     return picture if region is None else picture.where(region, image)
 
 
-def iterates(
+def update(
     attack: Attack,
-    grad_fn: GradFn,
+    variable: Tensor,
+    gradient: Tensor,
     image: Tensor,
     config: AttackConfig,
     region: Tensor | None = None,
-    start: Iterate | None = None,
-) -> Iterator[Iterate]:
-    """The attack after each of its iterations, starting at ``image`` itself, or where it stood.
+) -> tuple[Tensor, Tensor]:
+    """The variable after a step against the gradient at the picture that it stands for, and its picture then.
 
     region: (N or 1, 1, H, W) bool; outside it every picture is ``image``.
     """
-    if start is None:
-        variable = attack.encode(image)
-        start = Iterate(0, variable, shown(attack, variable, image, region))
-    variable, picture = start.variable, start.picture
-    for i in range(start.iteration, config.attack_iterations):
-        variable = attack.step(variable, grad_fn(picture, i), config.attack_step / 255)
-        variable = attack.project(variable, image, config.attack_epsilon / 255)
-        picture = shown(attack, variable, image, region)
-        yield Iterate(i + 1, variable, picture)
+    variable = attack.step(variable, gradient, config.attack_step / 255)
+    variable = attack.project(variable, image, config.attack_epsilon / 255)
+    return variable, shown(attack, variable, image, region)

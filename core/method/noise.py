@@ -1,6 +1,6 @@
 """Noise as a function of (seed, image index, what for): independent of batch, chunk, order and resume."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -22,19 +22,26 @@ NoiseFn = Callable[[Draw, int, Tensor], Tensor]
 REFINEMENT = -1
 
 
-def image_noise(seed: int, indices: list[int], iteration: int) -> NoiseFn:
+def image_noise(seed: int, indices: Sequence[int], iteration: int | Sequence[int]) -> NoiseFn:
     """The noise of one pass of the filter over the pictures ``indices``: an iteration of the attack, or REFINEMENT.
 
+    iteration: of all of them, or one of each.
     Nothing is remembered between calls, so a checkpointed pass draws again what the first pass drew.
     """
 
     def noise(draw: Draw, t: int, x: Tensor) -> Tensor:
         shape = tuple(x.shape[1:])
-        keys = ([seed, index, iteration + 1, draw, t] for index in indices)
+        each = of_each(iteration, len(indices))
+        keys = ([seed, index, i + 1, draw, t] for index, i in zip(indices, each, strict=True))
         pictures = [np.random.default_rng(key).standard_normal(shape, np.float32) for key in keys]
         return torch.from_numpy(np.stack(pictures)).to(x)
 
     return noise
+
+
+def of_each(iteration: int | Sequence[int], count: int) -> Sequence[int]:
+    """The iteration of each of ``count`` pictures."""
+    return [iteration] * count if isinstance(iteration, int) else iteration
 
 
 def no_noise(draw: Draw, t: int, x: Tensor) -> Tensor:

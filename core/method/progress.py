@@ -1,4 +1,4 @@
-"""Where the attack of a batch stands: all that its next iteration goes on from, so that it can be kept in a file."""
+"""Where the attack of the pictures in hand stands: all that it goes on from, so that it can be kept in a file."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.method.attacks import Attack, Iterate, shown
+from ace_counterfactuals.core.method.attacks import Attack, find_attack, shown
+from ace_counterfactuals.core.method.task import Batch
+
+OF_THE_ATTACK = ("variable", "found", "iterations", "average", "above")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """N pictures after ``iteration`` updates of an attack.
+    """N pictures, each after ``iterations`` updates of an attack of its own.
 
-    rows: (M,) int64, places of the pictures that are attacked still; with deterministic kernels the last may repeat.
-    variable: (M, ...), what the attack moves, of these.  found: (N, C, H, W) in [0, 1], the pictures as they stand.
-    iterations: (N,) int64, updates of each.  average: (N,) float64 and above: (N,) int64, see ``Stopping``.
-    found and variable are on the pictures' device, the others on the CPU.
+    variable: (N, ...), what the attack moves.  found: (N, C, H, W) in [0, 1], the pictures as they stand.
+    iterations: (N,) int64.  average: (N,) float64 and above: (N,) int64, see ``Stopping``.
+    variable and found are on the pictures' device, the others on the CPU.
     """
 
-    rows: Tensor
+    batch: Batch
     variable: Tensor
     found: Tensor
     iterations: Tensor
@@ -29,53 +31,77 @@ class Progress:
     above: Tensor
 
     @staticmethod
-    def begin(attack: Attack, image: Tensor, region: Tensor | None = None) -> Progress:
-        """Before the first update."""
-        variable, none = attack.encode(image), torch.zeros(len(image), dtype=torch.int64)
-        found = shown(attack, variable, image, region)
-        return Progress(torch.arange(len(image)), variable, found, none, none.double(), none)
+    def begin(batch: Batch) -> Progress:
+        """Before the first update.  Raises FlagError if the attack is targeted and the batch is not."""
+        attack, none = attack_of(batch), torch.zeros(len(batch.indices), dtype=torch.int64)
+        variable = attack.encode(batch.image) if attack else batch.image
+        found = shown(attack, variable, batch.image, batch.region) if attack else batch.image
+        return Progress(batch, variable, found, none, none.double(), none)
+
+    def __len__(self) -> int:
+        return len(self.batch.indices)
+
+    @property
+    def attack(self) -> Attack | None:
+        return attack_of(self.batch)
 
     @property
     def iteration(self) -> int:
+        """The most updates of a picture."""
         return int(self.iterations.max())
 
     @property
-    def picture(self) -> Tensor:
-        """(M, C, H, W), those that are attacked still."""
-        return self.found[self.rows]
+    def told(self) -> str:
+        """'12', or '3 to 12', of how many iterations."""
+        least, most = int(self.iterations.min()), self.iteration
+        return f"{most if least == most else f'{least} to {most}'} of {self.batch.task.attack.attack_iterations}"
 
     @property
-    def iterate(self) -> Iterate:
-        return Iterate(self.iteration, self.variable, self.picture)
-
-    def moved(self, to: Iterate) -> Progress:
-        """After another update."""
-        found, iterations = self.found.clone(), self.iterations.clone()
-        found[self.rows], iterations[self.rows] = to.picture, to.iteration
-        return replace(self, variable=to.variable, found=found, iterations=iterations)
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept, the classifier's logits on the originals too, since they may go by who was judged together."""
+        return {"logits": self.batch.logits, **{name: getattr(self, name) for name in OF_THE_ATTACK}}
 
     def take(self, places: list[int]) -> Progress:
-        """Of those that are attacked still, the ones at these places are from now on."""
-        return replace(self, rows=self.rows[places], variable=self.variable[places])
+        """The pictures at these places, which may repeat."""
+        if places == [*range(len(self))]:
+            return self
+        values = {name: getattr(self, name)[places] for name in OF_THE_ATTACK}
+        return Progress(self.batch.take(places), **values)
 
-    def fitting(self, tensors: Mapping[str, Tensor], iterations: int) -> Progress:
-        """What ``tensors``, by the names of the fields, say of the same batch, an attack of so many iterations.
+    def put(self, places: list[int], part: Progress) -> Progress:
+        """With the first of ``part`` in these places, one each."""
+        if len(places) == len(part) == len(self):
+            return part
+        values = {name: getattr(self, name).clone() for name in OF_THE_ATTACK}
+        for name, value in values.items():
+            value[places] = getattr(part, name)[: len(places)]
+        return replace(self, **values)
+
+    def joined(self, other: Progress) -> Progress:
+        """The other's pictures after these."""
+        values = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in OF_THE_ATTACK}
+        return Progress(self.batch.joined(other.batch), **values)
+
+    def fitting(self, tensors: Mapping[str, Tensor]) -> Progress:
+        """What ``tensors``, by their names, say of the same pictures at another time.
 
         Raises ValueError where they are not what such an attack could have left.
         """
-        own = vars(self)
+        own, limit = self.tensors, self.batch.task.attack.attack_iterations
         if tensors.keys() != own.keys():
             raise ValueError(f"wanted {', '.join(own)}, found {', '.join(tensors) or 'nothing'}")
         for name, value in tensors.items():
-            count = tensors["rows"].numel() if name in ("rows", "variable") else len(self.found)
-            wanted = (own[name].dtype, (count, *own[name].shape[1:]))
+            wanted = (own[name].dtype, tuple(own[name].shape))
             if (value.dtype, tuple(value.shape)) != wanted or not value.isfinite().all():
                 raise ValueError(f"{name}: wanted finite {wanted}, found {(value.dtype, tuple(value.shape))}")
-        found = Progress(**{name: value.to(own[name].device) for name, value in tensors.items()})
-        n, rows, done = len(self.found), found.rows, found.iterations
-        sound = 0 < len(rows) <= n and rows.min() >= 0 and rows.max() < n and (done[rows] == done.max()).all()
-        if not sound or not 0 <= done.min() <= done.max() <= iterations or found.above.min() < 0:
+        moved = {name: value.to(own[name].device) for name, value in tensors.items()}
+        found = Progress(replace(self.batch, logits=moved.pop("logits")), **moved)
+        if not 0 <= found.iterations.min() <= found.iterations.max() <= limit or found.above.min() < 0:
             raise ValueError("its numbers are out of range")
         if not 0 <= found.found.min() <= found.found.max() <= 1:
             raise ValueError("found: wanted pictures in [0, 1]")
         return found
+
+
+def attack_of(batch: Batch) -> Attack | None:
+    return find_attack(batch.task.attack.attack_method, targeted=batch.target is not None)

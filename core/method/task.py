@@ -108,8 +108,9 @@ class Batch:
             raise ValueError(f"the diffusion model is of pictures of {wanted} channel, but these have {own}")
         return Filter(diffusion, self.task.denoiser, steps, classes, grey=own < wanted)
 
-    def noise(self, iteration: int) -> NoiseFn:
-        """The noise of one pass of the filter: of an iteration of the attack, from 0 on, or of REFINEMENT."""
+    def noise(self, iteration: int | Sequence[int]) -> NoiseFn:
+        """The noise of one pass of the filter: of an iteration of the attack, from 0 on, or one of each picture, or of
+        REFINEMENT."""
         if not self.task.sampling.sampling_stochastic:
             return no_noise
         return image_noise(self.task.seed, self.indices, iteration)
@@ -117,6 +118,8 @@ class Batch:
     def take(self, places: Sequence[int]) -> "Batch":
         """The pictures at these places, which may repeat."""
         places, region = list(places), self.region
+        if places == [*range(len(self.indices))]:
+            return self
         if region is not None and len(region) > 1:
             region = region[places]
         return replace(
@@ -126,6 +129,20 @@ class Batch:
             logits=self.logits[places],
             region=region,
             target=None if self.target is None else self.target[places],
+        )
+
+    def joined(self, other: "Batch") -> "Batch":
+        """The other's pictures, of the same task, after these."""
+        both = (self, other)
+        masks = [b.region.expand(len(b.image), -1, -1, -1) for b in both if b.region is not None]
+        targets = [b.target for b in both if b.target is not None]
+        return replace(
+            self,
+            image=torch.cat([b.image for b in both]),
+            indices=self.indices + other.indices,
+            logits=torch.cat([b.logits for b in both]),
+            region=torch.cat(masks) if masks else None,
+            target=torch.cat(targets) if targets else None,
         )
 
     def aimed_at(self, target: Tensor | None) -> "Batch":

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError
@@ -14,19 +13,20 @@ from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, select
 from ace_counterfactuals.core.data.pictures import picture_size
 from ace_counterfactuals.core.data.specs import UNKNOWN
-from ace_counterfactuals.core.method.explain import Explanation, refine
+from ace_counterfactuals.core.method.attacking import full
+from ace_counterfactuals.core.method.explain import refine
 from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.core.postprocessing.settings import Setting, make_settings
-from ace_counterfactuals.core.postprocessing.stored import AttackedRun, StoredSample, open_run
+from ace_counterfactuals.core.postprocessing.stored import AttackedRun, open_run
 from ace_counterfactuals.core.postprocessing.sweep import write_sweep
 from ace_counterfactuals.core.runs.begin import begin, describe
-from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_refined
-from ace_counterfactuals.core.runs.run import Work, complete, load_region
+from ace_counterfactuals.core.runs.run import complete, load_region
 from ace_counterfactuals.core.runs.setup import check, load_denoiser, load_explained, prepare_device, task_of
 from ace_counterfactuals.core.runs.status import selected_pictures
 from ace_counterfactuals.core.runs.tables import write_tables
+from ace_counterfactuals.core.runs.work import Found, Given, Work
 
 
 def postprocess(post: Any) -> Path | None:
@@ -111,17 +111,14 @@ def load_each(settings: list[Setting], device: torch.device) -> Iterator[Task]:
         yield task_of(config, classifier, denoiser)
 
 
-def refine_stored(
-    task: Task, moved: set[int], image: Tensor, samples: list[StoredSample], kept: Kept, **given
-) -> Explanation:
-    """``refine``, of stored pictures.  moved: collects those that the classifier now decides otherwise.
-
-    kept: of no use without an attack.
-    """
-    target = torch.tensor([sample.target for sample in samples], device=image.device)
-    stored = torch.stack([sample.pre_explanation for sample in samples]).to(image.device)
+def refine_stored(task: Task, moved: set[int], given: Given, *_: Any) -> Found:
+    """``refine``, of stored pictures.  moved: collects those that the classifier now decides otherwise."""
+    padded = full(given.samples, len(given.indices))
+    target = torch.tensor([sample.target for sample in padded], device=given.image.device)
+    stored = torch.stack([sample.pre_explanation for sample in padded]).to(given.image.device)
     free = bool((target == UNKNOWN).all())  # as the targets are for all pictures of a run or for none
-    explanation = refine(image, stored, task, target=None if free else target, **given)
-    now = explanation.prediction.tolist()
-    moved.update(s.index for s, prediction in zip(samples, now, strict=True) if s.prediction != prediction)
-    return explanation
+    wanted = {"target": None if free else target, "indices": given.indices, "region": given.region}
+    explanation = refine(given.image, stored, task, **wanted)
+    now = zip(given.samples, explanation.prediction.tolist(), strict=False)
+    moved.update(sample.index for sample, prediction in now if sample.prediction != prediction)
+    yield [sample.index for sample in given.samples], explanation

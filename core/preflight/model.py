@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.attacks import ATTACKS
-from ace_counterfactuals.core.method.explain import attack, conclude
+from ace_counterfactuals.core.method.explain import conclude
 from ace_counterfactuals.core.method.filtering import Filter, step_tensor, to_diffusion
 from ace_counterfactuals.core.method.fit import fit
 from ace_counterfactuals.core.method.noise import Draw, image_noise

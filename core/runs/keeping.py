@@ -1,14 +1,14 @@
 """The attack in hand: its state is kept, so that a killed run loses at most EVERY seconds of it, or one iteration.
 
-A state is a file in the experiment's folder, named by the first picture of its batch, from which the same command goes
-on; it goes with the end of the batch. What cannot be used begins the batch anew, with a notice.
+A state is a file in the experiment's folder, named by the first picture that its attack began with, from which the
+same command goes on; it goes with the end of that attack. What cannot be used begins anew, with a notice.
 """
 
 import hashlib
 import json
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +16,6 @@ from torch import Tensor
 from ace_counterfactuals.core.base import guard
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import flag_items, to_dict
-from ace_counterfactuals.core.method.attacks import find_attack
 from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -26,8 +25,8 @@ from ace_counterfactuals.core.runs.locks import Lock
 from ace_counterfactuals.models.loading import load_weights, save_weights
 
 EVERY = 30.0  # seconds between two states
-VERSION = 1  # of the file; with each change of what an attack does between two iterations it grows
-LARGEST = 24  # bytes of a state for each value of a picture twice as wide as high, beside its head
+VERSION = 2  # of the file; with each change of what an attack does between two iterations it grows
+LARGEST = 48  # bytes of a state for each value of a picture twice as wide as high and each place, beside its head
 HEAD = 2**20
 
 
@@ -40,13 +39,14 @@ class Kept:
         self.made = json.dumps([VERSION, flags, read_config(results.root)["weights"]], sort_keys=True)
         self.size, self.results, self.lock = config.run.batch_size, results, lock
         self.largest = HEAD + LARGEST * self.size * 3 * 2 * config.data.image_size**2
-        self.left: dict[int, dict] = {}
+        self.left: dict[tuple[int, ...], tuple[Path, dict]] = {}
         self.latest: Progress | None = None
+        self.new = False  # the latest is not in the file
 
-    def batches(self, selected: Collection[int], missing: Collection[int]) -> Iterator[list[int]]:
-        """The pictures of each batch that was in hand and has some ``missing``, in a run of the ``selected`` ones.
+    def batches(self, selected: Collection[int], missing: Collection[int]) -> list[list[int]]:
+        """The pictures of each attack that was in hand and has some ``missing``, in a run of the ``selected`` ones.
 
-        The lock of a chunk is that of all states that begin with one of its pictures.
+        The lock of a chunk is that of all states that are named by one of its pictures.
         """
         for first, path in self.results.states().items():
             if first not in selected:
@@ -54,16 +54,16 @@ class Kept:
             try:
                 tree = self.read(path)
                 indices = tree["indices"]
-                if indices[:1] != [first] or not {*indices} <= {*selected} or len({*indices}) > self.size:
+                if not {*indices} <= {*selected} or not 0 < len({*indices}) == len(indices) < 2 * self.size:
                     raise ValueError(f"{path}: is of pictures that are not explained together now")
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                self.drop(first, str(error) if isinstance(error, ValueError) else f"{path}: names no pictures")
+            except (ValueError, KeyError, TypeError) as error:
+                self.drop(path, str(error) if isinstance(error, ValueError) else f"{path}: names no pictures")
                 continue
             if {*indices} & {*missing}:
-                self.left[first] = tree
-                yield list(dict.fromkeys(indices))
+                self.left[tuple(indices)] = path, tree
             else:
                 guard.remove([path])
+        return [list(indices) for indices in self.left]
 
     def read(self, path: Path) -> dict:
         """What the file holds.  Raises ValueError for what cannot be a state, before it is read."""
@@ -72,60 +72,69 @@ class Kept:
             raise ValueError(f"{path}: wanted a file of at most {self.largest} bytes")
         return load_weights(path)
 
-    def drop(self, first: int, reason: str) -> None:
+    def drop(self, path: Path, reason: str) -> None:
         """Of a state that cannot be used."""
         notice(f"{reason}; the attack of its batch begins anew")
-        self.left.pop(first, None)
-        guard.remove([self.results.state(first)])
+        guard.remove([path])
 
-    def start(self, batch: Batch) -> Progress | None:
-        """Where the attack of the batch stood; None at its beginning.  From now on this batch is in hand."""
-        found, pictures = None, {"image": batch.image, "prediction": batch.prediction}
-        pictures |= {name: value for name in ("target", "region") if (value := getattr(batch, name)) is not None}
-        self.indices, self.identity = batch.indices, digest(f"{self.made} {batch.indices}", pictures)
-        if tree := self.left.pop(batch.indices[0], None):
-            try:
-                found = self.fitting(tree, batch)
-                many = f"the attack of {len({*batch.indices})} pictures"
-                notice(f"continuing {many} after {found.iteration} of {batch.task.attack.attack_iterations} iterations")
-            except ValueError as error:
-                self.drop(batch.indices[0], f"{self.results.state(batch.indices[0])}: {error}")
-        self.latest, self.seen = None, time.monotonic()
+    def forget(self, indices: list[int], reason: str) -> None:
+        """What was in hand of these pictures cannot be gone on with."""
+        path, _ = self.left.pop(tuple(indices))
+        self.drop(path, f"{path}: {reason}")
+
+    def start(self, batch: Batch) -> Progress:
+        """Where the attack of the batch stood, or its beginning.  From now on these pictures are in hand."""
+        begin = Progress.begin(batch)
+        self.path, tree = self.left.pop(tuple(batch.indices), (self.results.state(batch.indices[0]), None))
+        self.latest, self.new, self.seen = begin, False, time.monotonic()
         self.saved = self.seen
-        return found
+        if tree:
+            try:
+                self.latest = self.fitting(tree, begin)
+                notice(f"continuing the attack of {len(begin)} pictures after {self.latest.told} iterations")
+            except ValueError as error:
+                self.drop(self.path, f"{self.path}: {error}")
+        return self.latest
 
-    def fitting(self, tree: dict, batch: Batch) -> Progress:
-        """The state in ``tree``.  Raises ValueError where it is damaged or not this batch's."""
+    def fitting(self, tree: dict, begin: Progress) -> Progress:
+        """The state in ``tree``.  Raises ValueError where it is damaged or not of these pictures."""
         tensors = {name: value for name, value in tree.items() if isinstance(value, Tensor)}
-        if tree.get("digest") != digest(self.identity, tensors):
+        if tree.get("digest") != self.digest(begin.batch, tensors):
             raise ValueError("is damaged, or of other pictures or settings")
-        attack = find_attack(batch.task.attack.attack_method, targeted=batch.target is not None)
-        if attack is None:
-            raise ValueError("is of an attack, and there is none now")
-        begin = Progress.begin(attack, batch.image, batch.region)
-        return begin.fitting(tensors, batch.task.attack.attack_iterations)
+        return begin.fitting(tensors)
+
+    def digest(self, batch: Batch, tensors: Mapping[str, Tensor]) -> str:
+        """Of a state, and of what it is of."""
+        of = {"image": batch.image, "prediction": batch.prediction}
+        of |= {} if batch.target is None else {"target": batch.target}
+        of |= {} if batch.region is None else {"region": batch.region.expand(len(batch.image), -1, -1, -1)}
+        return digest(digest(f"{self.made} {batch.indices}", of), tensors)
 
     def see(self, progress: Progress) -> None:
         """After an iteration: write the state where the next one would end too late."""
         now = time.monotonic()
-        took, self.seen, self.latest = now - self.seen, now, progress
+        took, self.seen, self.latest, self.new = now - self.seen, now, progress, True
         if now + took - self.saved > EVERY:
             self.write()
 
     def write(self) -> None:
-        """Write the state of the batch in hand, if there is one that is not written.  Raises Locked."""
-        if self.latest is None:
+        """Write the state of what is in hand, if there is one that is not written.  Raises Locked."""
+        if self.latest is None or not self.new:
             return
         self.lock.check()
-        tensors = vars(self.latest)
-        tree = {**tensors, "indices": self.indices, "digest": digest(self.identity, tensors)}
-        save_weights(self.results.state(self.indices[0]), tree)
-        self.latest, self.saved = None, self.seen
+        batch, tensors = self.latest.batch, self.latest.tensors
+        save_weights(self.path, {**tensors, "indices": batch.indices, "digest": self.digest(batch, tensors)})
+        self.new, self.saved = False, self.seen
 
-    def done(self, first: int) -> None:
-        """The files of the batch that begins with this picture are written."""
-        self.latest = None
-        guard.remove([self.results.state(first)])
+    def done(self, indices: Collection[int]) -> None:
+        """The files of these pictures, which were in hand, are written."""
+        if self.latest is None:
+            return
+        left = [place for place, index in enumerate(self.latest.batch.indices) if index not in indices]
+        self.latest, self.new = self.latest.take(left) if left else None, True
+        self.write()
+        if not left:
+            guard.remove([self.path])
 
 
 def digest(of: str, tensors: Mapping[str, Tensor]) -> str:

@@ -1,17 +1,12 @@
 """A run of main.py: from flags to a result folder. Loads what the flags name, explains batch by batch, sums up."""
 
-import os
-import sys
 import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
@@ -21,15 +16,17 @@ from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.data.measured import as_measured
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
+from ace_counterfactuals.core.method.attacking import OnIteration, attacked, full
 from ace_counterfactuals.core.method.checks import check_classifier
-from ace_counterfactuals.core.method.explain import Explanation, attack, conclude
+from ace_counterfactuals.core.method.explain import Explanation, conclude_all
 from ace_counterfactuals.core.method.fit import fit
-from ace_counterfactuals.core.method.task import Classifier, Task, judge
+from ace_counterfactuals.core.method.progress import Progress
+from ace_counterfactuals.core.method.task import Batch, Classifier, Task, judge
 from ace_counterfactuals.core.runs.begin import begin, describe, refuse_other_settings
-from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
 from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.keeping import Kept
-from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, fingerprint
+from ace_counterfactuals.core.runs.layout import ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record, to_npy
 from ace_counterfactuals.core.runs.records import Record
@@ -47,30 +44,11 @@ from ace_counterfactuals.core.runs.setup import (
 )
 from ace_counterfactuals.core.runs.status import run_log
 from ace_counterfactuals.core.runs.tables import write_tables
+from ace_counterfactuals.core.runs.telling import Telling
+from ace_counterfactuals.core.runs.work import Found, Given, Hand, More, Work, file_name
 
-QUIET = 300.0  # seconds between two lines of progress where there is no terminal
 TRIED = 2  # pictures that show whether a classifier can be explained
 DECODED = 16  # finished pictures that are compared with those of the data folder
-
-
-@dataclass(frozen=True)
-class Work:
-    """Pictures to explain, or to refine again, into a result folder that exists.
-
-    images: of this chunk; total: pictures of all chunks.  region: where they may change, None is everywhere.
-    explain: pictures on the device, the samples that they are of, what is kept of the attack, ``indices`` and
-    ``region`` -> what was found.
-    draw: what to store of the i-th of these.
-    """
-
-    config: MainConfig
-    results: ResultFolder
-    images: ImageSet
-    total: int
-    device: torch.device
-    region: Region | None
-    explain: Callable[..., Explanation]
-    draw: Callable[[Explanation, int], Pictures]
 
 
 def run(config: MainConfig) -> ResultFolder:
@@ -99,14 +77,10 @@ def run(config: MainConfig) -> ResultFolder:
     if not any(results.record_paths()):
         tell_misfit(task, selected, device)
 
-    def explain_samples(image: Tensor, samples: list[Sample], kept: Kept, **given) -> Explanation:
-        label = torch.tensor([sample.label for sample in samples], device=device)
-        batch = judge(image, task, **given).aimed(label)
-        return conclude(batch, *attack(batch, kept.see, kept.start(batch)))
-
     inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
     draw = partial(draw_pictures, inpaint=inpaint, span=config.data.span)
-    complete(Work(config, results, selected, total, device, region, explain_samples, draw))
+    explained = partial(explain_given, task)
+    complete(Work(config, results, selected, total, device, region, explained, draw))
     return results
 
 
@@ -121,6 +95,23 @@ def tell_misfit(task: Task, images: ImageSet, device: torch.device) -> None:
     batch = judge(image, task, [sample.index for sample in samples]).aimed(label)
     if batch.filter.steps and (fault := fit(batch).fault):
         notice(f"{fault}; --check True tells more")
+
+
+def explain_given(task: Task, given: Given, more: More, kept: Kept, on_iteration: OnIteration) -> Found:
+    """Attack the pictures, and the next ones where some are done before the others; refine those that are done."""
+    size = kept.size
+
+    def batch_of(given: Given) -> Batch:
+        labels = [sample.label for sample in full(given.samples, size)]
+        batch = judge(given.image, task, given.indices, given.region)
+        return batch.aimed(torch.tensor(labels, device=given.image.device)).take(range(len(given.samples)))
+
+    def more_of(room: int) -> Batch | None:
+        given = more(room)
+        return given and batch_of(given)
+
+    for done in attacked(kept.start(batch_of(given)), size, more_of, on_iteration):
+        yield done.batch.indices, conclude_all(done, size)
 
 
 def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
@@ -200,11 +191,6 @@ def restore_originals(work: Work, finished: dict[int, Record]) -> None:
         notice(f"{work.results.root}: {len(positions)} originals of finished pictures were gone, and are written again")
 
 
-def file_name(config: MainConfig, path: Path) -> str:
-    """A picture's path below the data folder."""
-    return Path(os.path.relpath(path, Path(config.data.data_dir).expanduser())).as_posix()
-
-
 def load_region(config: MainConfig, images: ImageSet) -> Region | None:
     """Where the pictures may change; None: everywhere.  Raises ValueError for a picture that cannot."""
     region = open_region(config.region.region, invert=config.region.region_invert)
@@ -224,75 +210,44 @@ def try_classifier(classifier: Classifier, images: ImageSet, device: torch.devic
 
 
 def explain_all(work: Work, positions: list[int], kept: Kept, timed: Callable[[list[int], float], None]) -> None:
-    """Explain the pictures at ``positions`` and write each as soon as its batch is done.  timed: as ``run_log``'s."""
-    done, flips, began = 0, 0, time.monotonic()
-    told, missing = began, {work.images.records[i].index: i for i in positions}
-    bar = "{n_fmt}/{total_fmt} images |{bar}| {remaining} left{postfix}"
-    with tqdm(total=len(positions), bar_format=bar, disable=None, file=sys.stderr) as progress:
-        for batch in batches(work, missing, kept):
+    """Explain the pictures at ``positions`` and write each as soon as it is done.  timed: as ``run_log``'s."""
+    missing = {work.images.records[i].index: i for i in positions}
+    hand, telling = Hand(work, missing, kept), Telling(len(positions))
+
+    def see(at: Progress) -> None:
+        kept.see(at)
+        telling.see(at)
+
+    with telling.bar:
+        for given in hand.batches():
             started = time.monotonic()
-            records = explain_batch(work, batch, missing, kept)
-            for record in records:
-                del missing[record.index]
-            done, flips = done + len(records), flips + sum(r.outcomes["explanation"].success for r in records)
-            now = time.monotonic()
-            timed([record.index for record in records], (now - started) / len(records))
-            rate = 60 * done / (now - began)
-            progress.set_postfix_str(f"{rate:.1f} images/min, {flips} of {done} flipped", refresh=False)
-            progress.update(len(records))
-            if progress.disable and now - told >= QUIET:
-                told = now
-                notice(f"{done} of {len(positions)} pictures done, {flips} flipped")
-            stop_if_asked()
+            for indices, explanation in in_memory(work.config.run, work.explain(given, hand.more, kept, see)):
+                kept.lock.check()
+                records = write_found(work, explanation, [hand.samples.pop(index) for index in indices], missing)
+                kept.done(indices)
+                now = time.monotonic()
+                timed([record.index for record in records], (now - started) / max(len(records), 1))
+                started = now
+                telling.add(records)
+                stop_if_asked()
 
 
-def batches(work: Work, missing: dict[int, int], kept: Kept) -> Iterator[list[Sample]]:
-    """What was in hand when another run ended, batch by batch as it was, and then the others that are missing.
-
-    missing: index -> position, without those that are written meanwhile.  Of a batch that was in hand some may be.
-    """
-    place = {entry.index: i for i, entry in enumerate(work.images.records)}
-    for indices in kept.batches(place, missing):
-        batch = [
-            sample for sample in prefetch(work.images, [place[i] for i in indices], 0) if isinstance(sample, Sample)
-        ]
-        if len(batch) < len(indices):
-            kept.drop(indices[0], f"{work.results.state(indices[0])}: is of a picture that cannot be read now")
-            continue
-        yield batch
-    stream = readable(work, [*missing.values()])
-    while batch := list(islice(stream, work.config.run.batch_size)):
-        yield batch
-
-
-def readable(work: Work, positions: list[int]) -> Iterator[Sample]:
-    """The pictures at ``positions``; an unreadable one is named, remembered and passed over."""
-    for sample in prefetch(work.images, positions, work.config.run.num_workers):
-        if isinstance(sample, Sample):
-            yield sample
-        else:
-            notice(f"skipped: {sample}")
-            work.results.write_skipped(sample.index, str(sample.path), sample.reason)
-
-
-def explain_batch(work: Work, batch: list[Sample], missing: Collection[int], kept: Kept) -> list[Record]:
-    """Explain a batch, and write those that are missing. With deterministic kernels it is padded, since kernels may go
-    by its size."""
-    config, run, records = work.config, work.config.run, []
-    padded = batch + [batch[-1]] * (run.batch_size - len(batch) if run.cudnn_deterministic else 0)
-    files = [file_name(config, sample.path) for sample in padded]
-    image = torch.stack([sample.image for sample in padded]).to(work.device)
-    region = work.region and work.region.masks(files, image)
+def in_memory(config: RunConfig, found: Found) -> Found:
+    """What was found.  Raises FlagError where the device has too little memory."""
     try:
-        explanation = work.explain(image, padded, kept, indices=[sample.index for sample in padded], region=region)
+        yield from found
     except torch.OutOfMemoryError:
-        reason = f"{run.batch_size}: the device has too little memory for {len(padded)} pictures; choose a smaller one"
+        reason = f"{config.batch_size}: the device has too little memory for so many pictures; choose a smaller one"
         raise FlagError("batch_size", f"{reason}, or attack_joint_checkpoint True") from None
-    kept.lock.check()
-    for i, (sample, file) in enumerate(zip(batch, files, strict=False)):
-        if sample.index in missing:
+
+
+def write_found(work: Work, explanation: Explanation, samples: list[Sample], missing: dict[int, int]) -> list[Record]:
+    """Write what was found of the samples, the first pictures of it, as far as they are missing, and no more then."""
+    records = []
+    for i, sample in enumerate(samples):
+        if missing.pop(sample.index, None) is not None:
+            file = file_name(work.config, sample.path)
             record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
-            work.results.write(record, work.draw(explanation, i) if config.output.save_images else None)
+            work.results.write(record, work.draw(explanation, i) if work.config.output.save_images else None)
             records.append(record)
-    kept.done(batch[0].index)
     return records

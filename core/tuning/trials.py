@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ace_counterfactuals.core.evaluation.metrics.transfer import Verdicts, judge, transfer
 from ace_counterfactuals.core.evaluation.metrics.validity import DENOISED, still_flips
+from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, SAME
-from ace_counterfactuals.core.method.explain import attack, conclude
+from ace_counterfactuals.core.method.explain import conclude
 from ace_counterfactuals.core.method.noise import image_noise
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.progress import Progress

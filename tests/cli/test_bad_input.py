@@ -21,7 +21,6 @@ from torchvision.models import squeezenet1_1
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.cli.parsing import showing_notices
-from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.models.architectures import build_classifier
 from tests.support.paths import MAIN
@@ -228,17 +227,20 @@ def test_a_result_folder_with_a_foreign_config_is_refused(workshop):
 
 
 def test_nan_from_the_network_names_picture_and_step_and_keeps_what_was_finished(workshop, monkeypatch):
-    attack = explain_module.attack
+    attacked = run_module.attacked
 
-    def failing(batch, *kept):
+    def failing(at, *others):
+        batch = at.batch
+
         def poisoned(x, timesteps, classes=None):
             output = batch.task.denoiser(x, timesteps, classes).clone()
             output[[index == 3 for index in batch.indices]] = torch.nan
             return output
 
-        return attack(replace(batch, task=replace(batch.task, denoiser=poisoned)), *kept)
+        poisonous = replace(batch, task=replace(batch.task, denoiser=poisoned))
+        return attacked(replace(at, batch=poisonous), *others)
 
-    monkeypatch.setattr(run_module, "attack", failing)
+    monkeypatch.setattr(run_module, "attacked", failing)
     line = refusal(workshop)
     assert "picture 0000003: NaN or infinity in iteration 0 of the attack, at denoising step 1 of 2" in line
     assert finished(workshop) == {"0000000", "0000001"}
@@ -254,7 +256,7 @@ def test_weights_of_nan_are_named_with_picture_and_step(workshop):
 
 
 def test_an_interrupted_run_says_so_in_one_line_and_keeps_what_was_finished(workshop, monkeypatch):
-    attack, calls = run_module.attack, []
+    attack, calls = run_module.attacked, []
 
     def interrupted(*inputs, **options):
         calls.append(1)
@@ -262,7 +264,7 @@ def test_an_interrupted_run_says_so_in_one_line_and_keeps_what_was_finished(work
             raise KeyboardInterrupt
         return attack(*inputs, **options)
 
-    monkeypatch.setattr(run_module, "attack", interrupted)
+    monkeypatch.setattr(run_module, "attacked", interrupted)
     assert refusal(workshop, code=130) == "interrupted; what was finished is kept, and the same command continues"
     assert finished(workshop) == {"0000000", "0000001"}
     assert counted(workshop) == (2, 0)

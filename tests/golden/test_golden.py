@@ -24,8 +24,8 @@ from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import open_dataset, select
-from ace_counterfactuals.core.method.attacks import ATTACKS, iterates
-from ace_counterfactuals.core.method.explain import make_grad_fn
+from ace_counterfactuals.core.method.attacking import make_grad_fn
+from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.filtering import inpaint
 from ace_counterfactuals.core.method.noise import no_noise
 from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
@@ -36,6 +36,7 @@ from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights, state_dict
 from tests.support.paths import GOLDEN, SHARED
+from tests.support.toys import iterated
 
 FLAGS = json.loads((GOLDEN / "cases.json").read_text())
 CELEBA = [name for name in FLAGS if "celeba_" in name]
@@ -154,7 +155,7 @@ def test_the_attack_takes_the_recorded_gradient_to_the_recorded_pre_explanation(
         return gradients[-1]
 
     fewer = replace(attack, attack_iterations=attack.attack_iterations - lost)
-    found = list(iterates(ATTACKS[attack.attack_method], watched, image, fewer))[-1].picture
+    found = iterated(ATTACKS[attack.attack_method], watched, image, fewer)
     weights = {"dist_l1": attack.dist_l1, "dist_l2": attack.dist_l2}
     distance = distance_gradient(image, starting_point(batch), **weights)
     distance = distance * distance_weight(attack.dist_schedule, 0, attack.attack_iterations)

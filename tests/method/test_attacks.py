@@ -12,12 +12,11 @@ from ace_counterfactuals.core.method.attacks import (
     cw_decode,
     cw_encode,
     find_attack,
-    iterates,
 )
 from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.runs.config import MainConfig
-from tests.support.toys import pictures, toy_task
+from tests.support.toys import iterated, pictures, toy_task
 
 STEP, EPSILON = 8.0, 16.0  # in 1/255
 MOVING = [name for name, attack in ATTACKS.items() if attack]
@@ -25,7 +24,7 @@ MOVING = [name for name, attack in ATTACKS.items() if attack]
 
 def attacked(method, grad_fn, image, iterations=1, *, step=STEP, epsilon=255.0):
     config = AttackConfig(attack_iterations=iterations, attack_step=step, attack_epsilon=epsilon)
-    return list(iterates(ATTACKS[method], grad_fn, image, config))[-1].picture
+    return iterated(ATTACKS[method], grad_fn, image, config)
 
 
 def constant(gradient):

@@ -395,6 +395,6 @@ def test_a_callback_sees_every_iteration_and_the_attack_goes_on_from_its_variabl
     seen = []
     found = run(attack_iterations=3, attack_method="C&W", label_target=1, on_iteration=seen.append)
     assert [state.iteration for state in seen] == [1, 2, 3]
-    assert torch.equal(seen[-1].picture, found.pre_explanation)
-    assert torch.equal(run(attack_iterations=2, attack_method="C&W", label_target=1).pre_explanation, seen[1].picture)
-    assert all(torch.equal(cw_decode(state.variable), state.picture) for state in seen)
+    assert torch.equal(seen[-1].found, found.pre_explanation)
+    assert torch.equal(run(attack_iterations=2, attack_method="C&W", label_target=1).pre_explanation, seen[1].found)
+    assert all(torch.equal(cw_decode(state.variable), state.found) for state in seen)

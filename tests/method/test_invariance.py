@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ace_counterfactuals.core.base.runtime import make_deterministic
+from ace_counterfactuals.core.method.attacking import make_grad_fn
 from ace_counterfactuals.core.method.attacks import ATTACKS
-from ace_counterfactuals.core.method.explain import explain, make_grad_fn
+from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.task import judge
 from tests.support.toys import Workshop, pictures, relative_distance, toy_task, toy_unet, tree
 

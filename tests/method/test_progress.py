@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from ace_counterfactuals.core.method.attacks import ATTACKS
-from ace_counterfactuals.core.method.explain import attack
+from ace_counterfactuals.core.method.attacking import attack, attacked
 from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.task import judge
 from tests.support.toys import pictures, toy_task
@@ -23,9 +22,9 @@ def test_from_any_iteration_an_attack_goes_on_to_the_bit(method, confidence):
     batch, seen = make_batch(attack_method=method, attack_stop_confidence=confidence), []
     found, iterations = attack(batch, seen.append)
     for start in seen:
-        again, counted = attack(batch, None, start)
-        assert torch.equal(again, found)
-        assert counted is None or torch.equal(counted, iterations)
+        (done,) = attacked(start, len(start))
+        assert torch.equal(done.found, found)
+        assert iterations is None or torch.equal(done.iterations, iterations)
 
 
 def test_outside_its_region_an_attack_goes_on_with_the_original_picture():
@@ -34,7 +33,7 @@ def test_outside_its_region_an_attack_goes_on_with_the_original_picture():
     region[..., :4] = True
     batch = judge(batch.image, batch.task, region=region).aimed()
     found, _ = attack(batch, seen.append)
-    assert torch.equal(attack(batch, None, seen[2])[0], found)
+    assert torch.equal(next(attacked(seen[2], 3)).found, found)
     assert torch.equal(found[..., 4:], batch.image[..., 4:]) and not torch.equal(found, batch.image)
 
 
@@ -44,8 +43,6 @@ HOSTILE = {
     "other shape": lambda values: values.update(found=values["found"][..., :4].contiguous()),
     "scalars": lambda values: values.update({name: torch.tensor(1) for name in values}),
     "other type": lambda values: values.update(found=values["found"].half()),
-    "place out of range": lambda values: values["rows"].fill_(7),
-    "no places": lambda values: values.update(rows=values["rows"][:0], variable=values["variable"][:0]),
     "iteration out of range": lambda values: values["iterations"].fill_(99),
     "before the beginning": lambda values: values["iterations"].fill_(-1),
     "NaN": lambda values: values["variable"].fill_(torch.nan),
@@ -59,12 +56,12 @@ def stood():
     """At its beginning, and after some iterations as tensors."""
     batch, seen = make_batch(attack_method="GD"), []
     attack(batch, seen.append)
-    return Progress.begin(ATTACKS["GD"], batch.image), vars(seen[2])
+    return Progress.begin(batch), seen[2].tensors
 
 
 def test_what_an_attack_left_is_taken_as_it_is(stood):
     begin, values = stood
-    assert all(torch.equal(values[name], value) for name, value in vars(begin.fitting(values, ITERATIONS)).items())
+    assert all(torch.equal(values[name], value) for name, value in begin.fitting(values).tensors.items())
 
 
 @pytest.mark.parametrize("how", HOSTILE)
@@ -73,4 +70,4 @@ def test_what_no_attack_left_is_refused(stood, how):
     values = {name: value.clone() for name, value in values.items()}
     HOSTILE[how](values)
     with pytest.raises(ValueError, match="wanted|out of range"):
-        begin.fitting(values, ITERATIONS)
+        begin.fitting(values)

@@ -132,7 +132,7 @@ def test_a_picture_that_was_stored_anew_with_the_same_pixels_is_the_same_picture
 
 def test_originals_that_a_stranger_deleted_are_written_again_without_a_new_attack(copy, whole, monkeypatch, capsys):
     shutil.rmtree(copy.output / "Original")
-    monkeypatch.setattr("ace_counterfactuals.core.runs.run.attack", None)
+    monkeypatch.setattr("ace_counterfactuals.core.runs.run.attacked", None)
     copy.run(batch_size=1)
     assert tree(copy.output) == tree(whole.output)
     assert "6 originals of finished pictures were gone, and are written again" in capsys.readouterr().err

@@ -126,6 +126,24 @@ def test_killed_with_deterministic_kernels_the_shape_of_a_batch_stays(shop, seen
         torch.backends.cudnn.deterministic = False
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_killed_in_a_refilled_batch_each_picture_goes_on_from_its_own_iteration(shop, seen, deterministic):
+    """Of six pictures two at a time; a kill loses one iteration, whoever is in hand."""
+    settings = {"num_samples": 6, "batch_size": 2, "attack_stop_confidence": 0.3, "attack_step": 5}
+    settings |= {"attack_iterations": 12, "cudnn_deterministic": deterministic}
+    try:
+        expected, alone = whole(shop, **settings), len(seen)
+        del seen[:]
+        seen.kill = tuple(range(3, alone + alone // 3, 4))
+        for _ in seen.kill:
+            killed(shop, **settings)
+        shop.run(**ATTACK | settings)
+        assert tree(shop.output) == expected and len(seen) == alone + len(seen.kill)
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
+
+
 def test_killed_again_and_again_a_run_ends_nevertheless(shop, seen, capsys):
     expected, alone = whole(shop), len(seen)
     del seen[:]
@@ -259,7 +277,9 @@ def test_a_link_in_the_place_of_a_state_is_refused_as_everywhere(shop, seen, tmp
     assert (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("indices", [[], [5], [0, 1, 2, 3], [0, 9], "012", 5, {"0": 1}, [[0]], None, torch.tensor(0)])
+@pytest.mark.parametrize(
+    "indices", [[], [0, 0], [0, 1, 2, 3, 4, 5], [0, 9], "012", 5, {"0": 1}, [[0]], None, torch.tensor(0)]
+)
 def test_a_state_that_names_no_batch_of_the_run_is_removed_with_a_notice(tmp_path, notes, indices):
     kept = Kept.__new__(Kept)
     kept.results, kept.size, kept.largest, kept.left = ResultFolder(tmp_path, "exp"), 3, 10**6, {}
@@ -281,7 +301,7 @@ def test_a_state_of_another_experiment_or_version_is_foreign(shop, seen, capsys,
     shop.run(**ATTACK)
     assert "of other pictures or settings; the attack of its batch begins anew" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr(keeping, "VERSION", 2)
+        patch.setattr(keeping, "VERSION", 99)
         shop.run(**ATTACK | killing)
     assert "of other pictures or settings; the attack of its batch begins anew" in capsys.readouterr().err
 
@@ -398,6 +418,6 @@ def test_a_state_is_tensors_and_says_whose_it_is_in_plain_values(shop, seen):
     killed(shop)
     data = states(shop)[0].read_bytes()
     tensors = safetensors.torch.load(data)
-    assert {*tensors} == {"rows", "variable", "found", "iterations", "average", "above"}
+    assert {*tensors} == {"logits", "variable", "found", "iterations", "average", "above"}
     head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     assert json.loads(head["__metadata__"]["ace"])["indices"] == [0, 1, 2]

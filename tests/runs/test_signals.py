@@ -30,7 +30,7 @@ def finished(workshop):
 
 def signalled(workshop, monkeypatch, *numbers, during=2, endless=False, **settings):
     """The exit code of a run that gets signals while it explains its second batch."""
-    attack, calls = run_module.attack, []
+    attack, calls = run_module.attacked, []
 
     def explaining(*inputs, **options):
         calls.append(1)
@@ -42,7 +42,7 @@ def signalled(workshop, monkeypatch, *numbers, during=2, endless=False, **settin
         return attack(*inputs, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "attack", explaining)
+        patch.setattr(run_module, "attacked", explaining)
         return workshop.exit_code(**settings)
 
 
@@ -133,9 +133,9 @@ def test_while_torch_is_imported_a_signal_stops_at_once(workshop, number, code):
 
 def test_a_log_says_that_its_process_runs_until_it_says_how_it_ended(workshop, monkeypatch):
     seen = []
-    attack = run_module.attack
+    attack = run_module.attacked
     monkeypatch.setattr(
-        run_module, "attack", lambda *inputs, **options: seen.append(last_log(workshop)) or attack(*inputs, **options)
+        run_module, "attacked", lambda *inputs, **options: seen.append(last_log(workshop)) or attack(*inputs, **options)
     )
     workshop.run(num_samples=1)
     assert (seen[0].ended, seen[0].end) == (RUNNING, None)

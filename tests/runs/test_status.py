@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ace_counterfactuals.core.cli.explain import main
-from ace_counterfactuals.core.runs import locks
+from ace_counterfactuals.core.runs import locks, telling
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.status import duration, status
@@ -38,13 +38,13 @@ def test_a_skipped_picture_is_neither_done_nor_missing(workshop):
 
 
 def test_a_running_process_is_named_with_its_speed_and_the_time_left(workshop, monkeypatch):
-    attack, seen = run_module.attack, []
+    attack, seen = run_module.attacked, []
 
     def explaining(*inputs, **options):
         seen.append(told(workshop))
         return attack(*inputs, **options)
 
-    monkeypatch.setattr(run_module, "attack", explaining)
+    monkeypatch.setattr(run_module, "attacked", explaining)
     workshop.run(batch_size=1, chunk=0, chunks=2)
     first, last = seen[0].splitlines(), seen[-1].splitlines()
     assert first[1].startswith("chunk 0 of 2: process ") and first[1].endswith(": alive") and len(first) == 2
@@ -82,7 +82,7 @@ def test_an_experiment_that_is_not_there_is_named(tmp_path):
 def test_without_a_terminal_a_line_tells_the_progress_now_and_then(workshop, capsys, monkeypatch):
     workshop.run(num_samples=2, batch_size=1)
     assert "pictures done" not in capsys.readouterr().err
-    monkeypatch.setattr(run_module, "QUIET", 0.0)
+    monkeypatch.setattr(telling, "QUIET", 0.0)
     workshop.run(num_samples=4, batch_size=1)
     lines = [line for line in capsys.readouterr().err.splitlines() if "pictures done" in line]
     assert [line.split(",")[0] for line in lines] == ["note: 1 of 2 pictures done", "note: 2 of 2 pictures done"]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ace_counterfactuals.core.base.signals import CODES
 from ace_counterfactuals.core.cli.explain import main
+from ace_counterfactuals.core.method import attacking as attacking_module
 from ace_counterfactuals.core.method import explain as explain_module
 from ace_counterfactuals.core.runs import run as run_module
 from ace_counterfactuals.core.runs.layout import ResultFolder
@@ -60,9 +61,10 @@ class Faults:
         def making(batch, *inputs):
             grad_fn = make(batch, *inputs)
 
-            def telling(adversary, iteration):
-                os.write(self.begun, f"{iteration} of {sorted({*batch.indices})}\n".encode())
-                return grad_fn(adversary, iteration)
+            def telling(adversary, iterations):
+                of = dict(zip(batch.indices, iterations, strict=True))
+                os.write(self.begun, f"{sorted(of.items())}\n".encode())
+                return grad_fn(adversary, iterations)
 
             return telling
 
@@ -87,11 +89,20 @@ class Faults:
 
         return wrapped
 
+    def phase_of_each(self, name: str, generate):
+        """``phase``, of each time that a generator is asked."""
+
+        def wrapped(*inputs, **options):
+            found = generate(*inputs, **options)
+            yield from iter(self.phase(name, lambda: next(found, None)), None)
+
+        return wrapped
+
     def install(self) -> None:
         for owner, name in CALLS:
             setattr(owner, name, self.before_and_after(getattr(owner, name)))
-        explain_module.make_grad_fn = self.told(explain_module.make_grad_fn)
-        run_module.attack = self.phase("attack", run_module.attack)
+        attacking_module.make_grad_fn = self.told(attacking_module.make_grad_fn)
+        run_module.attacked = self.phase_of_each("attack", run_module.attacked)
         explain_module.inpaint = self.phase("refinement", explain_module.inpaint)
         ResultFolder.write = self.phase("writing", ResultFolder.write)
         run_module.write_tables = self.phase("summary", run_module.write_tables)

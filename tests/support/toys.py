@@ -14,6 +14,7 @@ from torch import nn
 
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import run_script
+from ace_counterfactuals.core.method.attacks import shown, update
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
@@ -104,6 +105,15 @@ def pictures(count: int = 4, dtype: torch.dtype = torch.float32, seed: int = 0) 
     """(count, 3, 8, 8) of 8-bit levels in [0, 1]."""
     levels = np.random.default_rng(seed).integers(0, 256, (count, 3, SIDE, SIDE))
     return torch.from_numpy(levels).to(dtype) / 255
+
+
+def iterated(attack, grad_fn, image: torch.Tensor, config: AttackConfig) -> torch.Tensor:
+    """The picture after all iterations of an attack by this gradient."""
+    variable = attack.encode(image)
+    picture = shown(attack, variable, image, None)
+    for i in range(config.attack_iterations):
+        variable, picture = update(attack, variable, grad_fn(picture, i), image, config)
+    return picture
 
 
 def attack_config(**changes) -> AttackConfig:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ace_counterfactuals.core.base.settings import FlagError, from_dict, to_dict
 from ace_counterfactuals.core.cli import tune as program
 from ace_counterfactuals.core.cli.parsing import parse
-from ace_counterfactuals.core.method.explain import attack
+from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import chain_of, judge
 from ace_counterfactuals.core.runs.config import MainConfig

@@ -1,0 +1,125 @@
+"""The one loop that attacks pictures, some at a time: one that is done makes room for the next."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ace_counterfactuals.core.method.attacks import Attack, GradFn, update
+from ace_counterfactuals.core.method.checks import check_finite
+from ace_counterfactuals.core.method.gradients import (
+    chain_gradient,
+    checkpointed_gradient,
+    one_step_gradient,
+    plain_gradient,
+    shortcut_gradient,
+)
+from ace_counterfactuals.core.method.noise import NoiseFn, of_each
+from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
+from ace_counterfactuals.core.method.progress import Progress
+from ace_counterfactuals.core.method.stopping import Stopping
+from ace_counterfactuals.core.method.task import Batch
+
+OnIteration = Callable[[Progress], None]
+"""Called after each iteration with where the attack stands, from where ``attacked`` goes on."""
+
+More = Callable[[int], Batch | None]
+"""How many pictures there is room for -> up to so many, None where there are no more."""
+
+Item = TypeVar("Item")
+
+
+@torch.no_grad()
+def attack(batch: Batch, on_iteration: OnIteration | None = None) -> tuple[Tensor, Tensor | None]:
+    """The pre-explanations, (N, C, H, W) in [0, 1], and ``Explanation.iterations``."""
+    done = next(attacked(Progress.begin(batch), len(batch.indices), on_iteration=on_iteration))
+    return done.found, counted(done)
+
+
+def counted(done: Progress) -> Tensor | None:
+    """Updates of each, where pictures may end before the others."""
+    return done.iterations.to(done.batch.prediction) if Stopping(done.batch.task.attack).early else None
+
+
+@torch.no_grad()
+def attacked(
+    at: Progress, size: int, more: More | None = None, on_iteration: OnIteration | None = None
+) -> Iterator[Progress]:
+    """Attack pictures, up to ``size`` at a time; yields those that are done, as soon as they are so many.
+
+    at: what is in hand, at its beginning or where it stood.  more: asked for the next pictures where some end before
+    the others, so that those cost nothing.  It ends when nothing is in hand.
+    """
+    stopping = Stopping(at.batch.task.attack)
+    while True:
+        left = stopping.left(at)
+        done = sorted({*range(len(at))} - {*left})
+        if more and stopping.early and max(len(left), len(done)) < size:
+            if new := more(size - len(left)):
+                at = at.joined(Progress.begin(new))
+            else:
+                more = None
+        elif left and len(done) < size:
+            part = updated(at.take(full(left[:size], size)), stopping)
+            at = at.put(left[:size], part)
+            if on_iteration:
+                on_iteration(at)
+        else:
+            yield at.take(done[:size])
+            if not (rest := sorted(left + done[size:])):
+                return
+            at = at.take(rest)
+
+
+def full(items: list[Item], size: int) -> list[Item]:
+    """With deterministic kernels, which may go by a batch's size, its last one is computed in the place of others."""
+    lacking = size - len(items) if torch.are_deterministic_algorithms_enabled() else 0
+    return items + items[-1:] * lacking
+
+
+def updated(at: Progress, stopping: Stopping) -> Progress:
+    """After another update of each."""
+    batch, entry = at.batch, at.attack
+    assert entry, "without an attack all are done"
+    gradient = make_grad_fn(batch, entry, stopping.see)(at.found, at.iterations.tolist())
+    variable, found = update(entry, at.variable, gradient, batch.image, batch.task.attack, batch.region)
+    return stopping.count(replace(at, variable=variable, found=found, iterations=at.iterations + 1))
+
+
+def make_grad_fn(batch: Batch, entry: Attack, on_logits: Callable[[Tensor], None] | None = None) -> GradFn:
+    """The gradient that the settings describe: of the classification and the distance, new noise each iteration.
+
+    on_logits: called with the classifier's logits on what it is taken at, the filtered pictures.
+    """
+    config, filter_ = batch.task.attack, batch.filter
+
+    def objective(picture: Tensor) -> Tensor:
+        logits = batch.task.classifier(picture)
+        if on_logits:
+            on_logits(logits)
+        return -entry.loss(logits, batch.prediction) if batch.target is None else entry.loss(logits, batch.target)
+
+    def classification_gradient(adversary: Tensor, noise: NoiseFn) -> Tensor:
+        if not config.attack_joint or filter_.steps == 0:
+            return plain_gradient(objective, adversary)
+        if config.attack_joint_shortcut:
+            return shortcut_gradient(objective, filter_, adversary, noise)
+        if config.attack_joint_checkpoint:
+            segment = config.attack_checkpoint_backward_steps
+            return checkpointed_gradient(objective, filter_, adversary, noise, segment=segment)
+        through = one_step_gradient if config.attack_filter == "one-step" else chain_gradient
+        return through(objective, filter_, adversary, noise)
+
+    def grad_fn(adversary: Tensor, iteration: int | Sequence[int]) -> Tensor:
+        each, noise = of_each(iteration, len(adversary)), batch.noise(iteration)
+        with torch.enable_grad():
+            gradient = classification_gradient(adversary, noise)
+        where = f"iteration {' or '.join(map(str, sorted({*each})))} of the attack"
+        check_finite(gradient, where, filter_, adversary, noise, batch.indices)
+        weights = [distance_weight(config.dist_schedule, i, config.attack_iterations) for i in each]
+        distance = distance_gradient(batch.image, adversary, dist_l1=config.dist_l1, dist_l2=config.dist_l2)
+        return gradient + distance.new_tensor(weights).view(-1, 1, 1, 1) * distance
+
+    return grad_fn
