@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ace_counterfactuals.core.api.ace import ACE, explain, refine
+    from ace_counterfactuals.core.api.adaptors import Counterfactuals, quantus_explain
     from ace_counterfactuals.core.api.evaluation import evaluate
     from ace_counterfactuals.core.api.explanation import Explanation
     from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ACE",
     "AttackConfig",
+    "Counterfactuals",
     "Explanation",
     "SamplingConfig",
     "evaluate",
     "explain",
     "load_classifier",
     "load_denoiser",
+    "quantus_explain",
     "refine",
 ]
 
@@ -35,6 +38,7 @@ if not (Path(__file__).parent / "core").is_dir():
 
 _HOMES = {
     "core.api.ace": ("ACE", "explain", "refine"),
+    "core.api.adaptors": ("Counterfactuals", "quantus_explain"),
     "core.api.evaluation": ("evaluate",),
     "core.api.explanation": ("Explanation",),
     "core.method.config": ("AttackConfig", "SamplingConfig"),

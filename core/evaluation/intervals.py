@@ -9,8 +9,8 @@ RESAMPLES, AT_ONCE = 2000, 2**22
 FEWEST = 8  # pictures, of which fewer say too little of their spread
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """The interval of a share, ``successes`` of ``n`` >= 1 (Wilson 1927).  A fraction: successes that count in part."""
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """The interval of a share, ``successes`` of ``n`` >= 1 (Wilson 1927).  Fractions: what counts in part."""
     share, spread = successes / n, Z * Z / n
     half = Z * math.sqrt(share * (1 - share) / n + spread / n / 4)
     low, high = (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)

@@ -1,6 +1,5 @@
 """``--check True``: load everything, explain nothing, write nothing, and say what a run would meet."""
 
-import math
 import os
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.imageset import EmptySelection, ImageSet, Sample, prefetch, select
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.evaluation.intervals import wilson
+from ace_counterfactuals.core.method import checks
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task, judge
 from ace_counterfactuals.core.preflight.model import check_cost, check_filter
@@ -43,8 +43,7 @@ from ace_counterfactuals.models.denoisers import DiffusionModel
 
 SECONDS = 50.0
 TRIAL, SAMPLE = 8, 64  # pictures that the run is tried on, and the classifier
-AT_ONCE = 8
-LIKELY = 0.05  # an accident of this probability may have happened
+AT_ONCE, TWICE = 8, 2  # pictures; TWICE: that the classifier is asked about again, with a gradient
 
 
 def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
@@ -157,7 +156,10 @@ def first_pictures(report: Report, images: ImageSet) -> list[Sample]:
 def check_classifier(
     report: Report, images: ImageSet, classifier: Classifier, config: MainConfig, device: torch.device, end: float
 ) -> None:
-    """Try the classifier on up to SAMPLE pictures of the whole set, drawn by the seed, until ``end``."""
+    """Try the classifier on up to SAMPLE pictures of the whole set, drawn by the seed, until ``end``.
+
+    Raises ValueError for one that an attack cannot follow.
+    """
     order = np.random.default_rng(config.run.seed).permutation(len(images))[:SAMPLE].tolist()
     labels, predictions = [], []
     for start in range(0, len(order), AT_ONCE):
@@ -167,6 +169,8 @@ def check_classifier(
         if samples := [item for item in items if isinstance(item, Sample)]:
             labels += [sample.label for sample in samples]
             image = torch.stack([sample.image for sample in samples]).to(device)
+            if not predictions:
+                checks.check_classifier(classifier, image[:TWICE])
             predictions += predict(classifier(image)).tolist()
     classes = 2 if classifier.binary else classifier.num_outputs
     judge_predictions(report, labels, predictions, classes, images.class_names or classifier.class_names or ())
@@ -178,45 +182,51 @@ def check_classifier(
 def judge_predictions(
     report: Report, labels: list[int], predictions: list[int], classes: int, names: Sequence[str]
 ) -> None:
-    """Accuracy, and whether guessing would have reached it.  labels: -1 where unknown."""
+    """Balanced accuracy, and whether guessing would have reached it.  labels: -1 where unknown."""
     if not predictions:
         return
     known = [(label, p) for label, p in zip(labels, predictions, strict=True) if label >= 0]
-    n, right, chance = len(known), sum(a == b for a, b in known), guessing(known, classes)
-    accuracy = "accuracy unknown: the pictures have no labels"
+    n, right, guess, lines = len(known), sum(a == b for a, b in known), guessing(known, classes), []
+    balanced, low, high = balanced_accuracy(known) if n else (0.0, 0.0, 1.0)
     if n:
-        low, high = wilson(right, n)
-        guess = "all have one label" if chance is None else f"guessing {chance:.1%}"
-        interval = f"(95 %: {low:.0%} to {high:.0%})"
-        accuracy = f"accuracy {right / n:.1%} on n = {n} drawn from the whole set {interval}; {guess}"
+        lines.append(f"accuracy {right / n:.1%} on n = {n} drawn from the whole set")
+        chance = "all have one label" if guess is None else f"guessing {guess:.1%}"
+        lines.append(f"balanced over the labels {balanced:.1%} (95 %: {low:.0%} to {high:.0%}); {chance}")
     shares = [
         f"{names[label] if label < len(names) else label} {count / len(predictions):.0%}"
         for label, count in Counter(predictions).most_common(6)
     ]
-    report.sections["classifier"] += [accuracy, f"predicts {', '.join(shares)} (n = {len(predictions)})"]
-    if chance is not None and right < min(n, 1.5 * chance * n) and binomial_tail(right, n, chance) > LIKELY:
+    lines = lines or ["accuracy unknown: the pictures have no labels"]
+    report.sections["classifier"] += [*lines, f"predicts {', '.join(shares)} (n = {len(predictions)})"]
+    if guess is not None and low <= guess and balanced < min(1, 1.5 * guess):
         report.problems.append(
-            f"accuracy near chance: {right} of {n} pictures, where guessing is right on {chance:.0%}; check "
-            "label_query, dataset and classifier_path, and whether it was trained on other inputs, such as BGR pictures"
+            f"balanced accuracy near chance: {balanced:.1%} of {n} pictures, where guessing is right on {guess:.0%}; "
+            "check label_query, dataset and classifier_path, and whether it was trained on other inputs, such as BGR "
+            "pictures"
         )
 
 
+def balanced_accuracy(known: list[tuple[int, int]]) -> tuple[float, float, float]:
+    """The mean over the labels of the share that is predicted, with its 95 % interval.
+
+    The interval is Wilson's of as many pictures as would know a mean of equal shares as well as these, so that few of a
+    label count as few.  known: (label, prediction) of each picture, of one at least.
+    """
+    counts, right = Counter(label for label, _ in known), Counter(label for label, p in known if label == p)
+    share = sum(right[label] / n for label, n in counts.items()) / len(counts)
+    pictures = len(counts) ** 2 / sum(1 / n for n in counts.values())
+    return share, *wilson(share * pictures, pictures)
+
+
 def guessing(known: list[tuple[int, int]], classes: int) -> float | None:
-    """The accuracy of guessing: of one class among all, or of these predictions dealt to the pictures at random.
+    """The balanced accuracy of guessing: of one class among all, or of these predictions dealt out at random.
 
     known: (label, prediction) of each picture.  None where all have one label of two, which any guesser may know.
     """
     occurring = {label for label, _ in known}
     if len(occurring) < 2:
         return 1 / classes if classes > 2 and known else None
-    labels, predictions = zip(*known, strict=True)
-    agreement = sum(labels.count(k) * predictions.count(k) for k in occurring) / len(known) ** 2
-    return max(1 / classes, agreement)
-
-
-def binomial_tail(successes: int, n: int, p: float) -> float:
-    """P(X >= successes) for X ~ B(n, p)."""
-    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(successes, n + 1))
+    return max(1 / classes, sum(p in occurring for _, p in known) / len(known) / len(occurring))
 
 
 def check_disk(report: Report, sample: Sample, config: MainConfig, pending: int) -> None:

@@ -161,7 +161,16 @@ def test_a_classifier_that_guesses_is_near_chance(scene):
 
     scene.classifier = Guess()
     problems = scene.check().problems
-    assert any(line.startswith("accuracy near chance: ") and " of 36 pictures" in line for line in problems)
+    assert any(line.startswith("balanced accuracy near chance: ") and " of 36 pictures" in line for line in problems)
+
+
+def test_a_classifier_whose_answers_have_no_gradient_is_a_problem(scene):
+    class Rounding(Colour):
+        def forward(self, image):
+            return super().forward(image).round()
+
+    scene.classifier = Rounding()
+    assert any("its answers have no gradient" in problem for problem in scene.check().problems)
 
 
 def test_flags_that_do_not_fit_the_network_are_a_problem_and_the_rest_is_still_measured(tmp_path, capsys):
