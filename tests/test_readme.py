@@ -11,7 +11,7 @@ from ace_counterfactuals.core.method.attacks import ATTACKS
 from scripts.update_docs import PROGRAMS, pages
 from tests.support.paths import ROOT
 
-PAGES = {str(path.relative_to(ROOT)): path for path in (*ROOT.glob("*.md"), *ROOT.glob("d*/**/*.md"))}
+PAGES = {str(path.relative_to(ROOT)): path for top in ("", "d*/**/", "examples/*/") for path in ROOT.glob(f"{top}*.md")}
 each_page = pytest.mark.parametrize("page", sorted(PAGES))
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
