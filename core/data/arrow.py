@@ -185,9 +185,11 @@ def _stream(file: Path) -> Any:
 
 @lru_cache(maxsize=4)
 def _part(file: Path, column: str, number: int) -> Any:
+    """A column of pictures, of one row group of a parquet file or of all of another."""
     if file.suffix != ".parquet":
         return _stream(file)[column]
-    opened = pyarrow().parquet.ParquetFile(file)
+    leaf = f"{column}.bytes" if pyarrow().types.is_struct(_schema(file).field(column).type) else column
+    opened = pyarrow().parquet.ParquetFile(file, read_dictionary=[leaf])  # what stands there once is kept once
     size = opened.metadata.row_group(number).total_byte_size
     if size > LARGEST:
         raise ValueError(f"{file}: a row group has {size} bytes; write it with smaller ones")

@@ -145,6 +145,8 @@ def open_files(data: DataConfig) -> ImageSet:
     images = image_set(data, Listing(records=records, class_names=names, query=query))
     with blaming("image"):
         for record in records:
+            if record.path.is_dir():
+                raise ValueError(f"{record.path}: is a folder; give it as data_dir, with dataset Folder")
             images.layers(record.path)
     return images
 

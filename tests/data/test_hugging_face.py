@@ -121,6 +121,17 @@ def test_a_strangers_table_that_is_cut_short_is_one_line_with_the_file(tmp_path,
         opened(tmp_path)
 
 
+def test_a_strangers_picture_that_stands_a_hundred_times_in_a_table_is_kept_once(tmp_path):
+    noise = np.random.default_rng(0).bytes(500_000)
+    cells = pa.StructArray.from_arrays([pa.array([noise] * 100)], names=["bytes"])
+    repeated = pa.table({"image": cells, "label": [0] * 100})
+    pq.write_table(repeated, tmp_path / "mine.parquet", dictionary_pagesize_limit=2**24)
+    before = pa.total_allocated_bytes()
+    images = opened(tmp_path)
+    assert len(images.content(images.records[99].path)) == len(noise)
+    assert pa.total_allocated_bytes() - before < 10 * len(noise)
+
+
 def test_without_pyarrow_the_command_that_installs_it_is_named(tmp_path, monkeypatch):
     write(tmp_path / "mine.parquet", table())
     monkeypatch.setitem(sys.modules, "pyarrow", None)

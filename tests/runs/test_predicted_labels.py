@@ -95,6 +95,11 @@ def test_a_file_that_is_no_picture_is_refused_before_anything_is_loaded(shop, na
     assert f"--image {shop.data / name}: unreadable picture" in capsys.readouterr().err
 
 
+def test_a_folder_in_place_of_a_file_is_refused_with_the_remedy(shop, capsys):
+    assert shop.exit_code(image=shop.data) == 2
+    assert f"--image {shop.data}: is a folder; give it as data_dir" in capsys.readouterr().err
+
+
 def test_files_of_a_binary_set_take_the_attributes_number(shop, capsys):
     assert shop.exit_code(image=shop.data / "001.png", dataset="CelebA", label_query="Smiling") == 2
     assert "--label_query Smiling: no label of image; choose an index" in capsys.readouterr().err
