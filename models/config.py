@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ace_counterfactuals.core.base.settings import FlagError, flag
+from ace_counterfactuals.core.base.settings import FlagError, flag, is_path
 
 FORMS = "torchvision:NAME, timm:NAME, hf:FOLDER, FILE.py:FUNCTION or MODULE:FUNCTION"
 
@@ -78,7 +78,8 @@ class WeightsConfig(ClassifierConfig):
 
     model_path: str = flag(
         "",
-        "weights of the diffusion model: a path, gs://, az:// or https://; a folder of train_diffusion.py or diffusers",
-        path=True,
+        "weights of the diffusion model: a path, gs://, az:// or https://, a folder of train_diffusion.py or "
+        "diffusers, FILE.py:FUNCTION or MODULE:FUNCTION, which runs that function's code",
+        path=is_path,
         result=False,
     )

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.presets import read_settings
 from ace_counterfactuals.core.base.runtime import half_precision
-from ace_counterfactuals.core.base.settings import FlagError, flag, flag_items, from_dict, group, to_dict
+from ace_counterfactuals.core.base.settings import FlagError, flag, flag_items, from_dict, group, is_function, to_dict
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, differing, read_flags
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
-from ace_counterfactuals.models import diffusers_folder
+from ace_counterfactuals.models import coded, diffusers_folder
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
 from ace_counterfactuals.models.told import Given, Said, beside, newest, settled
 
@@ -88,7 +88,7 @@ def load_denoiser(source, preset: str | None = None, **flags) -> DiffusionModel:
     """The diffusion model in ``source`` with the process that it was trained on, on the CPU.
 
     source: a checkpoint of guided-diffusion, as a path or a URL, or a folder of train_diffusion.py; a folder of
-    diffusers; or what another of ``SOURCES`` takes.
+    diffusers; FILE.py:FUNCTION, which is run; or what another of ``SOURCES`` takes.
     preset: a name or a YAML file, as --preset takes it, whose settings of the network and its process are used.
     flags: fields of ``ModelConfig`` and ``DiffusionConfig``, and ``image_size``; they go before the preset.  What is
     not given is read from what lies beside the weights and from their shapes.
@@ -143,6 +143,12 @@ def load_diffusers(folder, config: DenoiserConfig) -> DiffusionModel:
     return DiffusionModel(network, process, conditional, channels=channels)
 
 
+def load_code(source, config: DenoiserConfig) -> DiffusionModel:
+    """What a function of the user's returns."""
+    network, process, channels = coded.load_coded(str(source), config.size.image_size, config.diffusion)
+    return DiffusionModel(network, process, config.model.class_cond, channels=channels)
+
+
 def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     """A file of guided-diffusion's kind; the flags that it does not tell are taken as they are."""
     process = GaussianDiffusion(config.diffusion)
@@ -172,6 +178,7 @@ UNTOLD = {
 }
 """What no shapes tell, and a wrong guess of makes noise"""
 SOURCES = [
+    Source(lambda source: is_function(str(source)), load_code, needed={"image_size": ("image_size",)}),
     Source(
         diffusers_folder.is_folder,
         load_diffusers,

@@ -157,9 +157,19 @@ def bounds(text: str) -> tuple[float, float] | None:
     return low, high
 
 
+def is_path(text: str) -> bool:
+    """Or what stands before a function in a file, but not a module's."""
+    return not is_function(text) or ".py:" in text
+
+
 def names_a_file(text: str) -> bool:
     """Or a folder; otherwise --region is a rectangle."""
     return re.fullmatch(r"[\s\d+-]*(,[\s\d+-]*)+", text) is None
+
+
+def is_function(text: str) -> bool:
+    """FILE.py:FUNCTION or MODULE:FUNCTION."""
+    return re.fullmatch(r".+\.py:[A-Za-z_]\w*|[A-Za-z_][\w.]*:[A-Za-z_]\w*", text) is not None
 
 
 def describe_range(known: Flag) -> str:

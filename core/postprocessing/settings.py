@@ -20,6 +20,7 @@ from ace_counterfactuals.core.base.settings import (
     flag_items,
     flags_of,
     from_dict,
+    is_function,
     names_a_file,
     to_dict,
 )
@@ -28,7 +29,7 @@ from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.method.config import OF_REFINEMENT, AttackConfig, SamplingConfig, by_itself
 from ace_counterfactuals.core.postprocessing.config import SWEPT
 from ace_counterfactuals.core.postprocessing.stored import AttackedRun
-from ace_counterfactuals.core.runs.begin import weight_digests
+from ace_counterfactuals.core.runs.begin import file_of, weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import CONFIG, WEIGHTS, described_flags, read_config
 from ace_counterfactuals.core.runs.layout import REFINED
@@ -85,6 +86,9 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
         code = base["classifier"] or base["classifier_path"]
         said = f"the run's is code ({code}), which is run only for who types it; give --classifier"
         raise FlagError("classifier", said)
+    if "model_path" not in given and is_function(base["model_path"]):
+        said = f"the run's is code ({base['model_path']}), which is run only for who types it; give it"
+        raise FlagError("model_path", said)
     axes = [taken.get(name, (base[name],)) for name in SWEPT]
     combinations = [base | dict(zip(SWEPT, values, strict=True)) for values in product(*axes)]
     other_models = {path: of_model(path, given, base, run) for path in taken.get("model_path", ())}
@@ -109,7 +113,8 @@ def of_model(path: str, given: Mapping[str, Any], base: Mapping[str, Any], run: 
     """Path and flags of a diffusion model, the run's or another.  base: flags of the run, with those that are given."""
     with blaming("model_path"):
         path = newest(path)
-        if run.settings and f"sha256:{digest(path)}" == run.settings["weights"].get("model_path"):
+        recorded = run.settings["weights"].get("model_path") if run.settings else None
+        if recorded and (file := file_of(path)) and f"sha256:{digest(file)}" == recorded:
             return {"model_path": path}
         told = {name for name, known in flag_items(MainConfig).items() if known.told}
         typed, others = ({name: one[name] for name in told if name in one} for one in (given, base))

@@ -15,7 +15,7 @@ import torch
 
 from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import FlagError, flag_items, to_dict
+from ace_counterfactuals.core.base.settings import FlagError, flag_items, is_function, to_dict
 from ace_counterfactuals.core.data.regions import region_digest
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import (
@@ -144,11 +144,16 @@ def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping
 
 def weight_digests(config: MainConfig) -> dict[str, str]:
     """Flag -> digest of the file that it names, of the weights and of the region."""
-    files = {name: getattr(config.weights, name) for name in WEIGHTS}
+    files = {name: file_of(getattr(config.weights, name)) for name in WEIGHTS}
     files["classifier"] = code_of(config.weights.classifier)
     digests = {name: digest(path) for name, path in files.items() if path}
     digests["region"] = region_digest(config.region.region)
     return {name: f"sha256:{sha}" for name, sha in digests.items() if sha}
+
+
+def file_of(weights: str) -> str:
+    """The file of weights, or of the code that makes a network; '' for a module's."""
+    return code_of(weights) if is_function(weights) else weights
 
 
 def code_of(classifier: str) -> str:

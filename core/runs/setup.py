@@ -38,6 +38,7 @@ from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
 from ace_counterfactuals.models.denoisers import DiffusionModel
 from ace_counterfactuals.models.specs import said_of
+from ace_counterfactuals.models.told import TRAINED
 
 RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
 
@@ -148,7 +149,10 @@ def settle_model(config: MainConfig, typed: Mapping[str, Any], others: Mapping[s
         if (root / CONFIG).exists() and not config.run.overwrite:
             made = read_config(root)["flags"]
             found = {name: made[name] for name in made if name in known and known[name].told} | typed
-            found["model_path"] = made["model_path"] if Path(made["model_path"]).parent == Path(path) else path
+            before = Path(made["model_path"])
+            found["model_path"] = (
+                str(before) if before.parent == Path(path) and TRAINED.fullmatch(before.name) else path
+            )
         else:
             found = {"model_path": denoisers.newest(path)}
             found |= denoisers.settle(found["model_path"], denoisers.Given(typed, others)) if path else {}
