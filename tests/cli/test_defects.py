@@ -65,4 +65,4 @@ def test_defect_16_choosing_by_label_decodes_the_chosen_pictures_alone(workshop,
         imageset, "decode", lambda path, **options: decoded.append(path.parent.name) or decode(path, **options)
     )
     workshop.run(label_query="coat", label_target="boot", image_channels=3)
-    assert decoded == ["coat", "coat"]
+    assert set(decoded) == {"coat"}
