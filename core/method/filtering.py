@@ -101,7 +101,8 @@ def kept_pixels(mask: Tensor, *, inpaint: float, dilation: int) -> Tensor:
     mask: from ``change_mask``; a picture that did not change keeps none, so that it is filtered whole.
     dilation: odd side of the square that the mask is dilated by.
     """
-    dilated = F.max_pool2d(mask, dilation, stride=1, padding=(dilation - 1) // 2)
+    side = min(dilation, 2 * max(mask.shape[2:]) - 1)  # which reaches over the whole mask from each of its corners
+    dilated = F.max_pool2d(mask, side, stride=1, padding=(side - 1) // 2)
     return (dilated < inpaint) & (mask.amax((2, 3), keepdim=True) > 0)
 
 

@@ -174,6 +174,13 @@ def test_a_dilation_wider_than_the_picture_keeps_nothing():
     assert not kept_pixels(mask, inpaint=0.5, dilation=17).any()
 
 
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (1, 1)])
+def test_a_dilation_larger_than_the_picture_reaches_all_of_it_and_costs_no_more(shape):
+    mask = torch.zeros(1, 1, *shape)
+    mask[..., 0, 0] = 1
+    assert not kept_pixels(mask, inpaint=0.5, dilation=2**31 - 1).any()
+
+
 def test_a_pixel_is_kept_strictly_below_the_threshold():
     mask = torch.tensor([1.0, 0.5, 0.25]).view(1, 1, 1, 3)
     assert kept_pixels(mask, inpaint=0.5, dilation=1).flatten().tolist() == [False, False, True]
