@@ -15,7 +15,7 @@ from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, differin
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
-from ace_counterfactuals.models import coded, diffusers_folder
+from ace_counterfactuals.models import coded, denoising_diffusion, diffusers_folder
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
 from ace_counterfactuals.models.told import Given, Said, beside, newest, settled
 
@@ -149,6 +149,12 @@ def load_code(source, config: DenoiserConfig) -> DiffusionModel:
     return DiffusionModel(network, process, config.model.class_cond, channels=channels)
 
 
+def load_denoising_diffusion(path, config: DenoiserConfig) -> DiffusionModel:
+    """A file of denoising-diffusion-pytorch, which has its betas."""
+    network, process, channels = denoising_diffusion.load(path, config.diffusion)
+    return DiffusionModel(network, process, channels=channels)
+
+
 def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     """A file of guided-diffusion's kind; the flags that it does not tell are taken as they are."""
     process = GaussianDiffusion(config.diffusion)
@@ -185,6 +191,13 @@ SOURCES = [
         lambda folder, config: diffusers_folder.read_process(folder, config.diffusion),
         said=lambda folder: Said(diffusers_folder.read_said(folder), str(folder)),
         needed={words: names for words, names in UNTOLD.items() if "num_heads" not in names},
+    ),
+    Source(
+        denoising_diffusion.is_checkpoint,
+        load_denoising_diffusion,
+        lambda path, config: denoising_diffusion.read(path).process(config.diffusion),
+        said=lambda path: Said({"class_cond": False, **denoising_diffusion.read(path).flags}, str(path)),
+        needed={"image_size": ("image_size",)},
     ),
     Source(
         lambda source: True,
