@@ -67,6 +67,14 @@ def plain_name(arch: str) -> str:
     return arch.removeprefix("torchvision:")
 
 
+def torchvision_near(text: str) -> str:
+    """'torchvision:resnet50' for 'resnet50' and what is nearly that, '' for other texts."""
+    import torchvision
+
+    near = difflib.get_close_matches(text, torchvision.models.list_models(module=torchvision.models), 1, cutoff=0.8)
+    return f"torchvision:{near[0]}" if near else ""
+
+
 def _first_layer(network: nn.Module) -> str:
     """The name of the convolution that takes the images."""
     layers = network.named_modules()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ace_counterfactuals.models.architectures import build_loaded, ends, plain_name
+from ace_counterfactuals.models.architectures import build_loaded, ends, plain_name, torchvision_near
 from ace_counterfactuals.models.loading import (
     WeightsError,
     describe,
@@ -173,6 +173,8 @@ def load_classifier(
         path=path, binary=binary, query=query, heads=heads or {}, arch=name, num_classes=num_classes, spec=spec
     )
     if form is None or (path and spec.name.startswith("timm:")):
+        if not spec.name and not Path(path).exists() and (near := torchvision_near(path)):
+            raise WeightsError(f"{path}: no such file; did you mean {near}?")
         tree = load_weights(path)
         if form is None or is_ours(tree):
             return read_classifier(tree, wanted)
@@ -228,7 +230,8 @@ def read_classifier(tree: dict, wanted: Wanted) -> Classifier:
         if recognises(tree, wanted):
             return _finished(build(tree, wanted), wanted)
     found = describe(state_dict(tree, name=wanted.path))
-    advice = "wanted a file of train_classifier.py, or the name of the architecture: classifier_arch resnet50"
+    advice = "wanted a file of train_classifier.py, or the name of the architecture: classifier_arch resnet50, or what "
+    advice += "builds the network: classifier my_net.py:build"
     raise wanted.refuse(f"is {found}; {advice}")
 
 

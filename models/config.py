@@ -31,6 +31,8 @@ class ClassifierConfig:
     classifier_channels: int = flag(0, "channels that it takes, 1 or 3; 0 is found by trying", low=0, high=3)
 
     def __post_init__(self) -> None:
+        if self.classifier.endswith(".py"):
+            raise FlagError("classifier", f"{self.classifier}: wanted FILE.py:FUNCTION, which returns the network")
         kind, _, rest = self.classifier.partition(":")
         name, put = self.classifier, {}
         if kind == "torchvision":

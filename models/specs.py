@@ -20,11 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.base.settings import did_you_mean
 from ace_counterfactuals.models.architectures import package, timm_name
 from ace_counterfactuals.models.config import ClassifierConfig
 from ace_counterfactuals.models.loading import WeightsError, load_into, load_state, read_object, without_prefix
 from ace_counterfactuals.models.trial import FAILURES, trial
 
+KINDS = ("torchvision", "timm", "hf")  # before a colon that comes before no function
 PLAIN = ((0.0,), (1.0,))  # pictures in [0, 1] as they are
 
 
@@ -107,6 +109,9 @@ def open_hf(spec: Spec, path: str) -> Foreign:
     """A folder of transformers' image classification, with its processor's size and normalisation; its code is not
     run."""
     transformers, folder = package("transformers"), Path(path)
+    if not folder.is_dir():
+        kind = "is a file" if folder.exists() else "no such folder"
+        raise ValueError(f"{path}: {kind}; wanted the folder that save_pretrained wrote")
     try:
         network = transformers.AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -128,12 +133,17 @@ def open_hf(spec: Spec, path: str) -> Foreign:
 
 def open_code(spec: Spec, path: str) -> Foreign:
     """What a function of the user's returns, with the weights of the file if one is given."""
-    where, _, function = spec.name.rpartition(":")
+    (where, _, function), module = spec.name.rpartition(":"), None
     try:
-        build = getattr(_module(where), function)
-        network = build(**spec.args)
+        module = _module(where)
+        network = getattr(module, function)(**spec.args)
     except Exception as error:  # it is the user's code, which may raise anything
-        raise ValueError(f"{spec.name}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        near = ""
+        if module is None and not Path(where).exists():
+            near = did_you_mean(Path(where).name, [*KINDS, *(file.name for file in Path(where).parent.glob("*.py"))])
+        elif module is not None and not hasattr(module, function):
+            near = did_you_mean(function, vars(module))
+        raise ValueError(f"{spec.name}: {type(error).__name__}: {' '.join(str(error).split())}{near}") from None
     if not isinstance(network, nn.Module):
         raise ValueError(f"{spec.name}: returned {type(network).__name__}, wanted a torch.nn.Module")
     names = getattr(network, "class_names", None)
@@ -174,7 +184,8 @@ def open_onnx(spec: Spec, path: str) -> Foreign:
     try:
         return Foreign(converter.convert(path))
     except Exception as error:  # its own, protobuf's, torch's
-        raise ValueError(f"{path}: ONNX that cannot be converted: {' '.join(str(error).split())}") from None
+        advice = "export it with other operators, or by torch.export or torch.jit.trace"
+        raise ValueError(f"{path}: ONNX that cannot be converted: {' '.join(str(error).split())}; {advice}") from None
 
 
 FORMS = {
@@ -288,7 +299,7 @@ def _first_answer(answers: Answers, foreign: Foreign, spec: Spec, what: str) -> 
         try:
             found = trial(answers.raw, pixels)
         except FAILURES as error:
-            said = said or " ".join(str(error).split())[:200]
+            said = said or " ".join(str(error).split())[-200:]  # of TorchScript's the end
             continue
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from None

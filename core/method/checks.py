@@ -31,9 +31,9 @@ def check_classifier(classifier: Callable[[Tensor], Tensor], image: Tensor) -> T
         raise
     except FAILURES as error:
         channels, height, width = image.shape[1:]
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[-200:]
         raise ValueError(
-            f"the classifier fails on pictures of {height} x {width} in {channels} channels ({reason:.200}); "
+            f"the classifier fails on pictures of {height} x {width} in {channels} channels ({reason}); "
             "give pictures of the size and channels that it wants"
         ) from None
     except ValueError as error:

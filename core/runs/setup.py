@@ -122,7 +122,8 @@ def load_explained(config: MainConfig, query: int, device: torch.device) -> Clas
 def check_channels(config: MainConfig, channels: int, path: str) -> None:
     """Refuse a network of one channel for pictures in colour.  Raises ValueError."""
     if channels == 1 != config.data.image_channels:
-        raise ValueError(f"{path} takes grey pictures, of 1 channel, but image_channels is 3: these are in colour")
+        advice = "but image_channels is 3: these are in colour; choose another"
+        raise ValueError(f"{path} takes grey pictures, of 1 channel, {advice}")
 
 
 def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
@@ -249,7 +250,7 @@ def check_labels(config: MainConfig, images: ImageSet, outputs: int) -> None:
         return
     target, largest = config.data.label_target, max(record.label for record in images.records)
     if largest >= outputs:
-        there = f"{outputs} outputs, but data_dir {config.data.data_dir} has labels up to {largest}"
+        there = f"{outputs} outputs, but data_dir {config.data.data_dir} has labels up to {largest}; choose another"
         raise FlagError("classifier_path", f"{config.weights.classifier_path} has {there}")
     if target != -1 and config.data.label_query == target:
         name = images.class_names[target] if images.class_names else target
