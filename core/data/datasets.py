@@ -121,7 +121,10 @@ def _read_imagenet(folder: Path, query: int | str, train: bool) -> Listing:
         records=_in_class_folders(folder, classes, known | others),
         class_names=tuple((dict(enumerate(names)) | {label: name for name, label in others.items()}).values()),
         aliases=dict(ids) | others,
-        notices=_notices({f"{said} classes and are numbered in sorted order": _numbered(others)}),
+        notices=(
+            *_notices({f"{said} classes and are numbered in sorted order": _numbered(others)}),
+            *_unread([folder / name for name in classes]),
+        ),
     )
 
 
@@ -167,13 +170,17 @@ def _notices(about: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return tuple(f"{text}: {first(names)}" for text, names in about.items() if names)
 
 
-def _unread(places: Sequence[Path], suffixes: tuple[str, ...]) -> tuple[str, ...]:
+def _unread(places: Sequence[Path], suffixes: tuple[str, ...] = folders.SUFFIXES) -> tuple[str, ...]:
     """Notices of the pictures that are not read.  suffixes: of those that are."""
-    others = {folders.UNREAD: "pictures of formats that are not read are left out; save them as PNG"}
-    if folders.NUMBERS not in suffixes:
-        others[folders.NUMBERS,] = "files of numbers are left out; image_range LOW,HIGH reads them"
-    names = {said: [n for p in places for n in folders.picture_names(p, ends)] for ends, said in others.items()}
-    return _notices({f"{len(found)} {said}": found for said, found in names.items()})
+    numbers = () if folders.NUMBERS in suffixes else (folders.NUMBERS,)
+    names = [name for place in places for name in folders.picture_names(place, folders.UNREAD + numbers)]
+    measured = [name for name in names if name.lower().endswith(folders.NUMBERS)]
+    others = [name for name in names if not name.lower().endswith(folders.NUMBERS)]
+    about = {
+        f"{len(others)} pictures of formats that are not read are left out; save them as PNG": others,
+        f"{len(measured)} files of numbers are left out; image_range LOW,HIGH reads them": measured,
+    }
+    return _notices(about)
 
 
 def _read_csv(folder: Path, query: int | str, train: bool, pictures: "PicturesConfig") -> Listing:
