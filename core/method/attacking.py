@@ -34,7 +34,8 @@ Item = TypeVar("Item")
 @torch.no_grad()
 def attack(batch: Batch, on_iteration: OnIteration | None = None) -> tuple[Tensor, Tensor | None]:
     """The pre-explanations, (N, C, H, W) in [0, 1], and ``Explanation.iterations``."""
-    done = next(attacked(Progress.begin(batch), len(batch.indices), on_iteration=on_iteration))
+    count = len(batch.indices)
+    done = next(attacked(Progress.begin(batch), count, count, on_iteration=on_iteration))
     return done.found, counted(done)
 
 
@@ -45,9 +46,9 @@ def counted(done: Progress) -> Tensor | None:
 
 @torch.no_grad()
 def attacked(
-    at: Progress, size: int, more: More | None = None, on_iteration: OnIteration | None = None
+    at: Progress, size: int, group: int, more: More | None = None, on_iteration: OnIteration | None = None
 ) -> Iterator[Progress]:
-    """Attack pictures, up to ``size`` at a time; yields those that are done, as soon as they are so many.
+    """Attack pictures, up to ``size`` at a time; yields those that are done, ``group`` at a time.
 
     at: what is in hand, at its beginning or where it stood.  more: asked for the next pictures where some end before
     the others, so that those cost nothing.  It ends when nothing is in hand.
@@ -56,19 +57,19 @@ def attacked(
     while True:
         left = stopping.left(at)
         done = sorted({*range(len(at))} - {*left})
-        if more and stopping.early and max(len(left), len(done)) < size:
+        if more and stopping.early and len(left) < size and len(done) < group:
             if new := more(size - len(left)):
                 at = at.joined(Progress.begin(new))
             else:
                 more = None
-        elif left and len(done) < size:
+        elif left and len(done) < group:
             part = updated(at.take(full(left[:size], size)), stopping)
             at = at.put(left[:size], part)
             if on_iteration:
                 on_iteration(at)
         else:
-            yield at.take(done[:size])
-            if not (rest := sorted(left + done[size:])):
+            yield at.take(done[:group])
+            if not (rest := sorted(left + done[group:])):
                 return
             at = at.take(rest)
 

@@ -79,10 +79,10 @@ def refine(
     return conclude(judge(image, task, indices, region).aimed_at(target), pre_explanation)
 
 
-def conclude_all(done: Progress, size: int) -> Explanation:
-    """``conclude``, of pictures whose attack is done, up to ``size``.  With deterministic kernels the last is repeated
+def conclude_all(done: Progress, group: int) -> Explanation:
+    """``conclude``, of pictures whose attack is done, up to ``group``.  With deterministic kernels the last is repeated
     until they are so many."""
-    done = done.take(full([*range(len(done))], size))
+    done = done.take(full([*range(len(done))], group))
     return conclude(done.batch, done.found, counted(done))
 
 

@@ -43,11 +43,12 @@ from ace_counterfactuals.core.runs.setup import (
     with_predictions,
 )
 from ace_counterfactuals.core.runs.status import run_log
-from ace_counterfactuals.core.runs.tables import write_tables
+from ace_counterfactuals.core.runs.tables import growing_sheet, write_tables
 from ace_counterfactuals.core.runs.telling import Telling
 from ace_counterfactuals.core.runs.work import Found, Given, Hand, More, Work, file_name
 
 TRIED = 2  # pictures that show whether a classifier can be explained
+SHARE = 4  # where pictures end one by one, this part of a batch waits to be refined together
 DECODED = 16  # finished pictures that are compared with those of the data folder
 
 
@@ -100,6 +101,7 @@ def tell_misfit(task: Task, images: ImageSet, device: torch.device) -> None:
 def explain_given(task: Task, given: Given, more: More, kept: Kept, on_iteration: OnIteration) -> Found:
     """Attack the pictures, and the next ones where some are done before the others; refine those that are done."""
     size = kept.size
+    group = -(-size // SHARE) if task.attack.attack_stop_confidence < 1 else size
 
     def batch_of(given: Given) -> Batch:
         labels = [sample.label for sample in full(given.samples, size)]
@@ -110,8 +112,8 @@ def explain_given(task: Task, given: Given, more: More, kept: Kept, on_iteration
         given = more(room)
         return given and batch_of(given)
 
-    for done in attacked(kept.start(batch_of(given)), size, more_of, on_iteration):
-        yield done.batch.indices, conclude_all(done, size)
+    for done in attacked(kept.start(batch_of(given)), size, group, more_of, on_iteration):
+        yield done.batch.indices, conclude_all(done, group)
 
 
 def merge(config: MainConfig, results: ResultFolder, images: ImageSet) -> ResultFolder:
@@ -143,7 +145,7 @@ def complete(work: Work) -> None:
         kept = Kept(config, results, lock)
         try:
             with patient():
-                explain_all(work, positions, kept, timed)
+                explain_all(work, positions, kept, timed, growing_sheet(config, results, [*finished.values()]))
         except KeyboardInterrupt:
             kept.write()
             raise
@@ -209,8 +211,17 @@ def try_classifier(classifier: Classifier, images: ImageSet, device: torch.devic
             check_classifier(classifier, torch.stack(first).to(device))
 
 
-def explain_all(work: Work, positions: list[int], kept: Kept, timed: Callable[[list[int], float], None]) -> None:
-    """Explain the pictures at ``positions`` and write each as soon as it is done.  timed: as ``run_log``'s."""
+def explain_all(
+    work: Work,
+    positions: list[int],
+    kept: Kept,
+    timed: Callable[[list[int], float], None],
+    show: Callable[[list[Record]], None],
+) -> None:
+    """Explain the pictures at ``positions`` and write each as soon as it is done.
+
+    timed: as ``run_log``'s.  show: takes what is written.
+    """
     missing = {work.images.records[i].index: i for i in positions}
     hand, telling = Hand(work, missing, kept), Telling(len(positions))
 
@@ -229,6 +240,7 @@ def explain_all(work: Work, positions: list[int], kept: Kept, timed: Callable[[l
                 timed([record.index for record in records], (now - started) / max(len(records), 1))
                 started = now
                 telling.add(records)
+                show(records)
                 stop_if_asked()
 
 

@@ -2,13 +2,14 @@
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.cells import from_cell
+from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.reading import read_text, read_yaml
 from ace_counterfactuals.core.base.schema import Count, checked
 from ace_counterfactuals.core.base.settings import FlagError, to_dict
@@ -17,7 +18,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import KINDS, WEAK, Record
-from ace_counterfactuals.core.runs.sheet import draw_sheet
+from ace_counterfactuals.core.runs.sheet import LIMIT, draw_sheet
 
 LARGEST_TABLE = 2**26  # bytes of results.csv: some 300,000 pictures
 Share = Annotated[float, 0, 1]
@@ -53,6 +54,27 @@ def write_tables(
     if config.output.save_images:
         classes = read_config(results.root).get("classes")
         draw_sheet(results, records, classes, results.root / chunk_name(config, "sheet.png"))
+
+
+def growing_sheet(
+    config: MainConfig, results: ResultFolder, finished: list[Record]
+) -> Callable[[Sequence[Record]], None]:
+    """A function that takes what is written, after what was finished, and draws the first pictures of an experiment
+    that has no tables yet: whenever they are twice as many."""
+    path, shown, drawn = results.root / chunk_name(config, "sheet.png"), finished, 0
+    classes = read_config(results.root).get("classes")
+
+    def show(records: Sequence[Record]) -> None:
+        nonlocal drawn
+        shown.extend(records)
+        if drawn < LIMIT and len(shown) >= 2 * drawn:
+            draw_sheet(results, shown, classes, path)
+            drawn = len(shown)
+
+    if not config.output.save_images or path.with_name(chunk_name(config, "results.csv")).exists():
+        return lambda records: None
+    notice(f"the first counterfactuals, as they are done: {path}")
+    return show
 
 
 def refuse_missing(config: MainConfig, results: ResultFolder, missing: Sequence[int], wanted: int) -> None:

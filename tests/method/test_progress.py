@@ -22,7 +22,7 @@ def test_from_any_iteration_an_attack_goes_on_to_the_bit(method, confidence):
     batch, seen = make_batch(attack_method=method, attack_stop_confidence=confidence), []
     found, iterations = attack(batch, seen.append)
     for start in seen:
-        (done,) = attacked(start, len(start))
+        (done,) = attacked(start, 3, 3)
         assert torch.equal(done.found, found)
         assert iterations is None or torch.equal(done.iterations, iterations)
 
@@ -33,7 +33,7 @@ def test_outside_its_region_an_attack_goes_on_with_the_original_picture():
     region[..., :4] = True
     batch = judge(batch.image, batch.task, region=region).aimed()
     found, _ = attack(batch, seen.append)
-    assert torch.equal(next(attacked(seen[2], 3)).found, found)
+    assert torch.equal(next(attacked(seen[2], 3, 3)).found, found)
     assert torch.equal(found[..., 4:], batch.image[..., 4:]) and not torch.equal(found, batch.image)
 
 

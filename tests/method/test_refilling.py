@@ -28,7 +28,7 @@ def refilled(order=range(COUNT), size=3, on_iteration=None, **settings):
         return batch_of(places, **settings) if places else None
 
     while batch := more(size):
-        groups += attacked(Progress.begin(batch), size, more, on_iteration)
+        groups += attacked(Progress.begin(batch), size, size, more, on_iteration)
     found = {i: pair for g in groups for i, *pair in zip(g.batch.indices, g.found, g.iterations.tolist(), strict=True)}
     return found, groups
 
@@ -62,7 +62,7 @@ def test_a_picture_that_never_flips_runs_its_iterations_and_holds_up_nobody():
 
 def test_without_a_confidence_nobody_asks_for_more():
     batch = batch_of([0, 1], attack_stop_confidence=1.0)
-    (done,) = attacked(Progress.begin(batch), 4, lambda room: pytest.fail("was asked"))
+    (done,) = attacked(Progress.begin(batch), 4, 4, lambda room: pytest.fail("was asked"))
     assert torch.equal(done.found, attack(batch)[0]) and done.iterations.tolist() == [ITERATIONS] * 2
 
 
