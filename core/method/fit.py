@@ -32,12 +32,14 @@ class Fit:
     """step: of the whole chain.  l1: mean absolute change of a value in [0, 1] by noising and denoising once.
 
     left: that over the change by the noise alone.  fault: what looks wrong, and what to look at; '' if nothing does.
+    named: whether that is known to be better in another way.
     """
 
     step: int
     l1: float
     left: float
     fault: str
+    named: bool
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,13 @@ def fit(batch: Batch) -> Fit:
     base = trial.error(x_0, step)
     others = {text: error() / base for text, error in ways(trial, x_0)} if base > 0 else {}
     best = min(others, key=lambda text: others[text], default="")
-    fault = ""
-    if best and others[best] < BETTER and others[best] * base < LEFT**2:
+    named, fault = bool(best) and others[best] < BETTER and others[best] * base < LEFT**2, ""
+    if named:
         fault = f"its error is {others[best]:.2g} times as large when {best}"
     elif change > LEFT * noise:
         fault = f"it leaves {change / noise:.0%} of the noise; check what it was trained on, and its size"
     known = fault and f"the diffusion model may be of other flags or pictures: {fault}"
-    return Fit(step, scale * change, change / noise, known)
+    return Fit(step, scale * change, change / noise, known, named)
 
 
 def ways(trial: Trial, x_0: Tensor) -> Iterator[tuple[str, Callable[[], float]]]:

@@ -13,7 +13,7 @@ from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import conclude
 from ace_counterfactuals.core.method.filtering import Filter, step_tensor, to_diffusion
-from ace_counterfactuals.core.method.fit import fit
+from ace_counterfactuals.core.method.fit import Fit, fit
 from ace_counterfactuals.core.method.noise import Draw, image_noise
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch
@@ -52,26 +52,26 @@ def check_filter(report: Report, batch: Batch, config: MainConfig, end: float) -
     said = ", ".join(f"{errors[t]:.3f} at step {step_of[t]}" for t in errors)
     lines.append(f"noise prediction error {said} (1: as bad as predicting nothing)")
     useless = {t: errors[t] > USELESS * guess_error(batch, t) for t in errors}
-    if useless[top]:
+    fitted = check_fit(report, tried.take(range(min(FITTED, len(tried.indices)))), seconds, end)
+    if useless[top] and not (fitted and fitted.named):
         warm = "it may have been trained for a warm start only: lower sampling_time_fraction"
         advice = "check model_path, diffusion_steps and noise_schedule" if all(useless.values()) else warm
         where = f"at step {step_of[top]}, where the filter starts"
         report.problems.append(f"the diffusion model does not denoise these pictures {where}; {advice}")
-    else:
-        check_fit(report, tried.take(range(min(FITTED, len(tried.indices)))), seconds, end)
+    elif fitted and fitted.fault:
+        report.problems.append(fitted.fault)
     try_predictions(report, batch, seconds, part_of(end, 0.4))
     return seconds
 
 
-def check_fit(report: Report, batch: Batch, seconds: float, end: float) -> None:
+def check_fit(report: Report, batch: Batch, seconds: float, end: float) -> Fit | None:
     """Whether the model's flags and data are those of the pictures, where there is time to try."""
     if CALLS * len(batch.indices) * seconds > 0.25 * (end - time.monotonic()):
-        return
+        return None
     found = fit(batch)
     said = f"noised to step {found.step} and denoised at once, pictures differ by {255 * found.l1:.1f} of 255"
     report.sections["filter"].append(f"{said} (l1), {found.left:.0%} of the noise")
-    if found.fault:
-        report.problems.append(found.fault)
+    return found
 
 
 def try_predictions(report: Report, batch: Batch, seconds: float, end: float) -> None:

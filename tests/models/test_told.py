@@ -115,6 +115,20 @@ def test_a_yaml_of_other_weights_is_named(tmp_path):
         load_denoiser(save(tmp_path))
 
 
+def test_a_file_of_improved_diffusion_takes_the_flags_of_its_readme(tmp_path):
+    """Its default of channel_mult for 32 pixels is none of guided-diffusion's."""
+    path = save(tmp_path, image_size=32, channel_mult="1,2,2,2", attention_resolutions="16,8", resblock_updown=False)
+    readme = {
+        "image_size": 32,
+        "num_channels": 32,
+        "num_res_blocks": 1,
+        "learn_sigma": True,
+        "noise_schedule": "cosine",
+    }
+    model = load_denoiser(path, **readme, diffusion_steps=4000, num_heads=2, rescale_timesteps=True)
+    assert model.network.config.mult == (1, 2, 2, 2) and model.process.num_timesteps == 4000
+
+
 STRANGE = {
     "other keys": "model: {target: ldm.Unet}\nimage_size: 64\n",
     "a list": "- 1\n",

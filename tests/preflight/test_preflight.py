@@ -202,6 +202,11 @@ def test_a_network_that_does_not_denoise_is_a_problem(scene):
     assert "does not denoise these pictures" in (problem := scene.problem()) and "model_path" in problem
 
 
+def test_steps_that_it_was_not_trained_on_are_a_problem(scene):
+    problem = scene.problem(diffusion_steps=STEPS // 2)
+    assert "may be of other flags" in problem and "check diffusion_steps 100" in problem
+
+
 def test_a_warm_start_only_network_is_a_problem_from_pure_noise_alone(scene):
     scene.denoiser = Perfect(limit=100)
     assert scene.check(sampling_time_fraction=0.4).problems == []
