@@ -120,7 +120,7 @@ def table(rows: Sequence[Row]) -> str:
     for trial in dict.fromkeys(row["trial"] for row in rows):
         own = [row for row in rows if row["trial"] == trial]
         row = best if best in own else choose(own)
-        cells = [number(row[name]) if name in FIGURES and row[name] is not None else str(row[name]) for name in shown]
+        cells = [number(row[name]) if name in FIGURES else str(row[name]) for name in shown]
         lines.append([f"**{cell}**" for cell in cells] if row is best else cells)
     return markdown_rows(lines) + f"\n\n{best['n']} pictures; of each trial the row that the rule prefers.\n"
 
