@@ -19,8 +19,8 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import flags_of, from_dict
 from ace_counterfactuals.core.evaluation.tables import markdown_rows
+from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
-from ace_counterfactuals.core.method.explain import attack
 from ace_counterfactuals.core.runs.config import MainConfig
 from benchmarks import trial
 from benchmarks.faithfulness import UNSEEN
