@@ -367,6 +367,29 @@ def test_at_a_signal_the_last_iteration_is_kept(shop, seen, monkeypatch, number)
     assert tree(shop.output) == expected
 
 
+def test_at_a_signal_what_is_done_next_is_written_and_the_others_in_hand_are_kept(shop, seen, monkeypatch):
+    """In a refilled batch there is always somebody in hand."""
+    settings = {"num_samples": 6, "batch_size": 2, "attack_stop_confidence": 0.3, "attack_step": 5}
+    settings |= {"attack_iterations": 12}
+    expected, alone = whole(shop, **settings), len(seen)
+    see, left = Kept.see, []
+
+    def signalled(kept, progress):
+        if len(seen) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        see(kept, progress)
+        left[:] = progress.batch.indices
+
+    del seen[:]
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "see", signalled)
+        assert shop.exit_code(**ATTACK | settings) == signals.CODES[signal.SIGTERM]
+    finished = {int(path.stem) for path in (shop.results() / "records").iterdir()}
+    assert 0 < len(finished) < 6 and [*states(shop)] == [0] and {*left} - finished
+    shop.run(**ATTACK | settings)
+    assert tree(shop.output) == expected and len(seen) == alone
+
+
 @pytest.mark.parametrize(("takes", "lost"), [(1.0, 30), (7.0, 4), (20.0, 1), (100.0, 1)])
 def test_at_any_instant_thirty_seconds_or_one_iteration_are_in_memory_alone(monkeypatch, takes, lost):
     clock = iter(range(10**6))
