@@ -183,11 +183,18 @@ def _stream(file: Path) -> Any:
     return pyarrow().ipc.open_stream(pyarrow().memory_map(str(file))).read_all()
 
 
+@lru_cache(maxsize=256)
+def _column(file: Path, name: str) -> Any:
+    whole = _stream(file)[name]
+    whole.validate(full=True)  # without which a damaged table ends the process
+    return whole
+
+
 @lru_cache(maxsize=4)
 def _part(file: Path, column: str, number: int) -> Any:
     """A column of pictures, of one row group of a parquet file or of all of another."""
     if file.suffix != ".parquet":
-        return _stream(file)[column]
+        return _column(file, column)
     leaf = f"{column}.bytes" if pyarrow().types.is_struct(_schema(file).field(column).type) else column
     opened = pyarrow().parquet.ParquetFile(file, read_dictionary=[leaf])  # what stands there once is kept once
     size = opened.metadata.row_group(number).total_byte_size

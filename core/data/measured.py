@@ -26,7 +26,8 @@ def measured(path: Path, span: Span, **how: Any) -> list[Image.Image]:
         values, said = _numbers(path, **how)
         check_size(values.shape[2], values.shape[1])
         low, high = span
-        values = (values.astype(np.float64) - low) / (high - low)
+        with np.errstate(all="ignore"):  # of what is refused next
+            values = (values.astype(np.float64) - low) / (high - low)
         if not np.isfinite(values).all():
             raise ValueError("holds NaN or infinity")
     except UnreadableImage:

@@ -132,6 +132,16 @@ def test_a_strangers_picture_that_stands_a_hundred_times_in_a_table_is_kept_once
     assert pa.total_allocated_bytes() - before < 10 * len(noise)
 
 
+def test_a_strangers_table_whose_pictures_end_before_they_begin_is_refused(tmp_path):
+    path = write(tmp_path / "data-00000-of-00001.arrow", table(2))
+    first, second = len(picture(0)), len(picture(10))
+    ends = np.array([0, first, first + second], "<i4").tobytes()
+    assert path.read_bytes().count(ends) == 1
+    path.write_bytes(path.read_bytes().replace(ends, np.array([0, -5, first + second], "<i4").tobytes()))
+    with pytest.raises(UnreadableImage, match="cannot be read"):
+        opened(tmp_path)[1]
+
+
 def test_without_pyarrow_the_command_that_installs_it_is_named(tmp_path, monkeypatch):
     write(tmp_path / "mine.parquet", table())
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -120,10 +120,11 @@ def npy_of(header, content=b""):
         (npy_of({"descr": "<f8", "fortran_order": False, "shape": (-2, -2)}, bytes(32)), "wanted all of"),
         (npy_of({"descr": "<f8", "fortran_order": False, "shape": (4,)}, bytes(32)), r"wanted numbers \(H, W\)"),
         (npy_of({"descr": "<f8", "fortran_order": False, "shape": (2, 2)}, b"\xff" * 32), "NaN or infinity"),
+        (npy_of({"descr": "<f4", "fortran_order": False, "shape": (2, 2)}, b"\x01\x00\x80\x7f" * 4), "NaN or infinity"),
         (b"\x93NUMPY\x09\x00junk", r"\(9, 0\)"),
         (b"", "magic"),
     ],
-    ids=["5 TiB", "pickles", "less than nothing", "a line", "NaN", "version 9", "empty"],
+    ids=["5 TiB", "pickles", "less than nothing", "a line", "NaN", "signals", "version 9", "empty"],
 )
 def test_a_strangers_npy_is_refused_with_the_reason(tmp_path, content, reason):
     (tmp_path / "x.npy").write_bytes(content)
