@@ -14,6 +14,7 @@ from ace_counterfactuals.core.evaluation.metric import Metric
 from ace_counterfactuals.core.evaluation.session import Session, Task, in_all
 
 Job = tuple[Task, tuple[Path, ...]]
+LARGEST = 2**28  # bytes of a picture's file; more has none of as many pixels as are taken
 
 
 class Groups:
@@ -26,6 +27,9 @@ class Groups:
         """What ``Task.take`` takes, its task before it, and what does not decode, with the reason."""
         asked, errors, pictures, views = [], {}, {}, {}
         for task, paths in self.groups[position]:
+            errors |= {path: f"is larger than {LARGEST} bytes" for path in paths if path.stat().st_size > LARGEST}
+            if errors.keys() & set(paths):
+                continue
             key, view = task.key(paths), task.judge.view
             if not task.lacks(key):
                 continue

@@ -149,3 +149,12 @@ def test_without_a_cache_that_can_be_written_figures_are_computed_and_that_is_to
 def test_the_cache_lies_in_the_users_own_folder_and_in_no_strangers(output, own_cache):
     with open_cache(from_dict(EvaluateConfig, {"output_path": str(output)})) as cache:
         assert cache.parent == own_cache and cache.is_dir()
+
+
+def test_a_picture_of_a_stranger_without_end_is_not_read(output, tmp_path, capsys):
+    write_classifier(tmp_path / "unseen.pt")
+    (picture, *_) = sorted(output.glob("Results/exp/explanation/CC/CCF/CF/*.png"))
+    os.truncate(picture, 2**40)
+    given = ["--dataset", "Folder", "--unseen", tmp_path / "unseen.pt"]
+    message = failure(capsys, "--output-path", output, *given)
+    assert f"{picture}: unreadable picture: is larger than" in message
