@@ -6,7 +6,7 @@ network that denoises clearly better when it is told another step, or shown othe
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ SHOWN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def as_they_are(x: Tensor) -> Tensor:
+    return x
+
+
 @dataclass(frozen=True)
 class Fit:
     """step: of the whole chain.  l1: mean absolute change of a value in [0, 1] by noising and denoising once.
@@ -44,28 +48,41 @@ class Fit:
 
 @dataclass(frozen=True)
 class Trial:
-    """One step of noise on pictures: the whole chain, the step, and the noise (N, C, H, W)."""
+    """Pictures that are noised to one step of a chain, each with noise of its own."""
 
     batch: Batch
     chain: GaussianDiffusion
     step: int
-    eps: Tensor
 
-    def predicted(self, x_0: Tensor, told: int, *, other: bool = False) -> Tensor:
-        """The noise that the network finds when it is told this step; other: taken for what it does not predict."""
-        steps = step_tensor(self.step, x_0)
+    @cached_property
+    def x_0(self) -> Tensor:
+        """The pictures as the model has them, (N, C, H, W) in [-1, 1]."""
+        image = self.batch.image
+        return to_diffusion(image.expand(-1, 3, -1, -1) if self.batch.filter.grey else image)
+
+    @cached_property
+    def eps(self) -> Tensor:
+        """Their noise."""
+        return image_noise(self.batch.task.seed, self.batch.indices, 0)(Draw.START, self.step, self.x_0)
+
+    def predicted(self, told: int, shown: Callable[[Tensor], Tensor] = as_they_are, *, other: bool = False) -> Tensor:
+        """The noise that the network finds when it is told this step.
+
+        shown: what becomes of x_0 before.  other: what it predicts is taken for what the flags do not say.
+        """
+        steps, x_0 = step_tensor(self.step, self.x_0), shown(self.x_0)
         x_t = self.chain.q_sample(x_0, steps, self.eps)
-        output = self.chain.denoiser_output(
-            self.batch.task.denoiser, x_t, step_tensor(told, x_0), self.batch.filter.classes
-        )[:, : x_0.shape[1]]
+        model, classes = self.batch.task.denoiser, self.batch.filter.classes
+        output = self.chain.denoiser_output(model, x_t, step_tensor(told, x_0), classes)[:, : x_0.shape[1]]
         if self.chain.config.predict_xstart == other:
             return output
         signal, noise = self.chain.sqrt_alphas_cumprod, self.chain.sqrt_one_minus_alphas_cumprod
         return (x_t - signal.at(steps, x_t) * output) / noise.at(steps, x_t)
 
-    def error(self, x_0: Tensor, told: int, *, other: bool = False) -> float:
-        """Mean square, 1 for predicting nothing."""
-        return (self.predicted(x_0, told, other=other) - self.eps).double().square().mean().item()
+    def error(self, told: int, shown: Callable[[Tensor], Tensor] = as_they_are, *, other: bool = False) -> float:
+        """Mean square, over that of predicting nothing."""
+        off = self.predicted(told, shown, other=other) - self.eps
+        return (off.double().square().mean() / self.eps.double().square().mean()).item()
 
 
 @torch.no_grad()
@@ -74,13 +91,11 @@ def fit(batch: Batch) -> Fit:
     filter_, chain = batch.filter, batch.task.diffusion.respaced("")
     top = int(filter_.diffusion.timestep_map.values[filter_.steps - 1])
     step = min(top, max(0, int((chain.sqrt_one_minus_alphas_cumprod.values <= LEVEL).sum()) - 1))
-    x_0 = to_diffusion(batch.image.expand(-1, 3, -1, -1) if filter_.grey else batch.image)
-    trial = Trial(batch, chain, step, image_noise(batch.task.seed, batch.indices, 0)(Draw.START, step, x_0))
-    found = trial.predicted(x_0, step)
+    trial = Trial(batch, chain, step)
     scale = chain.sqrt_recipm1_alphas_cumprod.values[step].item() / 2  # of the noise in a picture in [0, 1]
-    change, noise = (found - trial.eps).double().abs().mean().item(), trial.eps.double().abs().mean().item()
-    base = trial.error(x_0, step)
-    others = {text: error() / base for text, error in ways(trial, x_0)} if base > 0 else {}
+    change = (trial.predicted(step) - trial.eps).double().abs().mean().item()
+    base, noise = trial.error(step), trial.eps.double().abs().mean().item()
+    others = {text: error() / base for text, error in ways(trial)} if base > 0 else {}
     best = min(others, key=lambda text: others[text], default="")
     named, fault = bool(best) and others[best] < BETTER and others[best] * base < LEFT**2, ""
     if named:
@@ -91,15 +106,15 @@ def fit(batch: Batch) -> Fit:
     return Fit(step, scale * change, change / noise, known, named)
 
 
-def ways(trial: Trial, x_0: Tensor) -> Iterator[tuple[str, Callable[[], float]]]:
+def ways(trial: Trial) -> Iterator[tuple[str, Callable[[], float]]]:
     """What a network of other flags or data is told or shown, with what to look at -> its error."""
     config, t = trial.chain.config, trial.step
     for told in dict.fromkeys(round(factor * t) for factor in FACTORS):
         if told != t and told < config.diffusion_steps:
             steps = f"check diffusion_steps {config.diffusion_steps}, noise_schedule {config.noise_schedule}"
             advice = f"{steps} and rescale_timesteps {config.rescale_timesteps}"
-            yield f"told step {told} instead of {t}; {advice}", partial(trial.error, x_0, told)
+            yield f"told step {told} instead of {t}; {advice}", partial(trial.error, told)
     kind = f"taken to predict {'the noise' if config.predict_xstart else 'x_0'}"
-    yield f"{kind}; check predict_xstart {config.predict_xstart}", partial(trial.error, x_0, t, other=True)
+    yield f"{kind}; check predict_xstart {config.predict_xstart}", partial(trial.error, t, other=True)
     for what, change in SHOWN.items():
-        yield f"shown {what}; check how its pictures were prepared", partial(trial.error, change(x_0), t)
+        yield f"shown {what}; check how its pictures were prepared", partial(trial.error, t, change)

@@ -12,9 +12,8 @@ import torch
 from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import conclude
-from ace_counterfactuals.core.method.filtering import Filter, step_tensor, to_diffusion
-from ace_counterfactuals.core.method.fit import Fit, fit
-from ace_counterfactuals.core.method.noise import Draw, image_noise
+from ace_counterfactuals.core.method.filtering import Filter, to_diffusion
+from ace_counterfactuals.core.method.fit import Fit, Trial, fit
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.preflight.report import Report, in_bytes, in_time, part_of
@@ -66,7 +65,8 @@ def check_filter(report: Report, batch: Batch, config: MainConfig, end: float) -
 
 def check_fit(report: Report, batch: Batch, seconds: float, end: float) -> Fit | None:
     """Whether the model's flags and data are those of the pictures, where there is time to try."""
-    if CALLS * len(batch.indices) * seconds > 0.25 * (end - time.monotonic()):
+    if CALLS * len(batch.indices) * seconds > 0.4 * (end - time.monotonic()):
+        report.sections["filter"].append("the model's flags not tried: it takes too long here")
         return None
     found = fit(batch)
     said = f"noised to step {found.step} and denoised at once, pictures differ by {255 * found.l1:.1f} of 255"
@@ -104,15 +104,7 @@ def steps_of(filter_: Filter) -> str:
 
 def noise_error(batch: Batch, t: int) -> float:
     """Mean squared error of the noise that the network predicts at step t of the filter, 1 for predicting nothing."""
-    filter_, x_0 = batch.filter, to_diffusion(batch.image)
-    diffusion, steps = filter_.diffusion, step_tensor(t, x_0)
-    eps = image_noise(batch.task.seed, batch.indices, 0)(Draw.START, t, x_0)
-    x_t = diffusion.q_sample(x_0, steps, eps)
-    output = diffusion.denoiser_output(filter_.model, x_t, steps, filter_.classes)[:, : x_0.shape[1]]
-    if diffusion.config.predict_xstart:
-        signal, noise = diffusion.sqrt_alphas_cumprod, diffusion.sqrt_one_minus_alphas_cumprod
-        output = (x_t - signal.at(steps, x_t) * output) / noise.at(steps, x_t)
-    return ((output - eps).double().square().mean() / eps.double().square().mean()).item()
+    return Trial(batch, batch.filter.diffusion, t).error(t)
 
 
 def guess_error(batch: Batch, t: int) -> float:

@@ -202,6 +202,15 @@ def test_a_network_that_does_not_denoise_is_a_problem(scene):
     assert "does not denoise these pictures" in (problem := scene.problem()) and "model_path" in problem
 
 
+def test_grey_pictures_are_tried_on_a_model_of_colour_ones(tmp_path, capsys):
+    workshop = Workshop(tmp_path)
+    for file in workshop.data.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    workshop.run(check=True)
+    printed = capsys.readouterr().out
+    assert "noise prediction error" in printed and "(l1)" in printed
+
+
 def test_steps_that_it_was_not_trained_on_are_a_problem(scene):
     problem = scene.problem(diffusion_steps=STEPS // 2)
     assert "may be of other flags" in problem and "check diffusion_steps 100" in problem
