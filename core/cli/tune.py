@@ -21,13 +21,15 @@ UNTOLD = flags_of(AttackConfig).keys() | flags_of(SamplingConfig).keys() | flags
 
 
 def settle(config: TuneConfig, typed: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[TuneConfig, dict]:
-    """With what the diffusion model's own files say of it; beside it all settings that were given."""
+    """With what the diffusion model's own files say of it, and a preset where none is given; beside it all settings
+    that were given."""
     from ace_counterfactuals.core.runs.setup import settle_model
+    from ace_counterfactuals.core.tuning.ground import start_of
 
     known = flag_items(MainConfig)
     of_main = [{name: one[name] for name in one if name in known} for one in (typed, others)]
     settled = to_dict(settle_model(config.main, *of_main)) | vars(config.search)
-    return from_dict(TuneConfig, settled), {**others, **typed}
+    return from_dict(TuneConfig, settled | start_of(settled["image_size"], *of_main)), {**others, **typed}
 
 
 @program(TuneConfig, __doc__.splitlines()[0], settle=settle)

@@ -8,8 +8,8 @@ import torch
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.presets import read_settings
-from ace_counterfactuals.core.base.settings import FlagError, blaming, from_dict, to_dict
+from ace_counterfactuals.core.base.presets import read_preset
+from ace_counterfactuals.core.base.settings import FlagError, blaming, flags_of, from_dict, to_dict
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch, select, with_channels
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.evaluation.judges import aligned, unseen_classifier
@@ -73,7 +73,7 @@ def with_flags(config: MainConfig, flags: Mapping[str, Any]) -> MainConfig:
 
 def open_ground(typed: TuneConfig) -> Ground:
     """Load what the settings name, and choose the pictures.  Raises ValueError for what the user can mend."""
-    config = start_of(typed.main)
+    config = typed.main
     check(config)
     if config.attack.attack_method == "None":
         raise FlagError("attack_method", "None: there is nothing to tune")
@@ -99,13 +99,14 @@ def open_ground(typed: TuneConfig) -> Ground:
     return Ground(config, denoiser, batch.aimed(label), unseen, names, made_with)
 
 
-def start_of(config: MainConfig) -> MainConfig:
-    """The settings of a preset where none and no setting of attack and refinement was given."""
-    if config.attack != AttackConfig() or config.sampling != SamplingConfig():
-        return config
-    preset = "small" if config.data.image_size <= SMALL else "photo"
-    notice(f"no preset is given: the search starts from {preset}, for pictures of {config.data.image_size} pixels")
-    return with_flags(config, read_settings(MainConfig, {}, preset))
+def start_of(image_size: int, typed: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of attack and refinement to search from that were not typed: of a preset by the pictures' size,
+    unless the one that was given, which ``others`` are from, has some."""
+    if others.keys() & (flags_of(AttackConfig).keys() | flags_of(SamplingConfig).keys()):
+        return {}
+    preset = "small" if image_size <= SMALL else "photo"
+    notice(f"no preset is given: the search starts from {preset}, for pictures of {image_size} pixels")
+    return read_preset(MainConfig, preset, given=typed)
 
 
 def open_unseen(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import FlagError, from_dict, to_dict
 from ace_counterfactuals.core.cli import tune as program
 from ace_counterfactuals.core.cli.parsing import parse
@@ -221,13 +222,11 @@ def test_a_budget_of_tune_that_is_none_is_refused(text):
 
 @pytest.mark.parametrize(("size", "like"), [(32, "small"), (64, "small"), (128, "photo")])
 def test_tune_starts_from_a_preset_by_the_size_where_nothing_is_given(size, like):
-    def attack_of(config):
-        return config.attack, config.sampling
-
-    plain = from_dict(MainConfig, {"image_size": size})
-    assert attack_of(start_of(plain)) == attack_of(parse(MainConfig, "", ["--preset", like]))
-    typed = from_dict(MainConfig, {"image_size": size, "attack_step": 3.0})
-    assert start_of(typed) is typed
+    preset = read_preset(MainConfig, like)
+    assert start_of(size, {}, {"dataset": "Folder"}) == preset
+    typed = {"attack_step": 3.0, "seed": 5}
+    assert start_of(size, typed, {}) == {name: preset[name] for name in preset.keys() - {"attack_step"}}
+    assert start_of(size, {}, {"attack_step": 3.0}) == {}
 
 
 @pytest.fixture(scope="module")
