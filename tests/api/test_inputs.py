@@ -9,6 +9,7 @@ from torch import nn
 
 from ace_counterfactuals import ACE, load_denoiser
 from ace_counterfactuals.core.api.pictures import given_of
+from ace_counterfactuals.core.base import presets
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.data.config import PicturesConfig
@@ -162,3 +163,14 @@ def test_a_classifier_that_is_typed_goes_before_all_that_a_preset_says_of_one(tm
     assert (weights.classifier, weights.classifier_path, weights.classifier_size) == ("", "model.onnx", 0)
     weights = parse(MainConfig, "", ["--preset", str(preset)]).weights
     assert weights.classifier == "net.py:build" and weights.classifier_path.endswith("/w.pt")
+
+
+def test_a_preset_of_an_installed_package_is_found_and_says_nothing_of_files_that_are_not_there(
+    shop, tmp_path, monkeypatch
+):
+    for file in presets.PRESETS.glob("*.yaml"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(presets, "PRESETS", tmp_path)
+    for preset in ("small", "photo", "fashion"):
+        ace = ACE(shop.classifier, ToyDenoiser(), preset, **PROCESS)
+        assert ace.config.attack.dist_l1 > 0 and ace.config.weights.classifier_path == str(shop.classifier)
