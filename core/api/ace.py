@@ -67,9 +67,10 @@ class ACE:
         typed = {name: settings.pop(name) for name in of_model & settings.keys()}
         names = SETTINGS | (OF_SPEC if named else set())
         values = {"dataset": "Folder"} | read_settings(MainConfig, named | settings, preset, names=names)
-        beside, where = _parameter(classifier), (values.get("device", "auto"), values.get("gpu", 0))
-        device = choose_device(*where) if beside is None else beside.device
-        self.denoiser = _opened(denoiser, preset, typed, device)
+        self.denoiser = _opened(denoiser, preset, typed)
+        if isinstance(denoiser, str | Path):
+            beside, where = _parameter(classifier), (values.get("device", "auto"), values.get("gpu", 0))
+            self.denoiser = self.denoiser.to(choose_device(*where) if beside is None else beside.device)
         made = self.denoiser.made_of
         known = {**getattr(classifier, "made_of", {}), **made, **asdict(self.denoiser.process.config)}
         known |= read_settings(DenoiserConfig, typed)
@@ -187,12 +188,12 @@ def _beside(network: Any, images: Tensor) -> Tensor:
     return images if parameter is None else images.to(parameter.device, parameter.dtype)
 
 
-def _opened(denoiser: Any, preset: str | None, typed: dict[str, Any], device: torch.device) -> DiffusionModel:
-    """The diffusion model in whatever form it is given; one that is loaded is put on the device."""
+def _opened(denoiser: Any, preset: str | None, typed: dict[str, Any]) -> DiffusionModel:
+    """The diffusion model in whatever form it is given."""
     if isinstance(denoiser, DiffusionModel):
         return denoiser
     if isinstance(denoiser, str | Path):
-        return load_denoiser(str(denoiser), preset, **typed).to(device)
+        return load_denoiser(str(denoiser), preset, **typed)
     own = read_settings(DenoiserConfig, typed, preset)
     config, channels = from_dict(DenoiserConfig, own), getattr(denoiser, "channels", 3)
     process = GaussianDiffusion(config.diffusion)

@@ -174,3 +174,9 @@ def test_a_preset_of_an_installed_package_is_found_and_says_nothing_of_files_tha
     for preset in ("small", "photo", "fashion"):
         ace = ACE(shop.classifier, ToyDenoiser(), preset, **PROCESS)
         assert ace.config.attack.dist_l1 > 0 and ace.config.weights.classifier_path == str(shop.classifier)
+
+
+def test_networks_that_are_held_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr("ace_counterfactuals.core.api.ace.choose_device", lambda *_: pytest.fail("asked"))
+    ACE(ToyClassifier(), ToyDenoiser(), **PROCESS)
+    ACE(lambda image: image.mean((2, 3)), ACE(ToyClassifier(), ToyDenoiser(), **PROCESS).denoiser)
