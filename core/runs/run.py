@@ -240,7 +240,8 @@ def explain_all(
                 timed([record.index for record in records], (now - started) / max(len(records), 1))
                 started = now
                 telling.add(records)
-                show(records)
+                if missing:  # else the tables follow at once
+                    show(records)
                 stop_if_asked()
 
 

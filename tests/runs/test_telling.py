@@ -64,3 +64,8 @@ def test_where_pictures_end_one_by_one_a_quarter_of_a_batch_is_written_together(
     shop.run(batch_size=6, attack_stop_confidence=0.3, attack_iterations=12, attack_step=5)
     assert [len(records) for records in written] == [2, 2, 2]
     assert len([name for name in tree(shop.output) if "/records/" in name]) == 6
+
+
+def test_what_is_done_at_once_is_drawn_once(tmp_path, drawn):
+    Workshop(tmp_path).run(num_samples=2, batch_size=2)
+    assert drawn == [2]
