@@ -257,8 +257,7 @@ def _torchvision(tree: dict, wanted: Wanted) -> Classifier:
     if arch.startswith("densenet"):  # torchvision's own files still have names of before 2018
         state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", k): v for k, v in state.items()}
     query = wanted.query
-    if query is not None and len(wanted.heads) == outputs:
-        query = wanted.heads.get(query)
+    query = wanted.heads.get(query) if query is not None and len(wanted.heads) == outputs else query
     view = _view(wanted, query, outputs, attributes=outputs != 2) if wanted.binary else "all"
     channels = 1 if first in state and state[first].shape[1:2] == (1,) else 3
     network = build_loaded(arch, outputs, channels, state, path=wanted.path, what=f"torchvision's {arch}")
@@ -343,10 +342,8 @@ def open_ours(tree: dict, name: str) -> tuple[nn.Module, Header]:
 
 def classifier_of(network: nn.Module, header: Header, view: int | str = "all") -> Classifier:
     """The network of a file of ours, which takes images and answers as ``view`` says."""
-    names = tuple(header.class_names)
+    names, outputs = tuple(header.class_names), len(header.class_names)
     if isinstance(view, int):
         names = (f"not {names[view]}", names[view])
-    normalisation, outputs = (header.mean, header.std), len(header.class_names)
-    return Classifier(
-        network, normalisation, num_outputs=outputs, view=view, class_names=names, image_size=header.image_size
-    )
+    about = {"class_names": names, "image_size": header.image_size}
+    return Classifier(network, (header.mean, header.std), num_outputs=outputs, view=view, **about)
