@@ -345,5 +345,5 @@ def classifier_of(network: nn.Module, header: Header, view: int | str = "all") -
     names, outputs = tuple(header.class_names), len(header.class_names)
     if isinstance(view, int):
         names = (f"not {names[view]}", names[view])
-    about = {"class_names": names, "image_size": header.image_size}
+    about: dict[str, Any] = {"class_names": names, "image_size": header.image_size}
     return Classifier(network, (header.mean, header.std), num_outputs=outputs, view=view, **about)
