@@ -31,11 +31,15 @@ class Said:
 
 @dataclass(frozen=True)
 class Given:
-    """Flags that the user gave.  typed: by name; others: of a preset, or of what ``whose`` says."""
+    """Flags that the user gave.  typed: by name; others: of a preset, or of what ``whose`` says.
+
+    asked: whether what nobody tells is asked for; else its default holds.
+    """
 
     typed: Mapping[str, Any]
     others: Mapping[str, Any] = field(default_factory=dict)
     whose: str = "the preset"
+    asked: bool = True
 
 
 def newest(source) -> Any:
@@ -109,7 +113,8 @@ def settled(
         raise ValueError(f"{said.file} says {both}: it is of another model; give these weights a NAME.yaml of theirs")
     if told.keys() & values.keys():
         return values  # what is given does not fit, which loading refuses with all that the file wants
-    if missing := [words for words, names in needed.items() if not set(names) & values.keys()]:
+    missing = [words for words, names in needed.items() if not set(names) & values.keys()]
+    if missing and given.asked:
         neither = "neither the weights nor a NAME.yaml or config.yaml beside them tell it"
         raise ValueError(f"give {', '.join(missing)} as in its training: {neither}")
     if told:

@@ -156,7 +156,9 @@ def settle_model(config: MainConfig, typed: Mapping[str, Any], others: Mapping[s
             )
         else:
             found = {"model_path": denoisers.newest(path)}
-            found |= denoisers.settle(found["model_path"], denoisers.Given(typed, others)) if path else {}
+            own = spec_of(config.data.dataset).any_channels  # the paper's data sets are as its command lines say
+            given = denoisers.Given(typed, others, asked=own)
+            found |= denoisers.settle(found["model_path"], given) if path else {}
     return from_dict(MainConfig, to_dict(config) | found)
 
 

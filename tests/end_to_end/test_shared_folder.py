@@ -9,8 +9,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from ace_counterfactuals.core.base.settings import to_dict
 from ace_counterfactuals.core.runs.begin import begin as begin_run
 from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
+from ace_counterfactuals.core.runs.described import described_flags
 from ace_counterfactuals.core.runs.layout import Pictures, ResultFolder, decoded, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.runs.records import KINDS, Outcome, Record
@@ -100,7 +102,7 @@ def test_processes_that_begin_one_folder_at_once_agree_on_its_settings(tmp_path)
     assert not list(results.root.rglob("*.tmp"))
 
 
-SETTINGS = {name: value for group in vars(MainConfig()).values() for name, value in vars(group).items()}
+SETTINGS = described_flags(to_dict(MainConfig()))
 
 
 @pytest.mark.slow
