@@ -298,3 +298,8 @@ def prefetch(images: ImageSet, positions: Iterable[int], workers: int) -> Iterat
             yield sample
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def readable(images: ImageSet) -> Iterator[Sample]:
+    """The pictures one by one, but for those that cannot be read; each is decoded when it is asked for."""
+    return (sample for sample in prefetch(images, range(len(images)), 0) if isinstance(sample, Sample))

@@ -131,9 +131,9 @@ def refuse_far_reaching(made: Mapping[str, Any], given: Mapping[str, Any], confi
     for name in fetched.keys() - given.keys():
         said = f"{made[name]}: {config} alone names it, and what is named there is not fetched"
         raise FlagError(name, f"{said}; give it if you trust it, or a path")
-    for name in {*WEIGHTS, "region"} - given.keys():
+    for name in (*WEIGHTS, "region"):
         path = made[name]
-        if path and names_a_file(path) and Path(path).expanduser().is_dir():
+        if path and name not in given and names_a_file(path) and Path(path).expanduser().is_dir():
             said = f"{path}: {config} alone names this folder, and a folder that is named there is not opened"
             raise FlagError(name, f"{said}; give it if you trust it")
 

@@ -17,7 +17,7 @@ from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.evaluation.intervals import wilson
 from ace_counterfactuals.core.method import checks
 from ace_counterfactuals.core.method.objectives import predict
-from ace_counterfactuals.core.method.task import Batch, Task, judge
+from ace_counterfactuals.core.method.task import Batch, Task
 from ace_counterfactuals.core.preflight.model import check_cost, check_filter
 from ace_counterfactuals.core.preflight.report import Report, in_bytes, part_of
 from ace_counterfactuals.core.runs.begin import check_folder, describe
@@ -29,6 +29,7 @@ from ace_counterfactuals.core.runs.setup import (
     check,
     check_labels,
     diffusion_of,
+    judged,
     load_denoiser,
     load_explained,
     open_images,
@@ -99,9 +100,7 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
 
 def judge_samples(report: Report, samples: list[Sample], task: Task, device: torch.device) -> Batch:
     """With their predictions and targets, which should not be the same."""
-    image = torch.stack([sample.image for sample in samples]).to(device)
-    label = torch.tensor([sample.label for sample in samples], device=device)
-    batch = judge(image, task, [sample.index for sample in samples]).aimed(label)
+    batch = judged(samples, task, device)
     if batch.target is not None and bool((batch.target == batch.prediction).all()):
         said = f"all of the {len(samples)} pictures tried are predicted as their target already"
         report.problems.append(f"label_target {task.label_target}: {said}")

@@ -12,7 +12,7 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
 from ace_counterfactuals.core.base.signals import patient, stop_if_asked
-from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
+from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch, readable
 from ace_counterfactuals.core.data.measured import as_measured
 from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.data.regions import Region, open_region
@@ -21,7 +21,7 @@ from ace_counterfactuals.core.method.checks import check_classifier
 from ace_counterfactuals.core.method.explain import Explanation, conclude_all
 from ace_counterfactuals.core.method.fit import fit
 from ace_counterfactuals.core.method.progress import Progress
-from ace_counterfactuals.core.method.task import Batch, Classifier, Task, judge
+from ace_counterfactuals.core.method.task import Batch, Task, judge
 from ace_counterfactuals.core.runs.begin import begin, describe, refuse_other_settings
 from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
 from ace_counterfactuals.core.runs.described import read_config
@@ -34,6 +34,7 @@ from ace_counterfactuals.core.runs.setup import (
     align_classes,
     check,
     check_labels,
+    judged,
     load_networks,
     open_images,
     prepare_device,
@@ -47,7 +48,7 @@ from ace_counterfactuals.core.runs.tables import growing_sheet, write_tables
 from ace_counterfactuals.core.runs.telling import Telling
 from ace_counterfactuals.core.runs.work import Found, Given, Hand, More, Work, file_name
 
-TRIED = 2  # pictures that show whether a classifier can be explained
+TRIED = 2  # pictures that show whether the networks fit
 SHARE = 4  # where pictures end one by one, this part of a batch waits to be refined together
 DECODED = 16  # finished pictures that are compared with those of the data folder
 
@@ -71,12 +72,15 @@ def run(config: MainConfig) -> ResultFolder:
     images = with_predictions(config, images, classifier)
     selected = select_images(images, config)
     region = load_region(config, selected)
-    try_classifier(classifier, selected, device)
+    tried = [*islice(readable(selected), TRIED)]
+    if tried:
+        with blaming("classifier_path"):
+            check_classifier(classifier, torch.stack([sample.image for sample in tried]).to(device))
     config = begin(config, results, describe(config, images.class_names or classifier.class_names))
     total = len(select_images(images, config, all_chunks=True))
     task = task_of(config, classifier, denoiser)
-    if not any(results.record_paths()):
-        tell_misfit(task, selected, device)
+    if tried and not any(results.record_paths()):
+        tell_misfit(task, tried, device)
 
     inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
     draw = partial(draw_pictures, inpaint=inpaint, span=config.data.span)
@@ -85,15 +89,9 @@ def run(config: MainConfig) -> ResultFolder:
     return results
 
 
-def tell_misfit(task: Task, images: ImageSet, device: torch.device) -> None:
-    """Say where the diffusion model looks as if it were of other flags or pictures, tried on two of these."""
-    items = prefetch(images, range(min(2, len(images))), 0)
-    samples = [item for item in items if isinstance(item, Sample)]
-    if not samples:
-        return
-    image = torch.stack([sample.image for sample in samples]).to(device)
-    label = torch.tensor([sample.label for sample in samples], device=device)
-    batch = judge(image, task, [sample.index for sample in samples]).aimed(label)
+def tell_misfit(task: Task, samples: list[Sample], device: torch.device) -> None:
+    """Say where the diffusion model looks as if it were of other flags or pictures, tried on these."""
+    batch = judged(samples, task, device)
     if batch.filter.steps and (fault := fit(batch).fault):
         notice(f"{fault}; --check True tells more")
 
@@ -159,11 +157,11 @@ def refuse_other_pictures(
     """An experiment holds the pictures of one data set: what is finished must bear the same names, and a few of them,
     spread over all, must show the same when decoded."""
     known = [i for i, entry in enumerate(images.records) if entry.index in finished]
-    made, there = f"{results.root} was made with other pictures", f"data_dir {config.data.data_dir}"
     for entry in (images.records[i] for i in known):
         file, now = finished[entry.index].file, file_name(config, entry.path)
         if file != now:
-            raise ValueError(f"{made}: {entry.index:07d} is {file} there and {now} in {there}; choose another exp_name")
+            there = f"data_dir {config.data.data_dir}"
+            raise of_others(results, f"{entry.index:07d} is {file} there and {now} in {there}")
     for sample in prefetch(images, known[:: -(-len(known) // DECODED) or 1], config.run.num_workers):
         if isinstance(sample, Sample):
             refuse_other_pixels(results, config, finished[sample.index], sample)
@@ -172,9 +170,13 @@ def refuse_other_pictures(
 def refuse_other_pixels(results: ResultFolder, config: MainConfig, stored: Record, sample: Sample) -> None:
     """Raises ValueError for a picture that is not the one that was explained."""
     if stored.pixels not in ("", fingerprint(to_pil(sample.image))):
-        made, there = f"{results.root} was made with other pictures", f"data_dir {config.data.data_dir}"
-        other = f"{stored.file} in {there} has other pixels than the one that was explained"
-        raise ValueError(f"{made}: {other}; choose another exp_name")
+        there = f"{stored.file} in data_dir {config.data.data_dir}"
+        raise of_others(results, f"{there} has other pixels than the one that was explained")
+
+
+def of_others(results: ResultFolder, what: str) -> ValueError:
+    """That an experiment holds other pictures than the data folder; what: of which that shows."""
+    return ValueError(f"{results.root} was made with other pictures: {what}; choose another exp_name")
 
 
 def restore_originals(work: Work, finished: dict[int, Record]) -> None:
@@ -196,19 +198,10 @@ def restore_originals(work: Work, finished: dict[int, Record]) -> None:
 def load_region(config: MainConfig, images: ImageSet) -> Region | None:
     """Where the pictures may change; None: everywhere.  Raises ValueError for a picture that cannot."""
     region = open_region(config.region.region, invert=config.region.region_invert)
-    samples = prefetch(images, range(len(images)), 0) if region else ()
-    first = next((sample for sample in samples if isinstance(sample, Sample)), None)
+    first = next(readable(images), None) if region else None
     if first is not None:
         region.check([file_name(config, entry.path) for entry in images.records], *first.image.shape[1:])
     return region
-
-
-def try_classifier(classifier: Classifier, images: ImageSet, device: torch.device) -> None:
-    """On the first pictures that can be read.  Raises FlagError for one that an attack cannot follow."""
-    samples = (item for item in prefetch(images, range(len(images)), 0) if isinstance(item, Sample))
-    if first := [sample.image for sample in islice(samples, TRIED)]:
-        with blaming("classifier_path"):
-            check_classifier(classifier, torch.stack(first).to(device))
 
 
 def explain_all(

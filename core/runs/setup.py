@@ -1,6 +1,6 @@
 """From flags to what a run needs: contradictions refused, pictures selected, networks loaded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from ace_counterfactuals.core.data.regions import open_region
 from ace_counterfactuals.core.data.specs import UNKNOWN
 from ace_counterfactuals.core.method.attacks import find_attack
 from ace_counterfactuals.core.method.objectives import predict
-from ace_counterfactuals.core.method.task import Task, chain_of
+from ace_counterfactuals.core.method.task import Batch, Task, chain_of, judge
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
@@ -92,6 +92,13 @@ def task_of(config: MainConfig, classifier: Callable[[Tensor], Tensor], denoiser
         class_cond=config.model.class_cond,
         seed=config.run.seed,
     )
+
+
+def judged(samples: Sequence[Sample], task: Task, device: torch.device) -> Batch:
+    """The pictures as a batch with their predictions and targets, which may change everywhere."""
+    image = torch.stack([sample.image for sample in samples]).to(device)
+    label = torch.tensor([sample.label for sample in samples], device=device)
+    return judge(image, task, [sample.index for sample in samples]).aimed(label)
 
 
 def prepare_device(config: MainConfig) -> torch.device:

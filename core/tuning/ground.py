@@ -15,7 +15,7 @@ from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.evaluation.judges import aligned, unseen_classifier
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.objectives import predict
-from ace_counterfactuals.core.method.task import Batch, Classifier, judge
+from ace_counterfactuals.core.method.task import Batch, Classifier
 from ace_counterfactuals.core.runs.begin import describe
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import fingerprint
@@ -24,6 +24,7 @@ from ace_counterfactuals.core.runs.setup import (
     align_classes,
     check,
     check_labels,
+    judged,
     load_networks,
     open_images,
     prepare_device,
@@ -89,14 +90,14 @@ def open_ground(typed: TuneConfig) -> Ground:
     selected = select(images, label_target=config.data.label_target, label_query=config.data.label_query)
     samples = choose_pictures(selected, config, classifier, device)
     region = load_region(config, replace(images, records=samples))
-    image = torch.stack([sample.image for sample in samples]).to(device)
-    mask = region.masks([file_name(config, sample.path) for sample in samples], image) if region else None
-    batch = judge(image, task_of(config, classifier, denoiser), [sample.index for sample in samples], mask)
-    label = torch.tensor([sample.label for sample in samples], device=device)
+    batch = judged(samples, task_of(config, classifier, denoiser), device)
+    if region:
+        files = [file_name(config, sample.path) for sample in samples]
+        batch = replace(batch, region=region.masks(files, batch.image))
     described = {name: value for name, value in describe(config, names).items() if name in ("flags", "weights")}
     pictures = {sample.index: fingerprint(to_pil(sample.image)) for sample in samples}
     made_with = atomic.to_yaml({**described, "unseen": digests, "pictures": pictures})
-    return Ground(config, denoiser, batch.aimed(label), unseen, names, made_with)
+    return Ground(config, denoiser, batch, unseen, names, made_with)
 
 
 def start_of(image_size: int, typed: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:

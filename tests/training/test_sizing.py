@@ -57,12 +57,17 @@ def test_each_size_has_a_network_whose_last_level_has_attention(tmp_path, side):
         assert network.attention == (2 ** (levels_of(side) - 1),)
 
 
+def settled_for(tmp_path, monkeypatch, count, seconds):
+    """What is chosen for so many pictures where a step takes so long."""
+    steps_take(monkeypatch, seconds)
+    images = opened(tmp_path, count)
+    monkeypatch.setattr(sizing, "training_images", lambda *_: images)
+    return settled(config_of(tmp_path, tmp_path / "out"))
+
+
 def test_a_wide_network_is_chosen_where_many_pictures_and_steps_are(tmp_path, monkeypatch):
     def chosen(count, seconds):
-        steps_take(monkeypatch, seconds)
-        images = opened(tmp_path, count)
-        monkeypatch.setattr(sizing, "training_images", lambda *_: images)
-        return settled(config_of(tmp_path, tmp_path / "out")).model.num_channels
+        return settled_for(tmp_path, monkeypatch, count, seconds).model.num_channels
 
     fast, slow = {32: 0.01, 64: 0.02, 128: 0.04}, {32: 0.1, 64: 0.2, 128: 0.4}
     assert [chosen(10**3, fast), chosen(10**4, fast), chosen(10**5, fast)] == [32, 64, 128]
@@ -71,10 +76,7 @@ def test_a_wide_network_is_chosen_where_many_pictures_and_steps_are(tmp_path, mo
 
 def test_the_steps_are_those_that_fit_into_the_minutes_but_few_pictures_are_not_learnt_by_heart(tmp_path, monkeypatch):
     def steps(count, seconds):
-        steps_take(monkeypatch, seconds)
-        images = opened(tmp_path, count)
-        monkeypatch.setattr(sizing, "training_images", lambda *_: images)
-        return settled(config_of(tmp_path, tmp_path / "out")).training.lr_anneal_steps
+        return settled_for(tmp_path, monkeypatch, count, seconds).training.lr_anneal_steps
 
     assert (steps(10**4, 1), steps(10**4, 4), steps(32, 0.01)) == (1620, 405, sizing.PASSES)
 
