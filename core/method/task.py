@@ -95,6 +95,10 @@ class Batch:
         """The attack's."""
         return self._filter(refining=False)
 
+    def attacked_through(self, image: Tensor, noise: NoiseFn) -> Tensor:
+        """Pictures as the attack shows them to the classifier."""
+        return (self.filter.predict if self.task.attack.attack_filter == "one-step" else self.filter)(image, noise)
+
     @cached_property
     def refiner(self) -> Filter:
         """The refinement's filter."""

@@ -78,10 +78,9 @@ def try_predictions(report: Report, batch: Batch, seconds: float, end: float) ->
     """Filter some pictures as the first iteration of an attack would, and see whether the prediction stays."""
     kept, one_step = [], batch.task.attack.attack_filter == "one-step"
     for one in (batch.take([i]) for i in range(len(batch.indices))):
-        filtering = one.filter.predict if one_step else one.filter
         if (1 if one_step else one.filter.steps) * seconds > end - time.monotonic():
             break
-        logits = batch.task.classifier(filtering(one.image, one.noise(0)))
+        logits = batch.task.classifier(one.attacked_through(one.image, one.noise(0)))
         kept.append(predict(logits).item() == one.prediction.item())
     lost, n = len(kept) - sum(kept), len(kept)
     tried = f"keeps {sum(kept)} of {n} predictions" if n else "predictions not tried: filtering takes too long here"

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.objectives import predict, probabilities
-from ace_counterfactuals.core.method.task import Batch, chain_of
+from ace_counterfactuals.core.method.task import chain_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.tuning.ground import Ground, with_flags
 
@@ -75,7 +74,7 @@ def try_filter(ground: Ground, flags: dict[str, Any]) -> Strength:
     kept, pictures, logits = [], [], []
     for part in ground.parts(flags):
         for draw in range(DRAWS):
-            picture = attacked_through(part)(part.image, part.noise(draw)).clamp(0, 1)
+            picture = part.attacked_through(part.image, part.noise(draw)).clamp(0, 1)
             seen = part.task.classifier(picture)
             kept += (predict(seen) == part.prediction).tolist()
             if draw == 0:
@@ -85,12 +84,6 @@ def try_filter(ground: Ground, flags: dict[str, Any]) -> Strength:
     share, step = share_of(with_flags(ground.config, flags), ground)
     sure = probabilities(shown).amax(1).tolist()
     return Strength(flags, share, step, sum(kept) / len(kept), torch.cat(pictures), predict(shown).tolist(), sure)
-
-
-def attacked_through(batch: Batch):
-    """What the attack sees of a picture: (picture, noise) -> filtered picture."""
-    filter_: Filter = batch.filter
-    return filter_.predict if batch.task.attack.attack_filter == "one-step" else filter_
 
 
 def largest(strengths: Sequence[Strength]) -> Strength:
