@@ -31,7 +31,7 @@ LAYER = re.compile(r"((?:in|out)put_blocks\.\d+|middle_block)\.(\d+)\.")
 
 
 class OriginalUNet:
-    """A copy of ``unet``, which takes no classes, and returns what that returns.  Its weights' names tell its layers."""
+    """A copy of ``unet``, without classes, that returns what that returns.  The weights' names tell its layers."""
 
     def __init__(self, unet: UNetModel):
         self.config = unet.config
