@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ace_counterfactuals.guided_diffusion.config import NORM_GROUPS, UNetConfig
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise1d, Pointwise2d
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
@@ -33,6 +34,16 @@ class GroupNorm32(nn.GroupNorm):
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
+class NormSiLU32(GroupNorm32):
+    """SiLU of that, scaled by ``1 + scale`` and shifted: both (N, channels), or 0."""
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        if scale is None or shift is None:
+            scale = shift = self.weight.new_zeros(len(x), self.num_channels)
+        scale, shift = scale.to(self.weight.dtype), shift.to(self.weight.dtype)
+        return NormSiLU.apply(x, self.weight, self.bias, scale, shift, self.num_groups, self.eps)
+
+
 class ResBlock(nn.Module):
     """Two convolutions with the time embedding between them; ``resample`` acts after the first normalisation.
 
@@ -43,32 +54,32 @@ class ResBlock(nn.Module):
         super().__init__()
         self.use_scale_shift_norm = config.use_scale_shift_norm
         self.resample = resample or nn.Identity()
+        # An nn.Identity holds the place that SiLU has in the names of a checkpoint.
         self.in_layers = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            NormSiLU32(channels), nn.Identity(), Conv2d(channels, out_channels, 3, padding=1)
         )
         emb_outputs = out_channels * (1 + config.use_scale_shift_norm)
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.emb_channels, emb_outputs))
         self.out_layers = nn.Sequential(
-            GroupNorm32(out_channels),
-            nn.SiLU(),
+            NormSiLU32(out_channels),
+            nn.Identity(),
             nn.Dropout(config.dropout),
-            zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            zero_init(Conv2d(out_channels, out_channels, 3, padding=1)),
         )
         same = channels == out_channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        self.skip_connection = nn.Identity() if same else Pointwise2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        norm, activation, conv = self.in_layers
-        h = conv(self.resample(activation(norm(x))))
-        emb = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
-        norm, *rest = self.out_layers
+        norm, _, conv = self.in_layers
+        h = conv(self.resample(norm(x)))
+        emb = self.emb_layers(emb)
         if self.use_scale_shift_norm:
-            scale, shift = emb.chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+            norm, *rest = self.out_layers
+            h = norm(h, *emb.chunk(2, dim=1))
+            for layer in rest:
+                h = layer(h)
         else:
-            h = norm(h + emb)
-        for layer in rest:
-            h = layer(h)
+            h = self.out_layers(h + emb.to(h.dtype)[:, :, None, None])
         return self.skip_connection(self.resample(x)) + h
 
 
@@ -80,23 +91,16 @@ class AttentionBlock(nn.Module):
         self.num_heads = config.heads(channels, up=up)
         self.new_order = config.use_new_attention_order
         self.norm = GroupNorm32(channels)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = zero_init(nn.Conv1d(channels, channels, 1))
+        self.qkv = Pointwise1d(channels, 3 * channels, 1)
+        self.proj_out = zero_init(Pointwise1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        n, channels, height, width = x.shape
-        flat = x.reshape(n, channels, -1)
-        qkv = self.qkv(self.norm(flat))
-        head_channels = channels // self.num_heads
-        if self.new_order:
-            parts = qkv.view(n, 3, self.num_heads, head_channels, -1).unbind(1)
-        else:
-            parts = qkv.view(n, self.num_heads, 3, head_channels, -1).unbind(2)
+        order, axis = ((3, self.num_heads), 2) if self.new_order else ((self.num_heads, 3), 3)
+        qkv = self.qkv(self.norm(x).flatten(2)).transpose(1, 2).unflatten(2, (*order, -1))
         # The fused kernel scales inside, so that half precision keeps its range, and needs memory linear in the
-        # positions. It wants contiguous heads: on transposed views it is slower than plain products.
-        q, k, v = (part.transpose(2, 3).contiguous() for part in parts)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
-        return (flat + self.proj_out(h.reshape(n, channels, -1))).view(n, channels, height, width)
+        # positions. It wants a head's channels beside each other.
+        h = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in qkv.unbind(axis)))
+        return x + self.proj_out(h.transpose(1, 2).flatten(2).transpose(1, 2)).unflatten(2, x.shape[2:])
 
 
 class Block(nn.ModuleList):
@@ -114,7 +118,7 @@ def make_input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
     """The way down, and the widths of the features that it leaves for the way up."""
     widths = config.widths
     width = widths[0]
-    blocks, skips = [Block([nn.Conv2d(config.in_channels, width, 3, padding=1)])], [width]
+    blocks, skips = [Block([Conv2d(config.in_channels, width, 3, padding=1)])], [width]
     for level, level_width in enumerate(widths):
         for _ in range(config.num_res_blocks):
             block = Block([ResBlock(width, level_width, config)])
@@ -149,7 +153,7 @@ def make_downsampler(width: int, config: UNetConfig) -> nn.Module:
     """(N, width, H, W) -> (N, width, H/2, W/2)."""
     if config.resblock_updown:
         return ResBlock(width, width, config, nn.AvgPool2d(2))
-    return nn.Sequential(OrderedDict(op=nn.Conv2d(width, width, 3, stride=2, padding=1)))
+    return nn.Sequential(OrderedDict(op=Conv2d(width, width, 3, stride=2, padding=1)))
 
 
 def make_upsampler(width: int, config: UNetConfig) -> nn.Module:
@@ -157,7 +161,7 @@ def make_upsampler(width: int, config: UNetConfig) -> nn.Module:
     nearest = nn.Upsample(scale_factor=2)
     if config.resblock_updown:
         return ResBlock(width, width, config, nearest)
-    return nn.Sequential(OrderedDict(nearest=nearest, conv=nn.Conv2d(width, width, 3, padding=1)))
+    return nn.Sequential(OrderedDict(nearest=nearest, conv=Conv2d(width, width, 3, padding=1)))
 
 
 class UNetModel(nn.Module):
@@ -181,7 +185,7 @@ class UNetModel(nn.Module):
         )
         self.output_blocks = make_output_blocks(config, skips)
         width, outputs = config.widths[0], config.in_channels * (1 + config.learn_sigma)
-        self.out = nn.Sequential(GroupNorm32(width), nn.SiLU(), zero_init(nn.Conv2d(width, outputs, 3, padding=1)))
+        self.out = nn.Sequential(NormSiLU32(width), nn.Identity(), zero_init(Conv2d(width, outputs, 3, padding=1)))
 
     def torso_to(self, dtype: torch.dtype) -> "UNetModel":
         """Store the torso's convolutions in ``dtype``, e.g. torch.float16; the rest stays as it is."""

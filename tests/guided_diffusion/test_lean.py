@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd.graph import saved_tensors_hooks
+
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise2d
+from tests.support.unet_cases import toy_unet
+
+GROUPS, EPS = 4, 1e-5
+
+
+def draw(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype).requires_grad_()
+
+
+def norm_inputs(dtype=torch.float64):
+    """x, weight, bias, scale, shift."""
+    x = draw(2, 8, 3, 5, dtype=dtype).detach() * 2 + 3
+    return [x.requires_grad_(), *(draw(*shape, dtype=dtype) for shape in [(8,), (8,), (2, 8), (2, 8)])]
+
+
+def plain(x, weight, bias, scale, shift):
+    h = F.group_norm(x, GROUPS, weight, bias, EPS)
+    return F.silu(h * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
+
+
+def lean(*inputs):
+    return NormSiLU.apply(*inputs, GROUPS, EPS)
+
+
+def bytes_kept(function, without=()):
+    """By the graph of what ``function`` returns, each storage once."""
+    kept, without = {}, {tensor.untyped_storage().data_ptr() for tensor in without}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = function()
+    sizes = {place: tensor.untyped_storage().nbytes() for place, tensor in kept.items()}
+    return sum(size for place, size in sizes.items() if place not in without), output
+
+
+def test_the_lean_norm_has_the_values_of_torchs_layers():
+    torch.testing.assert_close(lean(*norm_inputs()), plain(*norm_inputs()))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_lean_norm_has_the_gradients_of_torchs_layers_at_each_of_its_inputs(layout):
+    def gradients(function):
+        inputs = norm_inputs()
+        output = function(inputs[0].to(memory_format=layout), *inputs[1:])
+        return torch.autograd.grad((output * draw(*output.shape, seed=1)).sum(), inputs)
+
+    for ours, theirs in zip(gradients(lean), gradients(plain), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_lean_norm_of_half_precision_is_taken_in_float32():
+    x, *others = norm_inputs(torch.float32)
+    exact = plain(x.bfloat16().float(), *others).bfloat16()
+    assert torch.equal(lean(x.bfloat16(), *others), exact)
+
+
+def test_the_lean_norm_keeps_little_but_its_input():
+    inputs = [tensor.requires_grad_(i == 0) for i, tensor in enumerate(norm_inputs())]
+    of_channels = sum(tensor.nbytes for tensor in inputs[1:]) + 2 * 2 * GROUPS * 8  # and mean and rstd of each group
+    assert bytes_kept(lambda: lean(*inputs))[0] == inputs[0].nbytes + of_channels
+
+
+@pytest.mark.parametrize(
+    "layer", [Conv2d(4, 6, 3, padding=1), Conv2d(4, 6, 3, stride=2, padding=1), Pointwise2d(4, 6, 1)]
+)
+def test_a_frozen_convolution_has_the_gradient_of_torchs_and_keeps_nothing(layer):
+    x, layer = draw(2, 4, 5, 5), layer.double().requires_grad_(False)
+    kept, output = bytes_kept(lambda: layer(x), without=layer.parameters())
+    expected = F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
+    cotangent = draw(*output.shape, seed=1)
+    torch.testing.assert_close(output, expected)
+    ours, theirs = (torch.autograd.grad((y * cotangent).sum(), x)[0] for y in (output, expected))
+    torch.testing.assert_close(ours, theirs)
+    assert kept == 0
+
+
+def test_a_convolution_that_is_trained_has_the_gradients_of_torchs():
+    x, layer = draw(2, 4, 5, 5), Conv2d(4, 6, 3, padding=1).double()
+    inputs = [x, layer.weight, layer.bias]
+    ours = torch.autograd.grad(layer(x).square().sum(), inputs)
+    theirs = torch.autograd.grad(F.conv2d(*inputs, padding=1).square().sum(), inputs)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_lean_call_of_a_network_of_64_channels_keeps_at_most_42_mib():
+    unet = toy_unet(image_size=64, num_channels=64, channel_mult="1,2,3,4", attention_resolutions="32,16,8")
+    x, t = draw(1, 3, 64, 64, dtype=torch.float32), torch.tensor([3])
+    unet = unet.requires_grad_(False).to(memory_format=torch.channels_last)
+    assert bytes_kept(lambda: unet(x, t), without=unet.parameters())[0] <= 42 * 2**20
