@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ace_counterfactuals.core.base.runtime import upload
 from ace_counterfactuals.guided_diffusion.config import NORM_GROUPS, UNetConfig
 from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise1d, Pointwise2d
 
@@ -20,7 +21,7 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
     """(N,) steps, possibly fractional -> (N, dim) float32: cosines, then sines, of t * 10000^(-i / half)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
-    angles = timesteps[:, None].float() * frequencies.to(timesteps.device)
+    angles = timesteps[:, None].float() * upload(frequencies, timesteps.device)
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, dim % 2))
 
 

@@ -1,8 +1,9 @@
-"""Where to compute: device, precision, deterministic kernels."""
+"""Where to compute: device, precision, deterministic kernels; and how numbers get there."""
 
 import os
 
 import torch
+from torch import Tensor
 
 from ace_counterfactuals.core.base.notices import local_rank, notice
 from ace_counterfactuals.core.base.settings import FlagError
@@ -38,6 +39,13 @@ def half_precision(device: torch.device, *, on_cuda: torch.dtype = torch.float16
         return torch.float32
     notice(f"use_fp16 True is bfloat16 on {device.type}")
     return torch.bfloat16
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """What lies on the CPU, on the device, which fetches it when it comes to it: nobody waits."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=device.type != "mps")  # there, the source might be gone before it is fetched
 
 
 def make_deterministic() -> None:

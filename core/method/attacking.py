@@ -1,14 +1,13 @@
 """The one loop that attacks pictures, some at a time: one that is done makes room for the next."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from ace_counterfactuals.core.base.runtime import upload
 from ace_counterfactuals.core.method.attacks import Attack, GradFn, update
-from ace_counterfactuals.core.method.checks import check_finite
 from ace_counterfactuals.core.method.gradients import (
     chain_gradient,
     checkpointed_gradient,
@@ -51,7 +50,8 @@ def attacked(
     """Attack pictures, up to ``size`` at a time; yields those that are done, ``group`` at a time.
 
     at: what is in hand, at its beginning or where it stood.  more: asked for the next pictures where some end before
-    the others, so that those cost nothing.  It ends when nothing is in hand.
+    the others, so that those cost nothing.  It ends when nothing is in hand.  No iteration waits for the device,
+    but where pictures may end early, for one number of each.  Raises NonFiniteError where pictures would be done.
     """
     stopping = Stopping(at.batch.task.attack)
     while True:
@@ -68,7 +68,9 @@ def attacked(
             if on_iteration:
                 on_iteration(at)
         else:
-            yield at.take(done[:group])
+            ended = at.take(done[:group])
+            ended.check()
+            yield ended
             if not (rest := sorted(left + done[group:])):
                 return
             at = at.take(rest)
@@ -86,7 +88,7 @@ def updated(at: Progress, stopping: Stopping) -> Progress:
     assert entry, "without an attack all are done"
     gradient = make_grad_fn(batch, entry, stopping.see)(at.found, at.iterations.tolist())
     variable, found = update(entry, at.variable, gradient, batch.image, batch.task.attack, batch.region)
-    return stopping.count(replace(at, variable=variable, found=found, iterations=at.iterations + 1))
+    return stopping.count(at.moved(gradient, variable, found))
 
 
 def make_grad_fn(batch: Batch, entry: Attack, on_logits: Callable[[Tensor], None] | None = None) -> GradFn:
@@ -117,10 +119,9 @@ def make_grad_fn(batch: Batch, entry: Attack, on_logits: Callable[[Tensor], None
         each, noise = of_each(iteration, len(adversary)), batch.noise(iteration)
         with torch.enable_grad():
             gradient = classification_gradient(adversary, noise)
-        where = f"iteration {' or '.join(map(str, sorted({*each})))} of the attack"
-        check_finite(gradient, where, filter_, adversary, noise, batch.indices)
         weights = [distance_weight(config.dist_schedule, i, config.attack_iterations) for i in each]
         distance = distance_gradient(batch.image, adversary, dist_l1=config.dist_l1, dist_l2=config.dist_l2)
-        return gradient + distance.new_tensor(weights).view(-1, 1, 1, 1) * distance
+        weight = upload(torch.tensor(weights, dtype=distance.dtype), distance.device)
+        return gradient + weight.view(-1, 1, 1, 1) * distance
 
     return grad_fn

@@ -34,13 +34,11 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def margin(logits: Tensor, target: Tensor) -> Tensor:
     """How far the target's logit is behind the best other one (Carlini and Wagner 2017, f_6), summed."""
-    import torch.nn.functional as F
-
     if logits.ndim == 1:
         return (-2 * logits * (2 * target - 1)).clamp(min=0).sum()
-    is_target = F.one_hot(target, logits.shape[1]).bool()
-    best_other = logits.masked_fill(is_target, float("-inf")).amax(1)
-    return (best_other - logits[is_target]).clamp(min=0).sum()
+    own = target[:, None]
+    best_other = logits.scatter(1, own, float("-inf")).amax(1)
+    return (best_other - logits.gather(1, own)[:, 0]).clamp(min=0).sum()
 
 
 def into_ball(picture: Tensor, image: Tensor, epsilon: float) -> Tensor:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ace_counterfactuals.core.base.runtime import upload
+
 
 class Draw(IntEnum):
     """What a draw inside one pass of the filter is for."""
@@ -34,7 +36,7 @@ def image_noise(seed: int, indices: Sequence[int], iteration: int | Sequence[int
         each = of_each(iteration, len(indices))
         keys = ([seed, index, i + 1, draw, t] for index, i in zip(indices, each, strict=True))
         pictures = [np.random.default_rng(key).standard_normal(shape, np.float32) for key in keys]
-        return torch.from_numpy(np.stack(pictures)).to(x)
+        return upload(torch.from_numpy(np.stack(pictures)), x.device).to(x.dtype)
 
     return noise
 

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ace_counterfactuals.core.base.runtime import upload
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.method.checks import check_logits, check_pictures, check_region, check_target
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
@@ -125,14 +126,14 @@ class Batch:
         if places == [*range(len(self.indices))]:
             return self
         if region is not None and len(region) > 1:
-            region = region[places]
+            region = rows(region, places)
         return replace(
             self,
-            image=self.image[places],
+            image=rows(self.image, places),
             indices=[self.indices[i] for i in places],
-            logits=self.logits[places],
+            logits=rows(self.logits, places),
             region=region,
-            target=None if self.target is None else self.target[places],
+            target=None if self.target is None else rows(self.target, places),
         )
 
     def joined(self, other: "Batch") -> "Batch":
@@ -159,6 +160,11 @@ class Batch:
         label = torch.full_like(self.prediction, -1) if label is None else label
         binary = self.logits.ndim == 1
         return self.aimed_at(choose_targets(self.prediction, label, self.task.label_target, binary=binary))
+
+
+def rows(values: Tensor, places: Sequence[int]) -> Tensor:
+    """Those of (N, ...) at these places, which may repeat."""
+    return values[upload(torch.tensor(places), values.device)]
 
 
 @torch.no_grad()

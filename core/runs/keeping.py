@@ -118,9 +118,13 @@ class Kept:
             self.write()
 
     def write(self) -> None:
-        """Write the state of what is in hand, if there is one that is not written.  Raises Locked."""
+        """Write the state of what is in hand, if there is one that is not written.
+
+        Raises Locked, and NonFiniteError for what a network spoilt.
+        """
         if self.latest is None or not self.new:
             return
+        self.latest.check()
         self.lock.check()
         batch, tensors = self.latest.batch, self.latest.tensors
         save_weights(self.path, {**tensors, "indices": batch.indices, "digest": self.digest(batch, tensors)})

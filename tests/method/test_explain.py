@@ -310,6 +310,20 @@ def test_nan_of_a_later_iteration_is_named_with_that_iteration():
         run(denoiser=Fails(picture=0, call=6), indices=[3, 8], attack_iterations=5)
 
 
+def test_of_two_pictures_the_one_that_fails_first_is_named():
+    """And stays as it was then, although other iterations follow, whose gradients may be finite again."""
+    calls = []
+
+    def classifier(image):
+        calls.append(1)
+        slopes = {3: (1.0, torch.nan), 5: (torch.nan, 1.0)}.get(len(calls), (1.0, 1.0))  # the first call judges
+        return ToyClassifier()(image * torch.tensor(slopes).view(2, 1, 1, 1))
+
+    with pytest.raises(NonFiniteError, match="picture 0000008: .* in iteration 1 of the attack, in the gradient"):
+        run(classifier=classifier, indices=[3, 8], attack_iterations=6)
+    assert len(calls) == 7
+
+
 def test_nan_in_the_refinement_is_named():
     with pytest.raises(NonFiniteError, match="picture 0000001: .* in the refinement, at denoising step 2 of 3"):
         run(denoiser=Fails(picture=1, call=6))

@@ -9,7 +9,9 @@ import safetensors.torch
 import torch
 
 from ace_counterfactuals.core.base import signals
+from ace_counterfactuals.core.method import attacking
 from ace_counterfactuals.core.method.attacks import ATTACKS, Attack, into_ball
+from ace_counterfactuals.core.method.checks import NonFiniteError
 from ace_counterfactuals.core.runs import keeping, run
 from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import ResultFolder
@@ -108,6 +110,24 @@ def test_killed_in_an_iteration_a_run_repeats_that_one_alone_and_ends_with_the_s
         shop.run(**ATTACK | settings)
         assert tree(shop.output) == expected
         assert len(seen) == alone + 1
+
+
+def test_what_a_network_spoilt_is_not_kept_and_what_was_before_is_gone_on_with(shop, seen, monkeypatch):
+    """Its gradient at iteration 2 is not finite."""
+    two = {"num_samples": 2}
+    expected, make = whole(shop, **two), attacking.make_grad_fn
+
+    def spoilt(*batch):
+        gradient = make(*batch)
+        return lambda found, each: gradient(found, each) / float(2 not in each)
+
+    with monkeypatch.context() as patch, pytest.raises(NonFiniteError, match="iteration 2 of the attack"):
+        patch.setattr(attacking, "make_grad_fn", spoilt)
+        shop.run(**ATTACK | two)
+    (path,) = states(shop).values()
+    assert safetensors.torch.load_file(path)["iterations"].tolist() == [2, 2]
+    shop.run(**ATTACK | two)
+    assert tree(shop.output) == expected
 
 
 def test_killed_with_deterministic_kernels_the_shape_of_a_batch_stays(shop, seen):
