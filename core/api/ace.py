@@ -163,6 +163,7 @@ class ACE:
         if region:
             region.check(origin.files, *images.shape[2:])
         parts, size = [], config.run.batch_size
+        assert isinstance(size, int), "auto is refused by check"
         for batch in (slice(start, start + size) for start in range(0, len(images), size)):
             image, indices = _beside(self.denoiser.network, images[batch]), list(origin.indices[batch])
             mask = region.masks(origin.files[batch], image) if region else None

@@ -109,9 +109,12 @@ def label(text: str) -> int | str:
         return text
 
 
+AUTO = "auto"
+
+
 def part(text: str) -> int | str:
-    """A chunk's number, or 'auto'."""
-    return text if text == "auto" else int(text)
+    """A number, or 'auto'."""
+    return text if text == AUTO else int(text)
 
 
 part.__name__ = "number or auto"
@@ -119,7 +122,7 @@ part.__name__ = "number or auto"
 
 def channels(text: str) -> int | str:
     """Of pictures, or 'auto'."""
-    if text not in ("auto", "1", "3"):
+    if text not in (AUTO, "1", "3"):
         raise ValueError
     return part(text)
 

@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ace_counterfactuals.core.base.notices import integers, notice, ranks
-from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.core.base.settings import AUTO, FlagError
 
-AUTO = "auto"
 Result = TypeVar("Result")
 ARRAY = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "MAX", "STEP"))
 

@@ -8,14 +8,8 @@ from torch import Tensor
 
 from ace_counterfactuals.core.base.runtime import upload
 from ace_counterfactuals.core.method.attacks import Attack, GradFn, update
-from ace_counterfactuals.core.method.gradients import (
-    chain_gradient,
-    checkpointed_gradient,
-    one_step_gradient,
-    plain_gradient,
-    shortcut_gradient,
-)
-from ace_counterfactuals.core.method.noise import NoiseFn, of_each
+from ace_counterfactuals.core.method.gradients import gradient_of
+from ace_counterfactuals.core.method.noise import of_each
 from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
 from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.stopping import Stopping
@@ -104,21 +98,10 @@ def make_grad_fn(batch: Batch, entry: Attack, on_logits: Callable[[Tensor], None
             on_logits(logits)
         return -entry.loss(logits, batch.prediction) if batch.target is None else entry.loss(logits, batch.target)
 
-    def classification_gradient(adversary: Tensor, noise: NoiseFn) -> Tensor:
-        if not config.attack_joint or filter_.steps == 0:
-            return plain_gradient(objective, adversary)
-        if config.attack_joint_shortcut:
-            return shortcut_gradient(objective, filter_, adversary, noise)
-        if config.attack_joint_checkpoint:
-            segment = config.attack_checkpoint_backward_steps
-            return checkpointed_gradient(objective, filter_, adversary, noise, segment=segment)
-        through = one_step_gradient if config.attack_filter == "one-step" else chain_gradient
-        return through(objective, filter_, adversary, noise)
-
     def grad_fn(adversary: Tensor, iteration: int | Sequence[int]) -> Tensor:
         each, noise = of_each(iteration, len(adversary)), batch.noise(iteration)
         with torch.enable_grad():
-            gradient = classification_gradient(adversary, noise)
+            gradient = gradient_of(config, objective, filter_, adversary, noise)
         weights = [distance_weight(config.dist_schedule, i, config.attack_iterations) for i in each]
         distance = distance_gradient(batch.image, adversary, dist_l1=config.dist_l1, dist_l2=config.dist_l2)
         weight = upload(torch.tensor(weights, dtype=distance.dtype), distance.device)

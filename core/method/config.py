@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ace_counterfactuals.core.base.settings import flag
+from ace_counterfactuals.core.base.settings import flag, part
 from ace_counterfactuals.core.method.attacks import ATTACKS
 
 SCHEDULES = ("none", "step", "linear")
@@ -39,7 +39,13 @@ class AttackConfig:
     attack_joint_checkpoint: bool = flag(
         False, "recompute instead of keeping the graph of all denoising steps: less memory", result=False
     )
-    attack_checkpoint_backward_steps: int = flag(1, "denoising steps between two stored states", low=1, result=False)
+    attack_checkpoint_backward_steps: int | str = flag(
+        1,
+        "denoising steps between two stored states; auto: as many as memory allows",
+        low=1,
+        kind=part,
+        result=False,
+    )
     attack_joint_shortcut: bool = flag(
         False, "DiME's gradient: the one at the filtered picture, over sqrt(alphas_cumprod)"
     )

@@ -10,10 +10,25 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.noise import NoiseFn
 
 Objective = Callable[[Tensor], Tensor]
+
+
+def gradient_of(config: AttackConfig, objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn) -> Tensor:
+    """The gradient that the settings ask for."""
+    if not config.attack_joint or filter_.steps == 0:
+        return plain_gradient(objective, image)
+    if config.attack_joint_shortcut:
+        return shortcut_gradient(objective, filter_, image, noise)
+    if config.attack_joint_checkpoint:
+        segment = config.attack_checkpoint_backward_steps
+        assert isinstance(segment, int), "auto is decided before an attack begins"
+        return checkpointed_gradient(objective, filter_, image, noise, segment=segment)
+    through = one_step_gradient if config.attack_filter == "one-step" else chain_gradient
+    return through(objective, filter_, image, noise)
 
 
 def plain_gradient(objective: Objective, image: Tensor) -> Tensor:

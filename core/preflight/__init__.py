@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.memory import in_bytes
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.data.imageset import EmptySelection, ImageSet, Sample, prefetch, select
 from ace_counterfactuals.core.data.pictures import to_pil
@@ -19,7 +20,7 @@ from ace_counterfactuals.core.method import checks
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task
 from ace_counterfactuals.core.preflight.model import check_cost, check_filter
-from ace_counterfactuals.core.preflight.report import Report, in_bytes, part_of
+from ace_counterfactuals.core.preflight.report import Report, part_of
 from ace_counterfactuals.core.runs.begin import check_folder, describe
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ace_counterfactuals.core.base.memory import in_bytes
 from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import conclude
@@ -16,7 +17,7 @@ from ace_counterfactuals.core.method.filtering import Filter, to_diffusion
 from ace_counterfactuals.core.method.fit import Fit, Trial, fit
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch
-from ace_counterfactuals.core.preflight.report import Report, in_bytes, in_time, part_of
+from ace_counterfactuals.core.preflight.report import Report, in_time, part_of
 from ace_counterfactuals.core.runs.config import MainConfig
 
 USELESS = 0.9  # of the error of a guess

@@ -26,7 +26,13 @@ class OutputConfig(ExperimentConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(SeededConfig):
-    batch_size: int = flag(16, "pictures attacked at once; results do not depend on it", low=1, result=False)
+    batch_size: int | str = flag(
+        16,
+        "pictures attacked at once; results do not depend on it; auto: as many as memory allows",
+        low=1,
+        kind=part,
+        result=False,
+    )
     cudnn_deterministic: bool = flag(
         False, "the same bytes at any split of the work: deterministic kernels, full batches", result=False
     )

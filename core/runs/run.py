@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import torch
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.memory import blaming_memory
 from ace_counterfactuals.core.base.notices import notice
-from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
+from ace_counterfactuals.core.base.settings import AUTO, FlagError, blaming, to_dict
 from ace_counterfactuals.core.base.signals import patient, stop_if_asked
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch, readable
 from ace_counterfactuals.core.data.measured import as_measured
@@ -23,11 +25,12 @@ from ace_counterfactuals.core.method.fit import fit
 from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.task import Batch, Task, judge
 from ace_counterfactuals.core.runs.begin import begin, describe, refuse_other_settings
-from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
+from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import ResultFolder, fingerprint
 from ace_counterfactuals.core.runs.locks import hold
+from ace_counterfactuals.core.runs.plan import decide
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record, to_npy
 from ace_counterfactuals.core.runs.records import Record
 from ace_counterfactuals.core.runs.setup import (
@@ -58,7 +61,7 @@ def run(config: MainConfig) -> ResultFolder:
 
     Raises ValueError for what the user can mend: flags, files, data.
     """
-    check(config)
+    check(config, automatic=True)
     results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
     if results.refined:
         raise FlagError("exp_name", f"{results.exp_name}: is a name of postprocessing.py's folders; choose another")
@@ -76,6 +79,9 @@ def run(config: MainConfig) -> ResultFolder:
     if tried:
         with blaming("classifier_path"):
             check_classifier(classifier, torch.stack([sample.image for sample in tried]).to(device))
+    automatic = config.run.batch_size == AUTO
+    batch = judged(tried, task_of(config, classifier, denoiser), device) if tried else None
+    config = decide(config, results.root, batch, len(selected))
     config = begin(config, results, describe(config, images.class_names or classifier.class_names))
     total = len(select_images(images, config, all_chunks=True))
     task = task_of(config, classifier, denoiser)
@@ -85,8 +91,23 @@ def run(config: MainConfig) -> ResultFolder:
     inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
     draw = partial(draw_pictures, inpaint=inpaint, span=config.data.span)
     explained = partial(explain_given, task)
-    complete(Work(config, results, selected, total, device, region, explained, draw))
+    work = Work(config, results, selected, total, device, region, explained, draw)
+    complete_sparingly(work, automatic=automatic)
     return results
+
+
+def complete_sparingly(work: Work, *, automatic: bool) -> None:
+    """``complete``; an ``automatic`` batch size is halved where there turns out to be too little memory for it."""
+    while True:
+        run = work.config.run
+        try:
+            return complete(work)
+        except FlagError as error:
+            if not automatic or error.field != "batch_size" or run.batch_size == 1 or run.cudnn_deterministic:
+                raise
+        fewer = replace(run, batch_size=run.batch_size // 2)
+        notice(f"batch_size {run.batch_size} takes more memory than there is; going on with {fewer.batch_size}")
+        work = replace(work, config=replace(work.config, run=fewer))
 
 
 def tell_misfit(task: Task, samples: list[Sample], device: torch.device) -> None:
@@ -141,8 +162,9 @@ def complete(work: Work) -> None:
         if len(positions) < len(images):
             notice(f"{len(images) - len(positions)} of {len(images)} pictures are finished already; continuing")
         kept = Kept(config, results, lock)
+        fewer = "the device has too little memory for so many pictures; choose a smaller one, or auto, or"
         try:
-            with patient():
+            with patient(), blaming_memory("batch_size", f"{kept.size}: {fewer} attack_joint_checkpoint True"):
                 explain_all(work, positions, kept, timed, growing_sheet(config, results, [*finished.values()]))
         except KeyboardInterrupt:
             kept.write()
@@ -225,7 +247,7 @@ def explain_all(
     with telling.bar:
         for given in hand.batches():
             started = time.monotonic()
-            for indices, explanation in in_memory(work.config.run, work.explain(given, hand.more, kept, see)):
+            for indices, explanation in work.explain(given, hand.more, kept, see):
                 kept.lock.check()
                 records = write_found(work, explanation, [hand.samples.pop(index) for index in indices], missing)
                 kept.done(indices)
@@ -236,15 +258,6 @@ def explain_all(
                 if missing:  # else the tables follow at once
                     show(records)
                 stop_if_asked()
-
-
-def in_memory(config: RunConfig, found: Found) -> Found:
-    """What was found.  Raises FlagError where the device has too little memory."""
-    try:
-        yield from found
-    except torch.OutOfMemoryError:
-        reason = f"{config.batch_size}: the device has too little memory for so many pictures; choose a smaller one"
-        raise FlagError("batch_size", f"{reason}, or attack_joint_checkpoint True") from None
 
 
 def write_found(work: Work, explanation: Explanation, samples: list[Sample], missing: dict[int, int]) -> list[Record]:

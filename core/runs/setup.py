@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
-from ace_counterfactuals.core.base.settings import FlagError, blaming, flag_items, from_dict, to_dict
+from ace_counterfactuals.core.base.settings import AUTO, FlagError, blaming, flag_items, from_dict, to_dict
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import (
     ImageSet,
@@ -43,9 +43,13 @@ from ace_counterfactuals.models.told import TRAINED
 RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
 
 
-def check(config: MainConfig) -> None:
-    """Refuse flags that contradict each other, before anything is loaded.  Raises FlagError."""
+def check(config: MainConfig, *, automatic: bool = False) -> None:
+    """Refuse flags that contradict each other, before anything is loaded.  Raises FlagError.
+
+    automatic: auto is decided later, see ``plan.decide``.
+    """
     run, attack, data, dilation = config.run, config.attack, config.data, config.sampling.sampling_dilation
+    segment = attack.attack_checkpoint_backward_steps
     name, untargeted = config.output.exp_name, data.label_target == -1 and not spec_of(data.dataset).binary
     parts = Path(name).parts
     plain = name.strip("/.") and ".." not in parts and not Path(name).is_absolute()
@@ -54,7 +58,10 @@ def check(config: MainConfig) -> None:
     alone = "one-step excludes attack_joint_shortcut, attack_joint_checkpoint and attack_joint False: leave these out"
     still = "0 changes nothing, and the whole picture would come out filtered; attack_method None filters alone"
     moves, bounded = attack.attack_method != "None", attack.attack_method not in ("None", "C&W")
+    number = "auto: only a run of main.py decides that; give a number"
     refusals = [
+        (not automatic and run.batch_size == AUTO, "batch_size", number),
+        (not automatic and segment == AUTO, "attack_checkpoint_backward_steps", number),
         (run.chunk >= run.chunks, "chunk", f"{run.chunk}: wanted 0 to {run.chunks - 1}, since chunks is {run.chunks}"),
         (run.overwrite and run.merge_chunks, "overwrite", "True forgets what merge_chunks gathers; give one of them"),
         (dilation % 2 == 0, "sampling_dilation", f"{dilation} is even; choose an odd size"),
@@ -204,7 +211,8 @@ def with_predictions(
     device = prepare_device(config)
     classifier = classifier or load_explained(config, images.query, device)
     samples, predicted = prefetch(images, range(min(len(images), most)), config.run.num_workers), dict[int, int]()
-    while batch := list(islice(samples, config.run.batch_size)):
+    size = 1 if config.run.batch_size == AUTO else config.run.batch_size
+    while batch := list(islice(samples, size)):
         for error in (sample for sample in batch if not isinstance(sample, Sample)):
             notice(f"left out: {error}")
         if readable := [sample for sample in batch if isinstance(sample, Sample)]:
