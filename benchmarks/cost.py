@@ -2,6 +2,9 @@
 
     python benchmarks/cost.py
 
+The original's loop is the chain as the original program computes it (benchmarks/original.py), so that the cost of each
+way is a ratio of one run.
+
 Seven pairs of classes of the demo, the same photographs for every attack, each in a process of its own so that its
 peak memory is its own; what a photograph takes is counted (calls of the U-Net, forward and backward, of which a
 batch's are its photographs') and measured (CPU seconds). An attack is seen at several numbers of iterations. Writes
@@ -12,6 +15,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +31,13 @@ from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.models.denoisers import DiffusionModel
-from benchmarks import trial
+from benchmarks import original, trial
 from benchmarks.faithfulness import UNSEEN, by_method
 
 GREY, ONE_STEP = {"image_channels": 1}, {"attack_filter": "one-step"}
+ORIGINAL = "the original's loop"
 METHODS = {  # settings that differ from the preset's
+    ORIGINAL: {},
     "chain": {},
     "one step": ONE_STEP,
     "chain, grey": GREY,
@@ -68,7 +74,10 @@ def compute(method: str, config: MainConfig, count: int, threads: int) -> list[d
     torch.set_num_threads(threads)
     batch, bench = trial.set_up(config, UNSEEN, count=count)
     counted, device = Counted(batch.task.denoiser), batch.image.device
+    if method == ORIGINAL:
+        counted.model = replace(batch.task.denoiser, network=original.OriginalUNet(batch.task.denoiser.network))
     batch, before = trial.with_settings(batch, denoiser=counted), start_memory(device)
+    attacked = original.attack if method == ORIGINAL else attack
     last = config.attack.attack_iterations
     ends = config.attack.attack_stop_confidence < 1
     strengths = [last] if ends else trial.strengths_of(last)
@@ -86,7 +95,7 @@ def compute(method: str, config: MainConfig, count: int, threads: int) -> list[d
                 taken[state.iteration] += now() - started
                 found[state.iteration].append(state.found)
 
-        pictures, _ = attack(part, see)
+        pictures, _ = attacked(part, see)
         if ends:
             taken[last] += now() - started
             found[last].append(pictures)
@@ -124,11 +133,14 @@ def draw(rows: Sequence[trial.Row], path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = trial.make_parser(__doc__, photographs=trial.FOR_RESULTS)
+    parser.add_argument(
+        "--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="NAME", help="those to run"
+    )
     args, changes = trial.read_arguments(parser, argv)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         jobs = {}
-        for method, settings in METHODS.items():
-            config = trial.demo_config(**changes, **settings)
+        for method in args.methods:
+            config = trial.demo_config(**changes, **METHODS[method])
             jobs[(method,)] = partial(pool.apply, compute, (method, config, args.photographs, args.threads))
         rows = trial.resumed(args.output / "cost.csv", ("method",), jobs)
     text = table(rows)
