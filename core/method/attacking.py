@@ -9,7 +9,7 @@ from torch import Tensor
 from ace_counterfactuals.core.base.runtime import upload
 from ace_counterfactuals.core.method.attacks import Attack, GradFn, update
 from ace_counterfactuals.core.method.gradients import gradient_of
-from ace_counterfactuals.core.method.noise import of_each
+from ace_counterfactuals.core.method.noise import Ahead, Asked, of_each
 from ace_counterfactuals.core.method.objectives import distance_gradient, distance_weight
 from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.method.stopping import Stopping
@@ -47,7 +47,8 @@ def attacked(
     the others, so that those cost nothing.  It ends when nothing is in hand.  No iteration waits for the device,
     but where pictures may end early, for one number of each.  Raises NonFiniteError where pictures would be done.
     """
-    stopping = Stopping(at.batch.task.attack)
+    stopping, ahead = Stopping(at.batch.task.attack), Ahead(at.batch.task.attack.attack_iterations)
+    drawn = ahead if draws_ahead(at.found.device) else Asked.drawn
     while True:
         left = stopping.left(at)
         done = sorted({*range(len(at))} - {*left})
@@ -57,7 +58,7 @@ def attacked(
             else:
                 more = None
         elif left and len(done) < group:
-            part = updated(at.take(full(left[:size], size)), stopping)
+            part = updated(at.take(full(left[:size], size)), stopping, drawn)
             at = at.put(left[:size], part)
             if on_iteration:
                 on_iteration(at)
@@ -76,19 +77,30 @@ def full(items: list[Item], size: int) -> list[Item]:
     return items + items[-1:] * lacking
 
 
-def updated(at: Progress, stopping: Stopping) -> Progress:
-    """After another update of each."""
+def draws_ahead(device: torch.device) -> bool:
+    """Whether it gains anything: a CPU has the networks to compute, of whose time the noise takes some thousandths."""
+    return device.type != "cpu"
+
+
+def updated(at: Progress, stopping: Stopping, drawn: Callable[[Asked], Tensor]) -> Progress:
+    """After another update of each.  drawn: who draws the noise."""
     batch, entry = at.batch, at.attack
     assert entry, "without an attack all are done"
-    gradient = make_grad_fn(batch, entry, stopping.see)(at.found, at.iterations.tolist())
+    gradient = make_grad_fn(batch, entry, stopping.see, drawn)(at.found, at.iterations.tolist())
     variable, found = update(entry, at.variable, gradient, batch.image, batch.task.attack, batch.region)
     return stopping.count(at.moved(gradient, variable, found))
 
 
-def make_grad_fn(batch: Batch, entry: Attack, on_logits: Callable[[Tensor], None] | None = None) -> GradFn:
+def make_grad_fn(
+    batch: Batch,
+    entry: Attack,
+    on_logits: Callable[[Tensor], None] | None = None,
+    drawn: Callable[[Asked], Tensor] = Asked.drawn,
+) -> GradFn:
     """The gradient that the settings describe: of the classification and the distance, new noise each iteration.
 
     on_logits: called with the classifier's logits on what it is taken at, the filtered pictures.
+    drawn: who draws the noise.
     """
     config, filter_ = batch.task.attack, batch.filter
 
@@ -99,7 +111,7 @@ def make_grad_fn(batch: Batch, entry: Attack, on_logits: Callable[[Tensor], None
         return -entry.loss(logits, batch.prediction) if batch.target is None else entry.loss(logits, batch.target)
 
     def grad_fn(adversary: Tensor, iteration: int | Sequence[int]) -> Tensor:
-        each, noise = of_each(iteration, len(adversary)), batch.noise(iteration)
+        each, noise = of_each(iteration, len(adversary)), batch.noise(iteration, drawn)
         with torch.enable_grad():
             gradient = gradient_of(config, objective, filter_, adversary, noise)
         weights = [distance_weight(config.dist_schedule, i, config.attack_iterations) for i in each]

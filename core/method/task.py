@@ -12,7 +12,7 @@ from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.method.checks import check_logits, check_pictures, check_region, check_target
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.filtering import Filter
-from ace_counterfactuals.core.method.noise import NoiseFn, image_noise, no_noise
+from ace_counterfactuals.core.method.noise import Asked, NoiseFn, image_noise, no_noise
 from ace_counterfactuals.core.method.objectives import choose_targets, predict
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import Denoiser, GaussianDiffusion
 
@@ -113,12 +113,12 @@ class Batch:
             raise ValueError(f"the diffusion model is of pictures of {wanted} channel, but these have {own}")
         return Filter(diffusion, self.task.denoiser, steps, classes, grey=own < wanted)
 
-    def noise(self, iteration: int | Sequence[int]) -> NoiseFn:
+    def noise(self, iteration: int | Sequence[int], drawn: Callable[[Asked], Tensor] = Asked.drawn) -> NoiseFn:
         """The noise of one pass of the filter: of an iteration of the attack, from 0 on, or one of each picture, or of
-        REFINEMENT."""
+        REFINEMENT.  drawn: who draws it."""
         if not self.task.sampling.sampling_stochastic:
             return no_noise
-        return image_noise(self.task.seed, self.indices, iteration)
+        return image_noise(self.task.seed, self.indices, iteration, drawn)
 
     def take(self, places: Sequence[int]) -> "Batch":
         """The pictures at these places, which may repeat."""

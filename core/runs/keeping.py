@@ -9,6 +9,7 @@ import json
 import stat
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -22,6 +23,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.locks import Lock
+from ace_counterfactuals.core.runs.writing import Writer
 from ace_counterfactuals.models.loading import load_weights, save_weights
 
 EVERY = 30.0  # seconds between two states
@@ -33,11 +35,11 @@ HEAD = 2**20
 class Kept:
     """The attack of one batch after the other, and what is left of those that another process had in hand."""
 
-    def __init__(self, config: MainConfig, results: ResultFolder, lock: Lock):
+    def __init__(self, config: MainConfig, results: ResultFolder, lock: Lock, writer: Writer):
         own = {name for name, item in flag_items(MainConfig).items() if item.result}
         flags = {name: value for name, value in to_dict(config).items() if name in own}
         self.made = json.dumps([VERSION, flags, read_config(results.root)["weights"]], sort_keys=True)
-        self.size, self.results, self.lock = config.run.batch_size, results, lock
+        self.size, self.results, self.lock, self.writer = config.run.batch_size, results, lock, writer
         self.largest = HEAD + LARGEST * self.size * 3 * 2 * config.data.image_size**2
         self.left: dict[tuple[int, ...], tuple[Path, dict]] = {}
         self.latest: Progress | None = None
@@ -118,27 +120,33 @@ class Kept:
             self.write()
 
     def write(self) -> None:
-        """Write the state of what is in hand, if there is one that is not written.
+        """Write the state of what is in hand, if there is one that is not written, and before what it does not hold.
 
         Raises Locked, and NonFiniteError for what a network spoilt.
         """
-        if self.latest is None or not self.new:
-            return
-        self.latest.check()
-        self.lock.check()
-        batch, tensors = self.latest.batch, self.latest.tensors
-        save_weights(self.path, {**tensors, "indices": batch.indices, "digest": self.digest(batch, tensors)})
+        if self.latest is not None and self.new:
+            self.later(self.latest)
+            self.writer.settle()
+
+    def later(self, latest: Progress) -> None:
+        """Have its state written."""
+        latest.check()
+        batch, tensors = latest.batch, latest.tensors
+        content = {**tensors, "indices": batch.indices, "digest": self.digest(batch, tensors)}
+        self.writer.give(self.lock.check)
+        self.writer.give(partial(save_weights, self.path, content))
         self.new, self.saved = False, self.seen
 
     def done(self, indices: Collection[int]) -> None:
-        """The files of these pictures, which were in hand, are written."""
+        """Have of these pictures, which were in hand, and whose files were given to the writer, nothing kept."""
         if self.latest is None:
             return
         left = [place for place, index in enumerate(self.latest.batch.indices) if index not in indices]
-        self.latest, self.new = self.latest.take(left) if left else None, True
-        self.write()
-        if not left:
-            guard.remove([self.path])
+        self.latest = self.latest.take(left) if left else None
+        if self.latest:
+            self.later(self.latest)
+        else:
+            self.writer.give(partial(guard.remove, [self.path]))
 
 
 def digest(of: str, tensors: Mapping[str, Tensor]) -> str:

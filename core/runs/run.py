@@ -13,7 +13,7 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.memory import blaming_memory
 from ace_counterfactuals.core.base.notices import notice
 from ace_counterfactuals.core.base.settings import AUTO, FlagError, blaming, to_dict
-from ace_counterfactuals.core.base.signals import patient, stop_if_asked
+from ace_counterfactuals.core.base.signals import asked, patient, stop_if_asked
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch, readable
 from ace_counterfactuals.core.data.measured import as_measured
 from ace_counterfactuals.core.data.pictures import to_pil
@@ -29,7 +29,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import read_config
 from ace_counterfactuals.core.runs.keeping import Kept
 from ace_counterfactuals.core.runs.layout import ResultFolder, fingerprint
-from ace_counterfactuals.core.runs.locks import hold
+from ace_counterfactuals.core.runs.locks import Lock, hold
 from ace_counterfactuals.core.runs.plan import decide
 from ace_counterfactuals.core.runs.recording import draw_pictures, make_record, to_npy
 from ace_counterfactuals.core.runs.records import Record
@@ -50,6 +50,7 @@ from ace_counterfactuals.core.runs.status import run_log
 from ace_counterfactuals.core.runs.tables import growing_sheet, write_tables
 from ace_counterfactuals.core.runs.telling import Telling
 from ace_counterfactuals.core.runs.work import Found, Given, Hand, More, Work, file_name
+from ace_counterfactuals.core.runs.writing import AHEAD, Writer
 
 TRIED = 2  # pictures that show whether the networks fit
 SHARE = 4  # where pictures end one by one, this part of a batch waits to be refined together
@@ -161,14 +162,9 @@ def complete(work: Work) -> None:
         positions = [i for i, entry in enumerate(images.records) if entry.index not in finished]
         if len(positions) < len(images):
             notice(f"{len(images) - len(positions)} of {len(images)} pictures are finished already; continuing")
-        kept = Kept(config, results, lock)
-        fewer = "the device has too little memory for so many pictures; choose a smaller one, or auto, or"
+        show = growing_sheet(config, results, [*finished.values()])
         try:
-            with patient(), blaming_memory("batch_size", f"{kept.size}: {fewer} attack_joint_checkpoint True"):
-                explain_all(work, positions, kept, timed, growing_sheet(config, results, [*finished.values()]))
-        except KeyboardInterrupt:
-            kept.write()
-            raise
+            explain_missing(work, positions, lock, timed, show)
         finally:
             write_tables(config, results, {entry.index for entry in images.records}, *results.read())
 
@@ -226,6 +222,27 @@ def load_region(config: MainConfig, images: ImageSet) -> Region | None:
     return region
 
 
+def explain_missing(
+    work: Work,
+    positions: list[int],
+    lock: Lock,
+    timed: Callable[[list[int], float], None],
+    show: Callable[[list[Record]], None],
+) -> None:
+    """``explain_all``; what is in hand at a signal is kept.  Raises FlagError where memory is short."""
+    config = work.config
+    fewer = "the device has too little memory for so many pictures; choose a smaller one, or auto, or"
+    short = f"{config.run.batch_size}: {fewer} attack_joint_checkpoint True"
+    with blaming_memory("batch_size", short), Writer() as writer:
+        kept = Kept(config, work.results, lock, writer)
+        try:
+            with patient():
+                explain_all(work, positions, kept, timed, show)
+        except KeyboardInterrupt:
+            kept.write()
+            raise
+
+
 def explain_all(
     work: Work,
     positions: list[int],
@@ -233,14 +250,16 @@ def explain_all(
     timed: Callable[[list[int], float], None],
     show: Callable[[list[Record]], None],
 ) -> None:
-    """Explain the pictures at ``positions`` and write each as soon as it is done.
+    """Explain the pictures at ``positions`` and write each as soon as it is done, while the next ones are explained.
 
     timed: as ``run_log``'s.  show: takes what is written.
     """
+    writer = kept.writer
     missing = {work.images.records[i].index: i for i in positions}
     hand, telling = Hand(work, missing, kept), Telling(len(positions))
 
     def see(at: Progress) -> None:
+        writer.settle(AHEAD)
         kept.see(at)
         telling.see(at)
 
@@ -248,25 +267,34 @@ def explain_all(
         for given in hand.batches():
             started = time.monotonic()
             for indices, explanation in work.explain(given, hand.more, kept, see):
-                kept.lock.check()
-                records = write_found(work, explanation, [hand.samples.pop(index) for index in indices], missing)
+                writer.give(kept.lock.check)
+                samples = [hand.samples.pop(index) for index in indices]
+                records = write_found(work, writer, explanation, samples, missing)
                 kept.done(indices)
                 now = time.monotonic()
-                timed([record.index for record in records], (now - started) / max(len(records), 1))
+                each = (now - started) / max(len(records), 1)
+                writer.give(partial(timed, [record.index for record in records], each))
                 started = now
-                telling.add(records)
+                writer.give(partial(telling.add, records))
                 if missing:  # else the tables follow at once
-                    show(records)
+                    writer.give(partial(show, records))
+                if asked():
+                    writer.settle()
                 stop_if_asked()
+        writer.settle()
 
 
-def write_found(work: Work, explanation: Explanation, samples: list[Sample], missing: dict[int, int]) -> list[Record]:
-    """Write what was found of the samples, the first pictures of it, as far as they are missing, and no more then."""
+def write_found(
+    work: Work, writer: Writer, explanation: Explanation, samples: list[Sample], missing: dict[int, int]
+) -> list[Record]:
+    """Have what was found of the samples written, the first pictures of it, as far as they are missing, and no more
+    then."""
     records = []
     for i, sample in enumerate(samples):
         if missing.pop(sample.index, None) is not None:
             file = file_name(work.config, sample.path)
             record = make_record(explanation, i, index=sample.index, file=file, label=sample.label)
-            work.results.write(record, work.draw(explanation, i) if work.config.output.save_images else None)
+            drawn = work.draw(explanation, i) if work.config.output.save_images else None
+            writer.give(partial(work.results.write, record, drawn))
             records.append(record)
     return records

@@ -38,5 +38,6 @@ class Telling:
     def _show(self, hand: str = "", written: int = 0) -> None:
         rate = 60 * self.done / (time.monotonic() - self.began)
         so_far = f"{rate:.1f} images/min, {self.flips} of {self.done} flipped" if self.done else ""
-        self.bar.set_postfix_str(", ".join(filter(None, (so_far, hand))), refresh=False)
-        self.bar.update(written)
+        with self.bar.get_lock():  # who writes pictures is another thread than who attacks them
+            self.bar.set_postfix_str(", ".join(filter(None, (so_far, hand))), refresh=False)
+            self.bar.update(written)

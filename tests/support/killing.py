@@ -11,6 +11,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 import time
 import warnings
 from dataclasses import dataclass
@@ -46,9 +47,10 @@ class Faults:
 
     def __init__(self, shared: mmap.mmap, at: int | None, within: str | None, begun: int):
         self.shared, self.at, self.within, self.points, self.begun = shared, at, within, 0, begun
+        self.now = ["loading", ""]  # of the main thread, and of the one that writes beside it
 
     def point(self) -> None:
-        if self.within not in (None, PHASES[self.shared[0]]):
+        if self.within not in (None, (aside() and self.now[True]) or self.now[False]):
             return
         self.points += 1
         self.shared[1:5] = struct.pack("I", self.points)
@@ -82,12 +84,18 @@ class Faults:
 
     def phase(self, name: str, call):
         def wrapped(*inputs, **options):
-            before, self.shared[0] = self.shared[0], PHASES.index(name)
+            before = self.enter(name)
             found = call(*inputs, **options)
-            self.shared[0] = before  # not where a signal ends it
+            self.enter(before)  # not where a signal ends it
             return found
 
         return wrapped
+
+    def enter(self, name: str) -> str:
+        """Returns what this thread was at before."""
+        before, self.now[aside()] = self.now[aside()], name
+        self.shared[0] = PHASES.index(self.now[True] or self.now[False])
+        return before
 
     def phase_of_each(self, name: str, generate):
         """``phase``, of each time that a generator is asked."""
@@ -106,6 +114,10 @@ class Faults:
         explain_module.inpaint = self.phase("refinement", explain_module.inpaint)
         ResultFolder.write = self.phase("writing", ResultFolder.write)
         run_module.write_tables = self.phase("summary", run_module.write_tables)
+
+
+def aside() -> bool:
+    return threading.current_thread() is not threading.main_thread()
 
 
 def run_child(
