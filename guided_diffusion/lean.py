@@ -4,6 +4,7 @@ A gradient through a frozen U-Net needs the input of each normalisation and noth
 what torch's layers keep.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -23,10 +24,9 @@ class NormSiLU(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
     ) -> Tensor:
-        n, channels, height, width = x.shape
-        h, mean, rstd = torch.native_group_norm(
-            x.to(weight.dtype), weight, bias, n, channels, height * width, groups, eps
-        )
+        n, channels, *size = x.shape
+        wide = as_normalised(x.to(weight.dtype))
+        h, mean, rstd = torch.native_group_norm(wide, weight, bias, n, channels, math.prod(size), groups, eps)
         ctx.save_for_backward(x, weight, bias, scale, shift, mean, rstd)
         return F.silu(torch.addcmul(each(shift), h, 1 + each(scale)), inplace=True).to(x.dtype)
 
@@ -34,30 +34,37 @@ class NormSiLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, scale, shift, mean, rstd = ctx.saved_tensors
-        size = x.shape[1] // mean.shape[1]
-        values = size * x.shape[2] * x.shape[3]  # of a group
-        wide, gain = x.to(weight.dtype), weight * (1 + scale)
-        mean, rstd = (of_group.repeat_interleave(size, 1) for of_group in (mean, rstd))
-        # The argument of SiLU is slope * x + offset, and its gradient is known by two sums over positions.
-        slope, offset = gain * rstd, bias * (1 + scale) + shift - gain * rstd * mean
-        inner = torch.ops.aten.silu_backward(gradient.to(wide.dtype), torch.addcmul(each(offset), wide, each(slope)))
-        total = inner.sum((2, 3))
-        along = ((inner * wide).sum((2, 3)) - mean * total) * rstd  # with the normalised input
+        wide, shape = x.to(weight.dtype), (*mean.shape, -1)  # (N, groups, channels of a group)
+        mean, rstd = mean[:, :, None], rstd[:, :, None]
+        gain = (weight * (1 + scale)).view(shape)
+        slope = gain * rstd
+        offset = torch.addcmul(shift, bias, 1 + scale).view(shape) - slope * mean
+        inner = torch.addcmul(each(offset), wide, each(slope))  # SiLU's argument, then the gradient at it
+        inner = torch.ops.aten.silu_backward(gradient.to(wide.dtype), inner)
+        total = inner.sum((2, 3)).view(shape)
+        along = ((inner * wide).sum((2, 3)).view(shape) - mean * total) * rstd  # with the normalised input
+        of_channels: list[Tensor | None] = [None] * 4
+        if any(ctx.needs_input_grad[1:]):
+            straight, across = total.flatten(1), along.flatten(1)
+            at_weight, at_bias = ((1 + scale) * across).sum(0), ((1 + scale) * straight).sum(0)
+            of_channels = [at_weight, at_bias, weight * across + bias * straight, straight]
+        # What the mean and the deviation of a group owe to x makes the rest a line in x.
+        values = x[0].numel() // mean.shape[1]
+        bend = -rstd.square() * (gain * along).sum(2, keepdim=True) / values
+        level = -rstd * (gain * total).sum(2, keepdim=True) / values - bend * mean
+        line = torch.addcmul(each(level.expand_as(gain)), wide, each(bend.expand_as(gain)))
+        return line.addcmul_(inner, each(slope)).to(x.dtype), *of_channels, None, None
 
-        def mean_of_group(of_channel: Tensor) -> Tensor:
-            sums = of_channel.unflatten(1, (-1, size)).sum(2, keepdim=True) / values
-            return sums.expand(-1, -1, size).flatten(1)
 
-        bend = -rstd.square() * mean_of_group(gain * along)
-        level = -rstd * mean_of_group(gain * total) - bend * mean
-        at_x = torch.addcmul(each(level), wide, each(bend)).addcmul_(inner, each(slope)).to(x.dtype)
-        at_weight, at_bias = ((1 + scale) * along).sum(0), ((1 + scale) * total).sum(0)
-        return at_x, at_weight, at_bias, weight * along + bias * total, total, None, None
+def as_normalised(x: Tensor) -> Tensor:
+    """As torch's normalisation takes it: channels last on a CPU alone."""
+    last = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    return x if last else x.contiguous()
 
 
 def each(of_channel: Tensor) -> Tensor:
-    """(N, C) -> (N, C, 1, 1)."""
-    return of_channel[:, :, None, None]
+    """(N, C) or (N, groups, C / groups) -> (N, C, 1, 1)."""
+    return of_channel.flatten(1)[:, :, None, None]
 
 
 class FrozenConv2d(torch.autograd.Function):

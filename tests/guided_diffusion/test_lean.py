@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
 
-from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise2d
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise2d, as_normalised
 from tests.support.unet_cases import toy_unet
 
 GROUPS, EPS = 4, 1e-5
@@ -46,15 +46,30 @@ def test_the_lean_norm_has_the_values_of_torchs_layers():
     torch.testing.assert_close(lean(*norm_inputs()), plain(*norm_inputs()))
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def every_other_row(x):
+    return torch.cat([x, x], dim=3).view(*x.shape[:2], -1, x.shape[3])[:, :, ::2]
+
+
+@pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last, every_other_row], ids=["contiguous", "last", "strided"]
+)
 def test_the_lean_norm_has_the_gradients_of_torchs_layers_at_each_of_its_inputs(layout):
     def gradients(function):
         inputs = norm_inputs()
-        output = function(inputs[0].to(memory_format=layout), *inputs[1:])
+        x = layout(inputs[0]) if layout is every_other_row else inputs[0].to(memory_format=layout)
+        output = function(x, *inputs[1:])
         return torch.autograd.grad((output * draw(*output.shape, seed=1)).sum(), inputs)
 
     for ours, theirs in zip(gradients(lean), gradients(plain), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_torchs_normalisation_gets_channels_last_on_a_cpu_alone():
+    def given(device):
+        x = torch.zeros(2, 8, 3, 5, device=device).to(memory_format=torch.channels_last)
+        return as_normalised(x).is_contiguous(memory_format=torch.channels_last)
+
+    assert (given("cpu"), given("meta")) == (True, False)
 
 
 def test_the_lean_norm_of_half_precision_is_taken_in_float32():
