@@ -37,8 +37,15 @@ def half_precision(device: torch.device, *, on_cuda: torch.dtype = torch.float16
     if device.type == "cpu" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         notice("use_fp16 True is float32 here: this CPU has no instructions for bfloat16, which would be slower")
         return torch.float32
-    notice(f"use_fp16 True is bfloat16 on {device.type}")
+    slow = ", which this CPU emulates: use_fp16 False may be faster" if device.type == "cpu" and emulated() else ""
+    notice(f"use_fp16 True is bfloat16 on {device.type}{slow}")
     return torch.bfloat16
+
+
+def emulated() -> bool:
+    """Whether the CPU is known to have no instructions for products of bfloat16, whose place others take."""
+    found = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return found is not None and not found()
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:

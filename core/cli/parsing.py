@@ -198,6 +198,11 @@ def run_script(main: Callable[..., int] | str, *words: str) -> NoReturn:
     except KeyboardInterrupt as error:
         print(signals.INTERRUPTED, file=sys.stderr)
         sys.exit(error.code if isinstance(error, signals.Stopped) else 130)
+    except RuntimeError as error:
+        if not FAILED_DEVICE.match(str(error)):
+            raise
+        print(f"error: the device failed ({plain(str(error).splitlines()[0])}); {KEPT}", file=sys.stderr)
+        sys.exit(2)
     except (OSError, ValueError, FloatingPointError) as error:
         print(f"error: {plain(' '.join(told(error).split()))}", file=sys.stderr)
         sys.exit(2)
@@ -213,6 +218,9 @@ def told(error: Exception) -> str:
     return str(error)
 
 
+FAILED_DEVICE = re.compile(r"(CUDA|HIP|XPU|MPS|cuDNN|CUBLAS|MIOpen)[\w ]* error\b")
+"""How what torch says of a device begins that was lost, or that nothing can be asked of any more"""
+KEPT = "what was finished is kept, and the same command continues"
 REMEDIES = (
     (IsADirectoryError, "a file is wanted there: move the folder away"),
     ((NotADirectoryError, FileExistsError), "a folder is wanted there: move the file away"),

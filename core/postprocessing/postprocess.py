@@ -23,7 +23,14 @@ from ace_counterfactuals.core.runs.begin import begin, describe
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.recording import draw_refined
 from ace_counterfactuals.core.runs.run import complete, load_region
-from ace_counterfactuals.core.runs.setup import check, load_denoiser, load_explained, prepare_device, task_of
+from ace_counterfactuals.core.runs.setup import (
+    check,
+    compile_networks,
+    load_denoiser,
+    load_explained,
+    prepare_device,
+    task_of,
+)
 from ace_counterfactuals.core.runs.status import selected_pictures
 from ace_counterfactuals.core.runs.tables import write_tables
 from ace_counterfactuals.core.runs.work import Found, Given, Work
@@ -104,10 +111,12 @@ def load_each(settings: list[Setting], device: torch.device) -> Iterator[Task]:
         reason = f"{data.label_query}: give the attribute's index, since the data set is not opened here"
         raise FlagError("label_query", reason)
     classifier, denoiser, loaded = load_explained(settings[0].config, query, device), None, None
+    compile_networks(settings[0].config, {"the classifier": classifier})
     for config in (setting.config for setting in settings):
         if config.weights.model_path != loaded:
             denoiser = None  # the last one makes room first
             denoiser, loaded = load_denoiser(config, device), config.weights.model_path
+            compile_networks(config, {"the diffusion model": denoiser.network})
         yield task_of(config, classifier, denoiser)
 
 

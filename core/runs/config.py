@@ -36,6 +36,11 @@ class RunConfig(SeededConfig):
     cudnn_deterministic: bool = flag(
         False, "the same bytes at any split of the work: deterministic kernels, full batches", result=False
     )
+    compile: bool = flag(
+        False,
+        "compile the networks, which takes up to minutes before the first pictures; results differ by rounding",
+        result=False,
+    )
     chunks: int = flag(1, "parts that the pictures are split into", low=1, result=False)
     chunk: int | str = flag(
         0,

@@ -37,6 +37,7 @@ from ace_counterfactuals.core.runs.setup import (
     align_classes,
     check,
     check_labels,
+    compile_networks,
     judged,
     load_networks,
     open_images,
@@ -88,6 +89,7 @@ def run(config: MainConfig) -> ResultFolder:
     task = task_of(config, classifier, denoiser)
     if tried and not any(results.record_paths()):
         tell_misfit(task, tried, device)
+    compile_networks(config, {"the classifier": classifier, "the diffusion model": denoiser.network})
 
     inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
     draw = partial(draw_pictures, inpaint=inpaint, span=config.data.span)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.runtime import choose_device, make_deterministic, notice
 from ace_counterfactuals.core.base.settings import AUTO, FlagError, blaming, flag_items, from_dict, to_dict
@@ -36,6 +36,7 @@ from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
+from ace_counterfactuals.models.compiled import compile_calls
 from ace_counterfactuals.models.denoisers import DiffusionModel
 from ace_counterfactuals.models.specs import said_of
 from ace_counterfactuals.models.told import TRAINED
@@ -64,6 +65,11 @@ def check(config: MainConfig, *, automatic: bool = False) -> None:
         (not automatic and segment == AUTO, "attack_checkpoint_backward_steps", number),
         (run.chunk >= run.chunks, "chunk", f"{run.chunk}: wanted 0 to {run.chunks - 1}, since chunks is {run.chunks}"),
         (run.overwrite and run.merge_chunks, "overwrite", "True forgets what merge_chunks gathers; give one of them"),
+        (
+            run.compile and run.cudnn_deterministic,
+            "compile",
+            "True rounds otherwise from batch to batch; give it alone",
+        ),
         (dilation % 2 == 0, "sampling_dilation", f"{dilation} is even; choose an odd size"),
         (attack.attack_joint_shortcut and not attack.attack_joint, "attack_joint_shortcut", aside),
         (attack.attack_joint_checkpoint and not attack.attack_joint, "attack_joint_checkpoint", aside),
@@ -119,6 +125,12 @@ def load_networks(config: MainConfig, query: int, device: torch.device) -> tuple
     """The networks that the flags name, frozen, on the device and in their precision."""
     denoiser = load_denoiser(config, device)
     return load_explained(config, query, device), denoiser
+
+
+def compile_networks(config: MainConfig, networks: Mapping[str, nn.Module]) -> None:
+    """Compile the calls of these, by what they are called, if the flags ask for that."""
+    for name, network in networks.items() if config.run.compile else ():
+        compile_calls(network, name)
 
 
 def load_explained(config: MainConfig, query: int, device: torch.device) -> Classifier:

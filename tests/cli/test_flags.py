@@ -25,6 +25,7 @@ ORIGINAL = {
     "save_images": True,
     "num_samples": 500000000000,
     "cudnn_deterministic": False,
+    "compile": False,
     "clip_denoised": True,
     "model_path": "",
     "classifier_path": "",

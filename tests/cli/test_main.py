@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from ace_counterfactuals.core.base.runtime import half_precision
 from ace_counterfactuals.core.base.settings import flag_items
 from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -57,6 +58,15 @@ def test_half_precision_on_a_cpu_that_has_it_is_bfloat16_with_a_notice(workshop,
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert workshop.run(use_fp16=True, num_samples=1, use_checkpoint=True) == 0
     assert "note: use_fp16 True is bfloat16 on cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_cpu_that_emulates_half_precision_is_said_to(capsys, monkeypatch, native, caplog):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    with caplog.at_level("INFO"):
+        assert half_precision(torch.device("cpu")) == torch.bfloat16
+    assert ("emulates" in caplog.text) is not native
 
 
 def test_half_precision_on_another_cpu_is_full_precision_with_a_notice(workshop, capsys, monkeypatch):

@@ -104,6 +104,31 @@ def test_the_same_command_ends_with_the_same_files_after_a_signal(workshop, monk
     assert tree(workshop.results()) == stopped and len(finished(workshop)) == 6
 
 
+def test_a_device_that_fails_is_one_line_and_the_same_command_continues(workshop, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        attack, calls = run_module.attacked, []
+
+        def failing(*inputs, **options):
+            calls.append(1)
+            if len(calls) == 2:
+                raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous")
+            return attack(*inputs, **options)
+
+        patch.setattr(run_module, "attacked", failing)
+        assert workshop.exit_code() == 2
+    line = "error: the device failed (CUDA error: unspecified launch failure); what was finished is kept"
+    printed = capfd.readouterr().err
+    assert printed.splitlines()[-1].startswith(line) and "Traceback" not in printed
+    assert finished(workshop) == ["0000000", "0000001"]
+    assert workshop.exit_code() == 0 and len(finished(workshop)) == 6
+
+
+def test_an_error_of_ours_is_no_failing_device(workshop, monkeypatch):
+    monkeypatch.setattr(run_module, "attacked", lambda *inputs, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        workshop.exit_code()
+
+
 def test_afterwards_signals_mean_what_they_did_before():
     before = [signal.getsignal(number) for number in signals.CODES]
     with signals.handled():
