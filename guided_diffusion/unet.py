@@ -40,7 +40,7 @@ class NormSiLU32(GroupNorm32):
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         if scale is None or shift is None:
-            scale = shift = self.weight.new_zeros(len(x), self.num_channels)
+            scale, shift = self.weight.new_zeros(2, len(x), self.num_channels)  # a compiler wants two tensors
         scale, shift = scale.to(self.weight.dtype), shift.to(self.weight.dtype)
         return NormSiLU.apply(x, self.weight, self.bias, scale, shift, self.num_groups, self.eps)
 
