@@ -36,5 +36,6 @@ def compile_calls(network: nn.Module, name: str) -> None:
     try:
         fast = torch.compile(plain)
         network.forward = forward  # type: ignore[method-assign]
+        notice(f"compile True: {name} is compiled when it first sees pictures, which may take minutes")
     except RuntimeError as error:  # on this system, or by this Python
         go_on(error)

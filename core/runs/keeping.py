@@ -131,7 +131,7 @@ class Kept:
     def later(self, latest: Progress) -> None:
         """Have its state written."""
         latest.check()
-        batch, tensors = latest.batch, latest.tensors
+        batch, tensors = latest.batch, {name: value.cpu() for name, value in latest.tensors.items()}
         content = {**tensors, "indices": batch.indices, "digest": self.digest(batch, tensors)}
         self.writer.give(self.lock.check)
         self.writer.give(partial(save_weights, self.path, content))

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.utils import counters
 
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.models.compiled import compile_calls
-from tests.support.toys import ToyDenoiser, Workshop, tree
+from tests.support.toys import ToyDenoiser, Workshop, toy_unet, tree
 
 MISSING = "no working C++ compiler found in ('g++', 'clang')"
 
@@ -59,10 +60,11 @@ def test_where_the_same_bytes_are_wanted_nothing_is_compiled(plain):
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_network_gives_the_same_gradient_up_to_rounding(monkeypatch, tmp_path, caplog):
-    """Other orders of sums of some hundred terms of size 1."""
+def test_a_compiled_unet_is_one_graph_and_gives_the_same_gradient_up_to_rounding(monkeypatch, tmp_path, caplog):
+    """Other orders of sums of some hundred terms of size 1.  A minute of one core."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    network, x, t = ToyDenoiser(), torch.rand(2, 3, 8, 8, requires_grad=True), torch.tensor([3, 40])
+    counters.clear()
+    network, x, t = toy_unet(), torch.rand(2, 3, 8, 8, requires_grad=True), torch.tensor([3, 40])
 
     def found():
         output = network(x, t)
@@ -74,3 +76,4 @@ def test_a_compiled_network_gives_the_same_gradient_up_to_rounding(monkeypatch, 
         for got, wanted in zip(found(), expected, strict=True):
             torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
     assert "cannot be compiled" not in caplog.text and any(tmp_path.rglob("*.so"))
+    assert not counters["graph_break"] and counters["stats"]["unique_graphs"] == 1
