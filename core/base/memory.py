@@ -16,7 +16,17 @@ GROUP_FILES = (  # limit, use, and the name of what the use would give back, of 
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-SAID = ("allocate memory", "enough memory", "out of memory", "bad_alloc", "memory object", "start new thread")
+SAID = (
+    "allocate memory",
+    "enough memory",
+    "of memory",
+    "bad_alloc",
+    "memory object",
+    "create a primitive",
+    "new thread",
+)
+"""In errors of torch, its kernels and Python where memory cannot be had"""
+ADDRESSES = 2**30  # bytes of address space that threads and libraries reserve in a run beside what they use: measured
 
 
 def free_bytes(device: torch.device) -> int:
@@ -31,7 +41,7 @@ def free_bytes(device: torch.device) -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     room = min([free_of_machine(), *free_of_groups()]) // beside
     if limit != resource.RLIM_INFINITY and (taken := read(PROC / "self/statm")):
-        room = min(room, limit - int(taken.split()[0]) * resource.getpagesize())
+        room = min(room, limit - int(taken.split()[0]) * resource.getpagesize() - ADDRESSES)
     return max(0, room)
 
 

@@ -20,10 +20,12 @@ from ace_counterfactuals.core.method import checks
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task
 from ace_counterfactuals.core.preflight.model import check_cost, check_filter
+from ace_counterfactuals.core.preflight.plan import check_plan
 from ace_counterfactuals.core.preflight.report import Report, part_of
 from ace_counterfactuals.core.runs.begin import check_folder, describe
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.layout import ResultFolder
+from ace_counterfactuals.core.runs.plan import decide
 from ace_counterfactuals.core.runs.run import load_region
 from ace_counterfactuals.core.runs.setup import (
     align_classes,
@@ -55,7 +57,7 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
     is wrong, and says so in the report.
     """
     end, report = time.monotonic() + seconds, Report()
-    check(config)
+    check(config, automatic=True)
     if config.run.merge_chunks:
         raise FlagError("merge_chunks", "True explains nothing, so that there is nothing to check; leave out check")
     results = ResultFolder(Path(config.output.output_path), config.output.exp_name)
@@ -91,8 +93,11 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
             batch = judge_samples(report, samples, task_of(config, classifier, model), device)
             if denoiser is not None:
                 call = check_filter(report, batch, config, end)
+                config = decide(config, results.root, batch, count)
+                batch = replace(batch, task=replace(batch.task, attack=config.attack))
                 if call is not None:
-                    check_cost(report, batch, config, count, call, end)
+                    cost = check_cost(report, batch, config, count, call, end)
+                    check_plan(report, batch, config.run.batch_size, count, cost)
     if samples:
         with report.going_on():
             check_disk(report, samples[0], config, count)

@@ -1,7 +1,6 @@
 """What ``--check True`` finds out of the diffusion model, the filter, time and memory."""
 
 import math
-import os
 import resource
 import time
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ace_counterfactuals.core.base.memory import in_bytes
+from ace_counterfactuals.core.base.memory import free_bytes, in_bytes, is_short_of_memory
 from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import conclude
@@ -19,6 +18,7 @@ from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.preflight.report import Report, in_time, part_of
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.plan import way_of
 
 USELESS = 0.9  # of the error of a guess
 FEW = 4  # pictures that say nothing of a share
@@ -132,13 +132,14 @@ class Cost:
         return self.base + batch * self.growth
 
 
-def check_cost(report: Report, batch: Batch, config: MainConfig, pending: int, call_seconds: float, end: float) -> None:
+def check_cost(report: Report, batch: Batch, config: MainConfig, pending: int, call_seconds: float, end: float) -> Cost:
     """Time an iteration of the attack and the refinement, on one picture, then on a batch if time and memory allow.
 
     call_seconds: of the network, on one picture.  Raises NonFiniteError if a network returns NaN.
     """
     flags, device, lines = config.attack, batch.image.device, report.sections["cost"]
-    cost, wanted, limit = estimate(batch, call_seconds), max(1, min(config.run.batch_size, pending)), limit_of(device)
+    cost, wanted = estimate(batch, call_seconds), max(1, min(config.run.batch_size, pending))
+    limit = free_bytes(device) + start_memory(device)
     saved = not flags.attack_joint or flags.attack_joint_shortcut or flags.attack_joint_checkpoint
     advice = "give a smaller batch_size" if saved else "give attack_joint_checkpoint True, or a smaller batch_size"
     for size in (1, wanted):
@@ -146,7 +147,9 @@ def check_cost(report: Report, batch: Batch, config: MainConfig, pending: int, c
             break
         try:
             cost = measure_batch(batch.take([i % len(batch.indices) for i in range(size)]))
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_short_of_memory(error):
+                raise
             report.problems.append(f"{size} pictures at once do not fit into memory; {advice}")
             break
     takes = f"about {in_bytes(cost.memory(wanted))} of {in_bytes(limit)}"
@@ -163,15 +166,13 @@ def check_cost(report: Report, batch: Batch, config: MainConfig, pending: int, c
         f"{in_time(each * pending)} for the {pending} pictures left to explain",
         f"memory: {takes} = {parts}" if cost.base else "memory not measured",
     ]
+    return cost
 
 
 def estimate(batch: Batch, call_seconds: float) -> Cost:
     """The cost of a picture by how often each calls the network; a call backward takes two forward."""
-    flags, steps = batch.task.attack, batch.filter.steps
-    calls = 0 if not flags.attack_joint else 1 if flags.attack_joint_shortcut else 3 + flags.attack_joint_checkpoint
-    calls *= min(1, steps) if flags.attack_filter == "one-step" else steps
-    calls = calls if ATTACKS[flags.attack_method] else 0
-    return Cost(calls * call_seconds, batch.refiner.steps * call_seconds)
+    way = way_of(batch.task.attack, batch.filter.steps)
+    return Cost((way.forward + 2 * way.backward) * call_seconds, batch.refiner.steps * call_seconds)
 
 
 def measure_batch(batch: Batch) -> Cost:
@@ -205,12 +206,3 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def limit_of(device: torch.device) -> int:
-    """Bytes of the device; on the CPU of the machine, or what its control group leaves this process."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    total, group = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), Path("/sys/fs/cgroup/memory.max")
-    allowed = group.read_text().strip() if group.exists() else "max"
-    return min(total, int(allowed)) if allowed.isdecimal() else total

@@ -29,7 +29,7 @@ FLAGS = ("batch_size", "attack_checkpoint_backward_steps")
 AT_ONCE = {"cuda": 64}  # pictures that auto takes at most, by the kind of device
 FEW = 16  # the same on others, where more are no faster
 LATENT = {"cuda": 8}  # pictures whose time a call takes beside that of its own
-SCRATCH, LOOSE = 24 * 2**20, 1.2  # bytes of kernels, and of allocators for each byte of tensors: measured on CPUs
+SCRATCH, LOOSE = 32 * 2**20, 1.5  # bytes of kernels, and of allocators for each byte of tensors: measured on CPUs
 SHARE = 0.8  # of the free memory that auto fills
 
 

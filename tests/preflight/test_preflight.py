@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from ace_counterfactuals.core.cli.explain import main
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.preflight import bytes_each, preflight
 from ace_counterfactuals.core.preflight.report import Report
+from ace_counterfactuals.core.runs import plan
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import open_images
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
@@ -274,6 +276,36 @@ def test_a_batch_that_does_not_fit_is_a_problem(scene):
     scene.denoiser = Greedy()
     problem = scene.problem(attack_joint_checkpoint=True)
     assert problem == "2 pictures at once do not fit into memory; give a smaller batch_size"
+
+
+def rows(report):
+    """The plan's, by column."""
+    start = next(i for i, line in enumerate(report.sections["cost"]) if line.startswith("at once"))
+    return [re.split(r"  +", line) for line in report.sections["cost"][start + 1 :]]
+
+
+def test_the_plan_tells_memory_calls_and_time_of_the_choices_around_the_chosen(scene):
+    found = rows(scene.check(attack_joint_checkpoint=True, attack_checkpoint_backward_steps=4, batch_size=4))
+    assert [row[:2] for row in found] == [
+        ["4", "checkpointed, 4 at a time, as set"],
+        ["2", "checkpointed, 4 at a time"],
+        ["8", "checkpointed, 4 at a time"],
+        ["4", "chain of 8"],
+        ["4", "checkpointed, 1 at a time"],
+        ["4", "checkpointed, 2 at a time"],
+        ["4", "one step"],
+    ]
+    calls = [row[3] for row in found]  # of 5 iterations through 8 steps, and of 8 steps of the refinement
+    assert calls == ["68 + 40 back"] * 3 + ["48 + 40 back", "83 + 40 back", "78 + 40 back", "13 + 5 back"]
+
+
+def test_what_auto_would_be_is_planned(scene):
+    assert rows(scene.check(batch_size="auto"))[0][:2] == ["12", "chain of 8, as set"]
+
+
+def test_auto_where_not_even_one_picture_fits_is_a_problem(scene, monkeypatch):
+    monkeypatch.setattr(plan, "free_bytes", lambda device: 0)
+    assert "batch_size auto: not even one picture fits" in scene.problem(batch_size="auto")
 
 
 def test_a_full_disk_is_a_problem(scene, monkeypatch):

@@ -1,0 +1,74 @@
+"""--batch_size auto under a limit of the address space, of random size: it ends well, or says that nothing fits."""
+
+import os
+import random
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from ace_counterfactuals.models.loading import save_weights
+from tests.support.paths import ROOT
+from tests.support.toys import UNET, Workshop, toy_unet, write_pictures
+
+SIDE, PICTURES = 64, 4
+WIDE = {"image_size": SIDE, "num_channels": 64}
+SAYS_BEFOREHAND = ("not even one picture fits", "too little memory even to plan")
+GIB = 2**30
+TAKEN = """
+import ace_counterfactuals.core.runs.run, torch._subclasses.fake_tensor
+print(int(open("/proc/self/statm").read().split()[0]))
+"""
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Whose run takes about 200 MiB for each of its pictures."""
+    workshop = Workshop(tmp_path_factory.mktemp("shop"))
+    write_pictures(workshop.folder / "large", PICTURES, (SIDE, SIDE))
+    workshop.data = workshop.folder / "large"
+    save_weights(workshop.model, toy_unet(**UNET | WIDE).state_dict())
+    return workshop
+
+
+@pytest.fixture(scope="module")
+def taken():
+    """Bytes of address space of the loaded program."""
+    command = [sys.executable, "-c", TAKEN]
+    pages = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return int(pages) * resource.getpagesize()
+
+
+def outcome(shop, name, limit):
+    """Whether all pictures were explained; otherwise it was said beforehand that they cannot be."""
+    settings = WIDE | {"batch_size": "auto", "sampling_time_fraction": 0.5, "num_workers": 1, "exp_name": name}
+    command = [sys.executable, "main.py", *shop.arguments(**settings)]
+    run = subprocess.run(
+        ["bash", "-c", f'ulimit -v {limit // 1024}; exec "$@"', "-", *command],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    said = f"limit {limit / GIB:.2f} GiB: {run.stderr[-2000:]}"
+    written = len(list(shop.results(name).glob("records/*")))
+    if run.returncode == 2:
+        assert any(words in run.stderr for words in SAYS_BEFOREHAND) and not written, said
+    else:
+        assert (run.returncode, written) == (0, PICTURES), said
+    return run.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "fits"), [(0.6, False), (1.7, True), (2.5, True)])
+def test_a_run_under_a_limit_ends_well_or_says_that_nothing_fits(shop, taken, more, fits):
+    assert outcome(shop, f"limit-{more}", int(taken + more * GIB)) == fits
+
+
+@pytest.mark.long
+def test_twenty_runs_under_random_limits_end_well_or_say_that_nothing_fits(shop, taken):
+    limits = random.Random(0)
+    ends = [outcome(shop, f"random-{i}", int(taken + limits.uniform(0.8, 2.6) * GIB)) for i in range(20)]
+    assert {*ends} == {True, False}
