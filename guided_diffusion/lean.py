@@ -4,7 +4,6 @@ A gradient through a frozen U-Net needs the input of each normalisation and noth
 what torch's layers keep.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -24,47 +23,48 @@ class NormSiLU(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
     ) -> Tensor:
-        n, channels, *size = x.shape
-        wide = as_normalised(x.to(weight.dtype))
-        h, mean, rstd = torch.native_group_norm(wide, weight, bias, n, channels, math.prod(size), groups, eps)
+        ctx.groups, ctx.eps = groups, eps
+        h, mean, rstd = normalised(x, weight, bias, scale, shift, groups, eps)
         ctx.save_for_backward(x, weight, bias, scale, shift, mean, rstd)
-        return F.silu(torch.addcmul(each(shift), h, 1 + each(scale)), inplace=True).to(x.dtype)
+        return F.silu(h, inplace=True).view(x.shape).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, scale, shift, mean, rstd = ctx.saved_tensors
-        wide, shape = x.to(weight.dtype), (*mean.shape, -1)  # (N, groups, channels of a group)
-        mean, rstd = mean[:, :, None], rstd[:, :, None]
-        gain = (weight * (1 + scale)).view(shape)
-        slope = gain * rstd
-        offset = torch.addcmul(shift, bias, 1 + scale).view(shape) - slope * mean
-        inner = torch.addcmul(each(offset), wide, each(slope))  # SiLU's argument, then the gradient at it
-        inner = torch.ops.aten.silu_backward(gradient.to(wide.dtype), inner)
-        total = inner.sum((2, 3)).view(shape)
-        along = ((inner * wide).sum((2, 3)).view(shape) - mean * total) * rstd  # with the normalised input
+        h, _, _ = normalised(x, weight, bias, scale, shift, ctx.groups, ctx.eps)
+        inner = torch.ops.aten.silu_backward(gradient.to(h.dtype).reshape(h.shape), h)
+        trained = any(ctx.needs_input_grad[1:])
+        at_x, along, total = torch.ops.aten.native_group_norm_backward(
+            inner,
+            as_one(x, h.dtype),
+            mean,
+            rstd,
+            (weight * (1 + scale)).flatten(),
+            *(1, h.shape[1], h.shape[2], mean.shape[1]),
+            [True, trained, trained],
+        )
         of_channels: list[Tensor | None] = [None] * 4
-        if any(ctx.needs_input_grad[1:]):
-            straight, across = total.flatten(1), along.flatten(1)
-            at_weight, at_bias = ((1 + scale) * across).sum(0), ((1 + scale) * straight).sum(0)
-            of_channels = [at_weight, at_bias, weight * across + bias * straight, straight]
-        # What the mean and the deviation of a group owe to x makes the rest a line in x.
-        values = x[0].numel() // mean.shape[1]
-        bend = -rstd.square() * (gain * along).sum(2, keepdim=True) / values
-        level = -rstd * (gain * total).sum(2, keepdim=True) / values - bend * mean
-        line = torch.addcmul(each(level.expand_as(gain)), wide, each(bend.expand_as(gain)))
-        return line.addcmul_(inner, each(slope)).to(x.dtype), *of_channels, None, None
+        if trained:
+            along, total = along.view(scale.shape), total.view(scale.shape)
+            at_weight, at_bias = ((1 + scale) * along).sum(0), ((1 + scale) * total).sum(0)
+            of_channels = [at_weight, at_bias, weight * along + bias * total, total]
+        return at_x.view(x.shape).to(x.dtype), *of_channels, None, None
 
 
-def as_normalised(x: Tensor) -> Tensor:
-    """As torch's normalisation takes it: channels last on a CPU alone."""
-    last = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-    return x if last else x.contiguous()
+def normalised(
+    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """SiLU's argument, mean and rstd, by torch's kernel, to which the channels of all pictures are those of one."""
+    one, gain = as_one(x, weight.dtype), weight * (1 + scale)
+    offset = torch.addcmul(shift, bias, 1 + scale)
+    sizes = 1, one.shape[1], one.shape[2], len(x) * groups
+    return torch.native_group_norm(one, gain.flatten(), offset.flatten(), *sizes, eps)
 
 
-def each(of_channel: Tensor) -> Tensor:
-    """(N, C) or (N, groups, C / groups) -> (N, C, 1, 1)."""
-    return of_channel.flatten(1)[:, :, None, None]
+def as_one(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, C, H, W) -> (1, N * C, H * W)."""
+    return x.to(dtype).reshape(1, x.shape[0] * x.shape[1], -1)
 
 
 class FrozenConv2d(torch.autograd.Function):

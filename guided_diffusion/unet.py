@@ -81,7 +81,7 @@ class ResBlock(nn.Module):
                 h = layer(h)
         else:
             h = self.out_layers(h + emb.to(h.dtype)[:, :, None, None])
-        return self.skip_connection(self.resample(x)) + h
+        return h + self.skip_connection(self.resample(x))  # laid out as h, contiguous
 
 
 class AttentionBlock(nn.Module):

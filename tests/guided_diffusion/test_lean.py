@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
 
-from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise2d, as_normalised
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise2d
 from tests.support.unet_cases import toy_unet
 
 GROUPS, EPS = 4, 1e-5
@@ -62,14 +62,6 @@ def test_the_lean_norm_has_the_gradients_of_torchs_layers_at_each_of_its_inputs(
 
     for ours, theirs in zip(gradients(lean), gradients(plain), strict=True):
         torch.testing.assert_close(ours, theirs)
-
-
-def test_torchs_normalisation_gets_channels_last_on_a_cpu_alone():
-    def given(device):
-        x = torch.zeros(2, 8, 3, 5, device=device).to(memory_format=torch.channels_last)
-        return as_normalised(x).is_contiguous(memory_format=torch.channels_last)
-
-    assert (given("cpu"), given("meta")) == (True, False)
 
 
 def test_the_lean_norm_of_half_precision_is_taken_in_float32():
