@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -41,6 +42,8 @@ def test_a_running_process_is_named_with_its_speed_and_the_time_left(workshop, m
     attack, seen = run_module.attacked, []
 
     def explaining(*inputs, **options):
+        while len(ResultFolder(workshop.output, "exp").record_paths()) < len(seen):
+            time.sleep(0.01)  # another thread writes the pictures before
         seen.append(told(workshop))
         return attack(*inputs, **options)
 
