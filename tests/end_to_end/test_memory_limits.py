@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -12,13 +13,26 @@ from ace_counterfactuals.models.loading import save_weights
 from tests.support.paths import ROOT
 from tests.support.toys import UNET, Workshop, toy_unet, write_pictures
 
-SIDE, PICTURES = 64, 4
+SIDE, PICTURES = 64, 3
 WIDE = {"image_size": SIDE, "num_channels": 64}
 SAYS_BEFOREHAND = ("not even one picture fits", "too little memory even to plan")
 GIB = 2**30
 TAKEN = """
 import ace_counterfactuals.core.runs.run, torch._subclasses.fake_tensor
 print(int(open("/proc/self/statm").read().split()[0]))
+"""
+PEAK = """
+import sys, torch
+from ace_counterfactuals.core.cli.explain import main
+from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
+from ace_counterfactuals.core.runs import run
+complete, cpu = run.complete, torch.device("cpu")
+def measured(work):
+    before = start_memory(cpu)
+    complete(work)
+    print("peak", peak_memory(cpu) - before)
+run.complete = measured
+main(sys.argv[1:])
 """
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -72,3 +86,13 @@ def test_twenty_runs_under_random_limits_end_well_or_say_that_nothing_fits(shop,
     limits = random.Random(0)
     ends = [outcome(shop, f"random-{i}", int(taken + limits.uniform(0.8, 2.6) * GIB)) for i in range(20)]
     assert {*ends} == {True, False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [{"attack_filter": "one-step"}, {"attack_joint_checkpoint": True}], ids=str)
+def test_the_peak_of_a_run_above_loading_is_within_30_percent_of_the_plan(shop, way):
+    settings = WIDE | way | {"batch_size": "auto", "sampling_time_fraction": 0.3, "exp_name": f"peak-{[*way][0]}"}
+    command = [sys.executable, "-c", PEAK, *shop.arguments(**settings)]
+    run = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=True)
+    plan = float(re.search(r"about (\d+) MiB of", run.stderr)[1]) * 2**20
+    assert int(re.search(r"peak (\d+)", run.stdout)[1]) == pytest.approx(plan, rel=0.3)
