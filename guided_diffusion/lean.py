@@ -99,9 +99,11 @@ class Conv2d(nn.Conv2d):
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution of one position, as a product, which likewise keeps ``x`` only where ``weight`` gets a gradient.
 
-    (N, in_channels, ...), weight (out_channels, in_channels, 1, ...) -> (N, out_channels, ...), as channels last.
+    (N, in_channels, ...), weight (out_channels, in_channels, 1, ...) -> (N, out_channels, ...).
     """
-    return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+    assert bias is not None, "every layer of the network has one"
+    of_each = weight.flatten(1).expand(len(x), -1, -1)
+    return torch.baddbmm(bias[:, None], of_each, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 class Pointwise1d(nn.Conv1d):

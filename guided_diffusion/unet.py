@@ -81,7 +81,7 @@ class ResBlock(nn.Module):
                 h = layer(h)
         else:
             h = self.out_layers(h + emb.to(h.dtype)[:, :, None, None])
-        return h + self.skip_connection(self.resample(x))  # laid out as h, contiguous
+        return h + self.skip_connection(self.resample(x))
 
 
 class AttentionBlock(nn.Module):
@@ -96,12 +96,13 @@ class AttentionBlock(nn.Module):
         self.proj_out = zero_init(Pointwise1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        order, axis = ((3, self.num_heads), 2) if self.new_order else ((self.num_heads, 3), 3)
-        qkv = self.qkv(self.norm(x).flatten(2)).transpose(1, 2).unflatten(2, (*order, -1))
+        order, axis = ((3, self.num_heads), 1) if self.new_order else ((self.num_heads, 3), 2)
+        parts = self.qkv(self.norm(x).flatten(2)).unflatten(1, (*order, -1)).unbind(axis)
         # The fused kernel scales inside, so that half precision keeps its range, and needs memory linear in the
         # positions. It wants a head's channels beside each other.
-        h = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in qkv.unbind(axis)))
-        return x + self.proj_out(h.transpose(1, 2).flatten(2).transpose(1, 2)).unflatten(2, x.shape[2:])
+        q, k, v = (part.transpose(2, 3).contiguous() for part in parts)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
+        return x + self.proj_out(h).view(x.shape)
 
 
 class Block(nn.ModuleList):
