@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_input
 
 
 class NormSiLU(torch.autograd.Function):
@@ -82,7 +81,9 @@ class FrozenConv2d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        at_x = conv2d_input(ctx.shape, weight, gradient, ctx.stride, ctx.padding)
+        empty, mask = gradient.new_empty(ctx.shape), [True, False, False]  # of the input, the shape alone is read
+        places = [*ctx.stride], [*ctx.padding], [1, 1], False, [0, 0], 1
+        at_x, _, _ = torch.ops.aten.convolution_backward(gradient, empty, weight, None, *places, mask)
         return at_x, None, None, None, None
 
 
