@@ -13,52 +13,39 @@ from torch.autograd.function import once_differentiable
 
 
 class NormSiLU(torch.autograd.Function):
-    """SiLU of a group normalisation, scaled by ``1 + scale`` and shifted, in at least float32; it keeps its input.
+    """SiLU of a group normalisation times ``gain`` plus ``offset``, in their type; it keeps its input.
 
-    (N, C, H, W); weight and bias (C,); scale and shift (N, C) -> (N, C, H, W) of the input's type.
+    (N, C, H, W); gain and offset (N, C) -> (N, C, H, W) of the input's type.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, eps: float) -> Tensor:
         ctx.groups, ctx.eps = groups, eps
-        h, mean, rstd = normalised(x, weight, bias, scale, shift, groups, eps)
-        ctx.save_for_backward(x, weight, bias, scale, shift, mean, rstd)
+        h, mean, rstd = normalised(x, gain, offset, groups, eps)
+        ctx.save_for_backward(x, gain, offset, mean, rstd)
         return F.silu(h, inplace=True).view(x.shape).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, scale, shift, mean, rstd = ctx.saved_tensors
-        h, _, _ = normalised(x, weight, bias, scale, shift, ctx.groups, ctx.eps)
+        x, gain, offset, mean, rstd = ctx.saved_tensors
+        h, _, _ = normalised(x, gain, offset, ctx.groups, ctx.eps)
         inner = torch.ops.aten.silu_backward(gradient.to(h.dtype).reshape(h.shape), h)
-        trained = any(ctx.needs_input_grad[1:])
-        at_x, along, total = torch.ops.aten.native_group_norm_backward(
-            inner,
-            as_one(x, h.dtype),
-            mean,
-            rstd,
-            (weight * (1 + scale)).flatten(),
-            *(1, h.shape[1], h.shape[2], mean.shape[1]),
-            [True, trained, trained],
+        sizes, wanted = (*h.shape, mean.shape[1]), [*ctx.needs_input_grad[:3]]
+        found = torch.ops.aten.native_group_norm_backward(
+            inner, as_one(x, h.dtype), mean, rstd, gain.flatten(), *sizes, wanted
         )
-        of_channels: list[Tensor | None] = [None] * 4
-        if trained:
-            along, total = along.view(scale.shape), total.view(scale.shape)
-            at_weight, at_bias = ((1 + scale) * along).sum(0), ((1 + scale) * total).sum(0)
-            of_channels = [at_weight, at_bias, weight * along + bias * total, total]
-        return at_x.view(x.shape).to(x.dtype), *of_channels, None, None
+        at_x, at_gain, at_offset = (
+            part.view_as(own) if asked else None
+            for part, own, asked in zip(found, (x, gain, offset), wanted, strict=True)
+        )
+        return at_x if at_x is None else at_x.to(x.dtype), at_gain, at_offset, None, None
 
 
-def normalised(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def normalised(x: Tensor, gain: Tensor, offset: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """SiLU's argument, mean and rstd, by torch's kernel, to which the channels of all pictures are those of one."""
-    one, gain = as_one(x, weight.dtype), weight * (1 + scale)
-    offset = torch.addcmul(shift, bias, 1 + scale)
-    sizes = 1, one.shape[1], one.shape[2], len(x) * groups
-    return torch.native_group_norm(one, gain.flatten(), offset.flatten(), *sizes, eps)
+    one, gain, offset = as_one(x, gain.dtype), gain.flatten(), offset.flatten()
+    return torch.native_group_norm(one, gain, offset, 1, one.shape[1], one.shape[2], len(x) * groups, eps)
 
 
 def as_one(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -39,10 +39,11 @@ class NormSiLU32(GroupNorm32):
     """SiLU of that, scaled by ``1 + scale`` and shifted: both (N, channels), or 0."""
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        if scale is None or shift is None:
-            scale, shift = self.weight.new_zeros(2, len(x), self.num_channels)  # a compiler wants two tensors
-        scale, shift = scale.to(self.weight.dtype), shift.to(self.weight.dtype)
-        return NormSiLU.apply(x, self.weight, self.bias, scale, shift, self.num_groups, self.eps)
+        gain, offset = self.weight.expand(len(x), -1), self.bias.expand(len(x), -1)
+        if scale is not None and shift is not None:
+            scale, shift = scale.to(gain.dtype), shift.to(gain.dtype)
+            gain, offset = gain * (1 + scale), torch.addcmul(shift, offset, 1 + scale)
+        return NormSiLU.apply(x, gain, offset, self.num_groups, self.eps)
 
 
 class ResBlock(nn.Module):

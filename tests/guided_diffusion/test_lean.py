@@ -1,8 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd.graph import saved_tensors_hooks
 
+from ace_counterfactuals.core.method.footprint import kept_bytes
 from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise2d
 from tests.support.unet_cases import toy_unet
 
@@ -24,22 +24,8 @@ def plain(x, weight, bias, scale, shift):
     return F.silu(h * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
 
 
-def lean(*inputs):
-    return NormSiLU.apply(*inputs, GROUPS, EPS)
-
-
-def bytes_kept(function, without=()):
-    """By the graph of what ``function`` returns, each storage once."""
-    kept, without = {}, {tensor.untyped_storage().data_ptr() for tensor in without}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = function()
-    sizes = {place: tensor.untyped_storage().nbytes() for place, tensor in kept.items()}
-    return sum(size for place, size in sizes.items() if place not in without), output
+def lean(x, weight, bias, scale, shift):
+    return NormSiLU.apply(x, weight * (1 + scale), bias * (1 + scale) + shift, GROUPS, EPS)
 
 
 def test_the_lean_norm_has_the_values_of_torchs_layers():
@@ -75,8 +61,8 @@ def test_the_lean_norm_of_half_precision_is_taken_in_float32():
 
 def test_the_lean_norm_keeps_little_but_its_input():
     inputs = [tensor.requires_grad_(i == 0) for i, tensor in enumerate(norm_inputs())]
-    of_channels = sum(tensor.nbytes for tensor in inputs[1:]) + 2 * 2 * GROUPS * 8  # and mean and rstd of each group
-    assert bytes_kept(lambda: lean(*inputs))[0] == inputs[0].nbytes + of_channels
+    of_channels = 2 * inputs[3].nbytes + 2 * 2 * GROUPS * 8  # gain, offset, and mean and rstd of each group
+    assert kept_bytes(lambda: lean(*inputs)) == inputs[0].nbytes + of_channels
 
 
 @pytest.mark.parametrize(
@@ -84,13 +70,13 @@ def test_the_lean_norm_keeps_little_but_its_input():
 )
 def test_a_frozen_convolution_has_the_gradient_of_torchs_and_keeps_nothing(layer):
     x, layer = draw(2, 4, 5, 5), layer.double().requires_grad_(False)
-    kept, output = bytes_kept(lambda: layer(x), without=layer.parameters())
+    output = layer(x)
     expected = F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
     cotangent = draw(*output.shape, seed=1)
     torch.testing.assert_close(output, expected)
     ours, theirs = (torch.autograd.grad((y * cotangent).sum(), x)[0] for y in (output, expected))
     torch.testing.assert_close(ours, theirs)
-    assert kept == 0
+    assert kept_bytes(lambda: layer(x), layer.parameters()) == 0
 
 
 def test_a_convolution_that_is_trained_has_the_gradients_of_torchs():
@@ -106,4 +92,4 @@ def test_a_lean_call_of_a_network_of_64_channels_keeps_at_most_42_mib():
     unet = toy_unet(image_size=64, num_channels=64, channel_mult="1,2,3,4", attention_resolutions="32,16,8")
     x, t = draw(1, 3, 64, 64, dtype=torch.float32), torch.tensor([3])
     unet = unet.requires_grad_(False).to(memory_format=torch.channels_last)
-    assert bytes_kept(lambda: unet(x, t), without=unet.parameters())[0] <= 42 * 2**20
+    assert kept_bytes(lambda: unet(x, t), unet.parameters()) <= 42 * 2**20
