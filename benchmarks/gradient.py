@@ -27,6 +27,7 @@ from ace_counterfactuals.core.base.settings import from_dict, to_dict
 from ace_counterfactuals.core.evaluation.tables import markdown_rows
 from ace_counterfactuals.core.method.attacking import make_grad_fn
 from ace_counterfactuals.core.method.attacks import find_attack
+from ace_counterfactuals.core.method.footprint import kept_bytes
 from ace_counterfactuals.core.method.task import judge
 from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -122,17 +123,10 @@ def kept(case: Case) -> float:
     """MiB that a call of the U-Net keeps for its backward pass: each storage once, the weights not counted."""
     _, unet = case.network()
     weights = unet.weights.values() if case.original else unet.parameters()
-    own, found = {weight.untyped_storage().data_ptr() for weight in weights}, {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        found[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = unet(case.picture().requires_grad_(), torch.full((case.batch_size,), 100, device=case.device))
-    assert output.requires_grad, "nothing is kept without a graph"
-    return sum(found.values()) / 2**20
+    x_t, steps = case.picture().requires_grad_(), torch.full((case.batch_size,), 100, device=case.device)
+    found = kept_bytes(lambda: unet(x_t, steps), weights)
+    assert found, "nothing is kept without a graph"
+    return found / 2**20
 
 
 def by_turns(cases: Sequence[Case], runs: int) -> list[list[Run]]:

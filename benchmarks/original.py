@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ace_counterfactuals.core.method.attacking import OnIteration
-from ace_counterfactuals.core.method.attacks import GradFn, update
+from ace_counterfactuals.core.method.attacks import GradFn, unchanged, update
 from ace_counterfactuals.core.method.filtering import Filter
 from ace_counterfactuals.core.method.gradients import Objective, leaf, plain_gradient, shortcut_gradient
 from ace_counterfactuals.core.method.noise import NoiseFn
@@ -132,10 +132,6 @@ class Recomputed(torch.autograd.Function):
         with torch.enable_grad():
             output = ctx.run(x)
         return None, None, torch.autograd.grad(output, [x, *ctx.weights], gradient)[0]
-
-
-def unchanged(x: Tensor) -> Tensor:
-    return x
 
 
 def halved(x: Tensor) -> Tensor:
