@@ -171,9 +171,9 @@ def check_cost(report: Report, batch: Batch, config: MainConfig, pending: int, c
 
 
 def estimate(batch: Batch, call_seconds: float) -> Cost:
-    """The cost of a picture by how often each calls the network; a call backward takes two forward."""
+    """The cost of a picture by how often each calls the network."""
     way = way_of(batch.task.attack, batch.filter.steps)
-    return Cost((way.forward + 2 * way.backward) * call_seconds, batch.refiner.steps * call_seconds)
+    return Cost(way.effort * call_seconds, batch.refiner.steps * call_seconds)
 
 
 def measure_batch(batch: Batch) -> Cost:

@@ -10,7 +10,7 @@ from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.preflight.model import Cost
 from ace_counterfactuals.core.preflight.report import Report, in_time
-from ace_counterfactuals.core.runs.plan import Way, needs_of, way_of
+from ace_counterfactuals.core.runs.plan import needs_of, way_of
 
 HEADER = ("at once", "gradient", "peak memory", "U-Net calls", "a picture", "all left")
 WIDTHS = (9, 35, 14, 21, 11, 0)
@@ -19,7 +19,7 @@ WIDTHS = (9, 35, 14, 21, 11, 0)
 def check_plan(report: Report, batch: Batch, size: int, pending: int, cost: Cost) -> None:
     """Say what each choice takes.  size: pictures at once.  cost: measured with these settings.
 
-    Memory is what is added to the loaded networks.  A call backward is reckoned as two forward.
+    Memory is what is added to the loaded networks.
     """
     needs, attack, steps = needs_of(batch), batch.task.attack, batch.filter.steps
     free, chosen = free_bytes(batch.image.device), way_of(attack, steps)
@@ -27,7 +27,7 @@ def check_plan(report: Report, batch: Batch, size: int, pending: int, cost: Cost
     rows = [HEADER]
     for count, name, settings in choices(attack, steps, size):
         way = way_of(settings, steps)
-        share = effort(way) / effort(chosen) if effort(chosen) else 1
+        share = way.effort / chosen.effort if chosen.effort else 1
         each = rounds * cost.gradient * share + cost.refinement
         peak = needs.peak(way, count)
         calls = f"{rounds * way.forward + batch.refiner.steps} + {rounds * way.backward} back"
@@ -38,11 +38,6 @@ def check_plan(report: Report, batch: Batch, size: int, pending: int, cost: Cost
     lines += ["".join(f"{cell:<{width}}" for cell, width in zip(row, WIDTHS, strict=True)).rstrip() for row in rows]
     if any("(!)" in row[2] for row in rows):
         lines.append("(!) more than is free")
-
-
-def effort(way: Way) -> int:
-    """Of a gradient, in calls forward."""
-    return way.forward + 2 * way.backward
 
 
 def choices(attack: AttackConfig, steps: int, size: int) -> Iterator[tuple[int, str, AttackConfig]]:

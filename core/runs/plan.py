@@ -45,6 +45,11 @@ class Way:
     forward: int = 0
     backward: int = 0
 
+    @property
+    def effort(self) -> int:
+        """In calls forward; one backward is reckoned as two."""
+        return self.forward + 2 * self.backward
+
 
 def way_of(attack: AttackConfig, steps: int) -> Way:
     """Of a gradient by these settings through a filter of so many steps."""
@@ -174,7 +179,7 @@ def fit(config: MainConfig, root: Path, batch: Batch, pictures: int) -> tuple[di
 
     def cost(found: tuple[Way, int, int]) -> tuple[float, int]:
         way, _, count = found
-        return (way.forward + 2 * way.backward) * (1 + LATENT.get(kind, 0) / count), -count
+        return way.effort * (1 + LATENT.get(kind, 0) / count), -count
 
     way, segment, count = min(fits, key=cost)
     said = f": about {in_bytes(needs.peak(way, count))} of the {in_bytes(free)} of memory that are free"
