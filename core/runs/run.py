@@ -87,8 +87,8 @@ def run(config: MainConfig) -> ResultFolder:
     config = begin(config, results, describe(config, images.class_names or classifier.class_names))
     total = len(select_images(images, config, all_chunks=True))
     task = task_of(config, classifier, denoiser)
-    if tried and not any(results.record_paths()):
-        tell_misfit(task, tried, device)
+    if batch and not any(results.record_paths()):
+        tell_misfit(batch)
     compile_networks(config, {"the classifier": classifier, "the diffusion model": denoiser.network})
 
     inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
@@ -113,9 +113,8 @@ def complete_sparingly(work: Work, *, automatic: bool) -> None:
         work = replace(work, config=replace(work.config, run=fewer))
 
 
-def tell_misfit(task: Task, samples: list[Sample], device: torch.device) -> None:
+def tell_misfit(batch: Batch) -> None:
     """Say where the diffusion model looks as if it were of other flags or pictures, tried on these."""
-    batch = judged(samples, task, device)
     if batch.filter.steps and (fault := fit(batch).fault):
         notice(f"{fault}; --check True tells more")
 
