@@ -134,7 +134,7 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
         own, asked = unet.config.in_channels, config.pictures.image_channels
         if own < images.channels or asked not in ("auto", own):
             raise ValueError(f"{path} is of pictures of {own} channels, but these have {images.channels}")
-        return unet.to(device).to(memory_format=torch.channels_last)
+        return unet.to(device)
 
     torch.manual_seed(config.device.seed)
     match = re.fullmatch(r"model(\d+)\.pt", resumed.name)
@@ -177,7 +177,7 @@ def picture_batches(
             indices.append(decoded.index)
         if not pictures:
             raise FlagError("data_dir", f"{config.pictures.data_dir}: no picture of step {step} can be read")
-        x_0 = to_diffusion(torch.stack(pictures)).contiguous(memory_format=torch.channels_last)
+        x_0 = to_diffusion(torch.stack(pictures))
         return x_0, None if condition is None else condition[indices]
 
     return batch
