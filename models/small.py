@@ -1,11 +1,13 @@
-"""Small networks for pictures of about 28 to 64 pixels: ``small-<width>``, ``plain-<width>`` and ``mixer-<width>``.
+"""Small networks for pictures of about 28 to 64 pixels: ``small-``, ``plain-``, ``mixer-`` and ``dense-<width>``.
 
 They are unlike each other in what an attack can exploit: shortcuts and strides, max pooling and position, patches and
-wide kernels. Each is a sequence that ends in a linear ``head``: normalised images (N, C, H, W) -> (N, num_classes).
+wide kernels, features of all depths side by side. Each is a sequence that ends in a linear ``head``: normalised images
+(N, C, H, W) -> (N, num_classes).
 """
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 
@@ -80,4 +82,31 @@ def mixer(width: int, num_classes: int, in_channels: int = 3) -> nn.Sequential:
     )
 
 
-FAMILIES = {"small": small, "plain": plain, "mixer": mixer}
+class DenseLayer(nn.Module):
+    """``growth`` new features beside all earlier ones (Huang et al. 2017)."""
+
+    def __init__(self, inputs: int, growth: int):
+        super().__init__()
+        convolution = nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
+        self.new = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), convolution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.new(x)], 1)
+
+
+def dense(growth: int, num_classes: int, in_channels: int = 3) -> nn.Sequential:
+    """A strided stem, three stages of four layers, halved by average pooling in between."""
+    width, stages = 2 * growth, nn.Sequential()
+    stem = nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False)
+    for stage in range(3):
+        if stage:
+            stages.extend([nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width // 2, 1, bias=False)])
+            stages.append(nn.AvgPool2d(2))
+            width //= 2
+        stages.extend([DenseLayer(width + layer * growth, growth) for layer in range(4)])
+        width += 4 * growth
+    last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    return _named(stem=stem, stages=stages, pool=last, flat=nn.Flatten(), head=nn.Linear(width, num_classes))
+
+
+FAMILIES = {"small": small, "plain": plain, "mixer": mixer, "dense": dense}

@@ -70,7 +70,7 @@ class ClassifierTrainingConfig:
     )
     arch: str = flag(
         "small-32",
-        "small-WIDTH, plain-WIDTH or mixer-WIDTH, for pictures of 28 to 64 pixels, or torchvision:NAME or timm:NAME",
+        "small-, plain-, mixer- or dense-WIDTH, for pictures of 28 to 64 pixels, or torchvision:NAME or timm:NAME",
     )
     val_dir: str = flag(
         "", "class folders to measure the accuracy on, with the classes of data_dir", path=True, result=False

@@ -172,13 +172,13 @@ def test_the_networks_half_precision_weights_are_used_in_float32(tmp_path):
     assert torch.allclose(half, network((image - 0.5) / 0.5), atol=1e-2)
 
 
-@pytest.mark.parametrize("arch", ["small-8", "plain-8", "mixer-8"])
+@pytest.mark.parametrize("arch", ["small-8", "plain-8", "mixer-8", "dense-8"])
 @pytest.mark.parametrize("size", [28, 32, 64])
 def test_the_small_networks_take_pictures_of_28_to_64_pixels(arch, size):
     assert build_classifier(arch, 10)(torch.rand(2, 3, size, size)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("arch", ["small-8", "plain-8", "mixer-8"])
+@pytest.mark.parametrize("arch", ["small-8", "plain-8", "mixer-8", "dense-8"])
 def test_the_head_of_a_small_network_reads_its_features(arch):
     network, image = build_classifier(arch, 10).eval(), torch.rand(2, 3, 32, 32)
     features = network[:-1](image)
@@ -186,7 +186,7 @@ def test_the_head_of_a_small_network_reads_its_features(arch):
     assert torch.equal(network.head(features), network(image))
 
 
-@pytest.mark.parametrize("arch", ["plain-8", "mixer-8"])
+@pytest.mark.parametrize("arch", ["plain-8", "mixer-8", "dense-8"])
 def test_the_other_small_networks_come_back_from_their_files(tmp_path, arch):
     network = build_classifier(arch, 3).eval()
     save_classifier(tmp_path / "toy.pt", network, arch=arch, class_names=["a", "b", "c"], **HALF, image_size=32)

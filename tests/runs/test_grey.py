@@ -163,7 +163,7 @@ def test_networks_of_one_channel_are_refused_for_colour_and_explain_grey_picture
     assert modes(shop.output) == {"L"}
 
 
-@pytest.mark.parametrize("arch", ["small-4", "plain-4", "mixer-4", "resnet18", "vit_b_32"])
+@pytest.mark.parametrize("arch", ["small-4", "plain-4", "mixer-4", "dense-4", "resnet18", "vit_b_32"])
 def test_a_classifier_of_one_channel_is_built_by_any_name(arch):
     size = 224 if arch.startswith("vit") else 32
     with torch.no_grad():
