@@ -3,7 +3,7 @@
 import csv
 import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,9 @@ class TrainingFolder:
         self.last: int | None = None  # the step of the latest checkpoint
         guard.give(self.path)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Have the folder to oneself, where the file system knows locks.  Raises FlagError where another has it."""
-        guard.make_folder(self.path)
-        with guard.open_to_write(self.path / "lock", "ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                said = "another training is at work there; wait for it, or give another folder"
-                raise FlagError("output_path", f"{self.path}: {said}") from None
-            except OSError:
-                pass
-            yield
+    def alone(self) -> AbstractContextManager[None]:
+        """Have the folder to oneself.  Raises FlagError where another has it."""
+        return alone(self.path)
 
     def latest(self) -> Latest | None:
         """From where this command goes on; None where it has left nothing.
@@ -125,6 +115,21 @@ class TrainingFolder:
         atomic.write_json(self.path / "latest.json", vars(latest))
         if before is not None and before < trainer.step and not self.regular(before):
             guard.remove([*self.checkpoint(before), self.samples(before)])
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Have a folder to oneself, where the file system knows locks.  Raises FlagError where another has it."""
+    guard.make_folder(folder)
+    with guard.open_to_write(folder / "lock", "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = "another training is at work there; wait for it, or give another folder"
+            raise FlagError("output_path", f"{folder}: {said}") from None
+        except OSError:
+            pass
+        yield
 
 
 def settings_of(config: TrainDiffusionConfig | TrainClassifierConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ace_counterfactuals.core.base.config import SeededConfig
-from ace_counterfactuals.core.base.settings import flag, group
+from ace_counterfactuals.core.base.settings import flag, group, label
 from ace_counterfactuals.core.data.config import PicturesConfig
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 
@@ -58,34 +58,91 @@ class TrainDiffusionConfig:
     diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process")
 
 
+SCHEDULES, KEPT = ("one-cycle", "cosine"), ("last", "best")
+AUGMENTATIONS = ("crop", "colour", "rand")
+
+
+def augmentations(text: str) -> str:
+    """Names of AUGMENTATIONS with commas between them, or ''.  Raises ValueError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not set(names) <= set(AUGMENTATIONS):
+        raise ValueError(text)
+    return ",".join(names)
+
+
+augmentations.__name__ = f"some of {', '.join(AUGMENTATIONS)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledConfig(PicturesConfig):
+    """Pictures, and what of them is to be told."""
+
+    label_query: int | str = flag(
+        -1,
+        "the one attribute to decide (CelebA, CelebA-HQ, BDDOIA, attributes of a CSV); -1 is all of them at once, each "
+        "yes or no: such a file is an oracle for MNAC and CD, too",
+        kind=label,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTrainingConfig:
     """How a classifier is trained."""
 
     output_path: str = flag(
         "classifier.pt",
-        "file to write: architecture, class names, normalisation and weights",
+        "file to write: architecture, class names, normalisation and weights. Beside it, in a folder of its name "
+        "without the ending, training.html, log.csv and, with val_dir, confusion.png and calibration.png",
         path=True,
         result=False,
     )
     arch: str = flag(
         "small-32",
-        "small-, plain-, mixer- or dense-WIDTH, for pictures of 28 to 64 pixels, or torchvision:NAME or timm:NAME",
+        "small-, plain-, mixer- or dense-WIDTH, for pictures of 28 to 64 pixels, or torchvision:NAME or timm:NAME, "
+        "or dive: the DenseNet-121 of DiVE and STEEX, of the attributes that theirs tells of the data set, in their "
+        "format of files",
     )
     val_dir: str = flag(
-        "", "class folders to measure the accuracy on, with the classes of data_dir", path=True, result=False
+        "",
+        "pictures to measure on after each epoch, with the classes of data_dir; of the paper's data sets, whose folder "
+        "it may be again, the partition that is explained",
+        path=True,
+        result=False,
+    )
+    keep: str = flag(
+        "last", "weights to write: of the last epoch, or of that with the best accuracy on val_dir", choices=KEPT
     )
     epochs: int = flag(10, "passes over the pictures", low=1)
     batch_size: int = flag(128, "pictures a step", low=1)
-    lr: float = flag(1e-3, "largest learning rate of AdamW, warmed up and annealed (one cycle)", low=0)
+    lr: float = flag(1e-3, "largest learning rate of AdamW", low=0)
+    schedule: str = flag(
+        "one-cycle",
+        "how the learning rate goes: warmed up and annealed, or along a cosine from lr to 0",
+        choices=SCHEDULES,
+    )
     weight_decay: float = flag(0.01, "weight decay of AdamW", low=0)
-    random_flip: bool = flag(True, "mirror every other picture, drawn anew each time")
+    class_weights: bool = flag(False, "classes that are rare, and answers of an attribute, count as much as the others")
+    random_flip: bool = flag(True, "mirror every other picture, drawn anew each time; never done for BDD's scenes")
+    augment: str = flag(
+        "",
+        "changes of the pictures, drawn anew each time, with commas between them: crop (70 to 100 % of the area), "
+        "colour (brightness, contrast, saturation, hue), rand (RandAugment)",
+        kind=augmentations,
+    )
+    use_fp16: bool = flag(False, "forward pass in half precision: bfloat16, where that is fast")
+    save_seconds: float = flag(
+        300.0,
+        "seconds between two states from which the same command goes on, in OUTPUT_PATH.unfinished; a signal leaves "
+        "one, too",
+        low=0,
+        result=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainClassifierConfig:
     """All flags of train_classifier.py."""
 
-    pictures: PicturesConfig = group(PicturesConfig, "data: a set with classes")
+    pictures: LabelledConfig = group(LabelledConfig, "data: a set with classes or attributes")
     training: ClassifierTrainingConfig = group(ClassifierTrainingConfig, "training")
     device: SeededConfig = group(SeededConfig, "where")

@@ -286,7 +286,8 @@ def test_a_classifiers_training_goes_on_after_a_signal_to_the_same_file(classes,
     assert train_classifier_of(classes, file) == 0
     assert f"continuing after step {step}\n" in capfd.readouterr().err
     assert plain(load_weights(file)) == plain(load_weights(tmp_path / "whole.pt"))
-    assert {path.name for path in tmp_path.iterdir()} == {"whole.pt", "stopped.pt"}
+    names = {"whole.pt", "stopped.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {f"{name}.training" for name in names}
 
 
 def test_what_is_left_of_a_classifiers_training_with_other_settings_is_not_continued(
