@@ -109,6 +109,14 @@ class GaussianDiffusion:
         """The x_0 of which ``eps`` makes x_t, DDPM eq. 15."""
         return self.sqrt_recip_alphas_cumprod.at(t, x_t) * x_t - self.sqrt_recipm1_alphas_cumprod.at(t, x_t) * eps
 
+    def ddim_step(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """x_{t-1} of a predicted x_0 without noise, DDIM eq. 12 with sigma 0 (Song et al. 2021)."""
+        scale, left = self.sqrt_alphas_cumprod.at(t, x_t), self.sqrt_one_minus_alphas_cumprod.at(t, x_t)
+        before = (t - 1).clamp(min=0)
+        eps = (x_t - scale * x_0) / left
+        earlier = self.q_sample(x_0, before, eps)
+        return torch.where((t == 0).view(-1, 1, 1, 1), x_0, earlier)
+
     def denoiser_output(self, model: Denoiser, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Call the network with the step numbers that it was trained with."""
         timesteps = self.timestep_map.on(t.device, torch.int64)[t]

@@ -1,20 +1,36 @@
-"""Train a diffusion model on a data set, or continue: --model_path of main.py takes the folder that it writes."""
+"""Train a diffusion model on a data set, or continue: --model_path of main.py takes the folder that it writes.
+
+With --sample, pictures are drawn from a model instead.
+"""
 
 from collections.abc import Mapping
 
+from ace_counterfactuals.core.base.settings import FlagError, flags_of
 from ace_counterfactuals.core.cli.parsing import program
-from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from ace_counterfactuals.core.training.config import DrawingConfig, TrainDiffusionConfig
 
 
 def settle(config: TrainDiffusionConfig, typed: Mapping, others: Mapping) -> TrainDiffusionConfig:
-    """With what is to be chosen."""
+    """With what is to be chosen, or what the model says that is drawn from."""
+    if config.drawing.sample:
+        from ace_counterfactuals.core.training import sampling
+
+        return sampling.settled(config, typed, others)
+    if drawing := [name for name in flags_of(DrawingConfig) if name in typed and name != "sample"]:
+        raise FlagError(drawing[0], "is a flag of drawing: give sample, the number of pictures, too")
     from ace_counterfactuals.core.training.sizing import settled
 
     return settled(config, {*typed, *others} - {"lr_anneal_steps"})
 
 
-@program(TrainDiffusionConfig, __doc__, settle=settle)
+@program(TrainDiffusionConfig, __doc__.splitlines()[0], settle=settle)
 def main(config: TrainDiffusionConfig) -> int:
+    if config.drawing.sample:
+        from ace_counterfactuals.core.training.sampling import draw
+
+        folder = draw(config)
+        print(f"{config.drawing.sample} pictures are in {folder}; look at {folder / 'grid.png'}")
+        return 0
     from ace_counterfactuals.core.training.diffusion import train
 
     if config.training.check:

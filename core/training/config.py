@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ace_counterfactuals.core.base.config import SeededConfig
-from ace_counterfactuals.core.base.settings import flag, group, label
+from ace_counterfactuals.core.base.settings import flag, group, is_path, label
 from ace_counterfactuals.core.data.config import PicturesConfig
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 
@@ -48,11 +48,38 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawingConfig:
+    """What is drawn from a model, in place of a training."""
+
+    sample: int = flag(
+        0,
+        "train nothing: draw so many pictures from model_path into output_path, a PNG each, by its number and seed "
+        "alone, and grid.png; the same command goes on, and draws more of them where it asks for more",
+        low=0,
+        result=False,
+    )
+    model_path: str = flag(
+        "", "with sample: what to draw from, all that model_path of main.py takes", path=is_path, result=False
+    )
+    timestep_respacing: str = flag(
+        "", "with sample: steps of the chain: '' all, '50' evenly spaced, 'ddim50' as DDIM spaces them", result=False
+    )
+    use_ddim: bool = flag(False, "with sample: DDIM without noise, instead of ancestral sampling", result=False)
+    sample_classes: str = flag(
+        "",
+        "with sample, of a conditional model: numbers of classes, taken in turn, such as 0,3; with + between them "
+        "attributes that a picture has, such as 20+31; '' takes all in turn",
+        result=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainDiffusionConfig:
     """All flags of train_diffusion.py."""
 
     pictures: PicturesConfig = group(PicturesConfig, "data: the training partition is used")
     training: TrainingConfig = group(TrainingConfig, "training")
+    drawing: DrawingConfig = group(DrawingConfig, "drawing from a model, without a training")
     device: SeededConfig = group(SeededConfig, "where")
     model: ModelConfig = group(ModelConfig, "U-Net")
     diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process")
