@@ -35,6 +35,17 @@ def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def in_time(seconds: float) -> str:
+    """'12 ms', '3.2 s', '10 min', '10 h' or '12 days'."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.0f} days"
+
+
 def host_name() -> str:
     """This computer's name, fit for a file's name."""
     return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "host"

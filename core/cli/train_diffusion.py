@@ -31,18 +31,20 @@ def main(config: TrainDiffusionConfig) -> int:
         folder = draw(config)
         print(f"{config.drawing.sample} pictures are in {folder}; look at {folder / 'grid.png'}")
         return 0
+    from ace_counterfactuals.core.report.training import PAGE, write_training_page
     from ace_counterfactuals.core.training.diffusion import train
 
     if config.training.check:
         print(forecast(config))
     else:
-        print(f"checkpoints, samples, log.csv and loss.png are in {train(config)}, which --model_path takes")
+        folder = train(config, write_training_page)
+        print(f"checkpoints, samples and log.csv are in {folder}, which --model_path takes; look at {folder / PAGE}")
     return 0
 
 
 def forecast(config: TrainDiffusionConfig) -> str:
     """What the training will take."""
-    from ace_counterfactuals.core.preflight.report import in_time
+    from ace_counterfactuals.core.base.notices import in_time
     from ace_counterfactuals.core.training.diffusion import training_images
     from ace_counterfactuals.core.training.sizing import cost_of
 

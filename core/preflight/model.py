@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ace_counterfactuals.core.base.memory import PROC, free_bytes, in_bytes, is_short_of_memory, read
+from ace_counterfactuals.core.base.notices import in_time
 from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.explain import conclude
@@ -17,7 +18,7 @@ from ace_counterfactuals.core.method.filtering import Filter, to_diffusion
 from ace_counterfactuals.core.method.fit import Fit, Trial, fit
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch
-from ace_counterfactuals.core.preflight.report import Report, in_time, part_of
+from ace_counterfactuals.core.preflight.report import Report, part_of
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.plan import way_of
 

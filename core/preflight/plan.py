@@ -5,11 +5,12 @@ from dataclasses import replace
 from math import isqrt
 
 from ace_counterfactuals.core.base.memory import free_bytes, in_bytes
+from ace_counterfactuals.core.base.notices import in_time
 from ace_counterfactuals.core.method.attacks import ATTACKS
 from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.preflight.model import Cost
-from ace_counterfactuals.core.preflight.report import Report, in_time
+from ace_counterfactuals.core.preflight.report import Report
 from ace_counterfactuals.core.runs.plan import needs_of, way_of
 
 HEADER = ("at once", "gradient", "peak memory", "U-Net calls", "a picture", "all left")

@@ -39,14 +39,3 @@ def part_of(end: float, share: float) -> float:
     """When a share, in [0, 1], of the time that is left until ``end`` will be over (``time.monotonic``)."""
     now = time.monotonic()
     return now + share * (end - now)
-
-
-def in_time(seconds: float) -> str:
-    """'12 ms', '3.2 s', '10 min', '10 h' or '12 days'."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.0f} days"

@@ -16,7 +16,7 @@ from ace_counterfactuals.core.runs.records import WEAK
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("report.css", "pictures.css")
-SCRIPTS = ("tiles.js", "words.js", "filters.js", "cards.js", "detail.js", "report.js")
+SCRIPTS = ("theme.js", "tiles.js", "words.js", "filters.js", "cards.js", "detail.js", "report.js")
 MATRIX = 12  # classes
 BINS = 20  # of the confidence
 POINTS, CELLS = 1000, (48, 24)  # more points are drawn as a density, in columns and rows of cells
@@ -104,8 +104,8 @@ def chosen_figures(experiment: Experiment) -> list[Figure]:
     return [known[key] for key in CHOSEN if key in known][:4]
 
 
-def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
-    """The page's HTML, the same for the same evaluation.  means: of each experiment."""
+def templates() -> jinja2.Environment:
+    """Those of ASSETS, which escape what they are given."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
@@ -115,6 +115,12 @@ def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
     environment.filters |= {"figure": figure_text, "numeral": "{:,}".format}
+    return environment
+
+
+def render(evaluation: Evaluation, means: list[list[MeanMask]]) -> str:
+    """The page's HTML, the same for the same evaluation.  means: of each experiment."""
+    environment = templates()
     environment.globals |= {"link": link, "class_name": class_name, "limit": f"{WEAK:.0%}"}
     experiments = [
         {

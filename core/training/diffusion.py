@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,10 +41,11 @@ from ace_counterfactuals.models.loading import load_state
 SAMPLES, SAMPLE_STEPS = 32, 50
 
 
-def train(config: TrainDiffusionConfig) -> Path:
+def train(config: TrainDiffusionConfig, told: Callable[[Path], object] = lambda _: None) -> Path:
     """Train until ``lr_anneal_steps``, or until stopped where that is 0, or until ``max_minutes`` are over; returns the
     folder of the checkpoints.
 
+    told: is called with the folder at the beginning and whenever there are new samples in it.
     The same command goes on from the last checkpoint, and a signal leaves one.
     Raises FlagError, and FloatingPointError where the loss is no number.
     """
@@ -56,11 +56,17 @@ def train(config: TrainDiffusionConfig) -> Path:
     folder, condition = TrainingFolder(config), conditions(config, images)
     folder.recorded()
     with folder.alone():
-        go_on(config, images, condition, folder)
+        go_on(config, images, condition, folder, told)
     return folder.path
 
 
-def go_on(config: TrainDiffusionConfig, images: ImageSet, condition: Tensor | None, folder: TrainingFolder) -> None:
+def go_on(
+    config: TrainDiffusionConfig,
+    images: ImageSet,
+    condition: Tensor | None,
+    folder: TrainingFolder,
+    told: Callable[[Path], object],
+) -> None:
     """From the last checkpoint, if there is one, to the end."""
     training, latest = config.training, folder.latest()
     resumed = folder.checkpoint(latest.step)[0] if latest else Path(training.resume_checkpoint)
@@ -69,11 +75,17 @@ def go_on(config: TrainDiffusionConfig, images: ImageSet, condition: Tensor | No
     trainer = make_trainer(config, condition, images, resumed)
     images = replace(images, channels=trainer.model.config.in_channels)
     atomic.write_yaml(folder.path / CONFIG, to_dict(config))
-    if latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists():
+
+    def show() -> None:
         draw(config, trainer, folder, condition)
+        told(folder.path)
+
+    if latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists():
+        show()
+    told(folder.path)  # lest a kill came before
     batch = picture_batches(config, images, condition, trainer.step)
     with Log(folder.path / LOG, trainer.step, training.log_interval, latest.losses if latest else ()) as log:
-        take_steps(trainer, batch, folder, log, partial(draw, config, trainer, folder, condition))
+        take_steps(trainer, batch, folder, log, show)
 
 
 def take_steps(

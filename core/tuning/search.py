@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 from ace_counterfactuals.core.base import guard
-from ace_counterfactuals.core.base.notices import notice
+from ace_counterfactuals.core.base.notices import in_time, notice
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.core.preflight.model import measure_batch
-from ace_counterfactuals.core.preflight.report import in_time
 from ace_counterfactuals.core.runs.locks import hold
 from ace_counterfactuals.core.tuning.config import SearchConfig, TuneConfig
 from ace_counterfactuals.core.tuning.evidence import Evidence, told

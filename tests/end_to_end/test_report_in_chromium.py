@@ -8,6 +8,7 @@ import pytest
 
 from ace_counterfactuals.core.evaluation.model import Evaluation
 from ace_counterfactuals.core.report import write_report
+from ace_counterfactuals.core.report.training import write_training_page
 from tests.support.report_cases import HOSTILE, make_comparison, make_evaluation, make_experiment, make_hostile
 
 pytest.importorskip("selenium")
@@ -28,14 +29,14 @@ class Browser:
     def __init__(self, driver):
         self.driver = driver
 
-    def open(self, page, fragment="", *, width=1280, dark=False):
+    def open(self, page, fragment="", *, width=1280, dark=False, wait="#count"):
         self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self("Emulation.setEmulatedMedia", features=[scheme])
         self.driver.get("about:blank")
         self.driver.get_log("browser"), self.driver.get_log("performance")
         self.driver.get(page.as_uri() + fragment)
-        self.wait(lambda: self.count)
+        self.wait(lambda: self.find(wait).text)
 
     def __call__(self, command, **values):
         return self.driver.execute_cdp_cmd(command, values)
@@ -341,3 +342,23 @@ def test_a_report_of_30000_pictures_is_a_small_page_that_filters(browser, tmp_pa
     browser.click("#cards a.title")
     browser.wait(lambda: len(browser.all("#detail .bars")) == 2)
     assert browser.errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_trainings_page_opens_from_disk_alone_in_both_schemes_and_stays_within_its_width(
+    browser, tmp_path, dark, width
+):
+    bins = [{"answers": 3, "confidence": 0.9, "accuracy": 0.8}] * 15
+    found = {"names": [HOSTILE, "b" * 200], "attributes": False, "pictures": 4, "accuracy": 1, "ece": 0, "bins": bins}
+    (tmp_path / "measured.json").write_text(json.dumps(found | {"counts": [[2, 0], [0, 2]]}))
+    (tmp_path / "log.csv").write_text("".join(f"{i},{1 / i},{1 / i},0.1\n" for i in range(1, 200)))
+    (tmp_path / "config.yaml").write_text(json.dumps({"lr_anneal_steps": 400, "data_dir": "x" * 300}))
+    page = write_training_page(tmp_path)
+    browser.open(page, width=width, dark=dark, wait="h1")
+    ground = browser.run("return getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(22, 21, 20)") == dark
+    assert len(browser.all("polyline")) == 4 and not browser.scrolls_sideways and browser.errors == []
+    assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
+    browser.click("#theme")
+    assert browser.run("return getComputedStyle(document.body).backgroundColor") != ground

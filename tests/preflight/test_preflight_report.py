@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from ace_counterfactuals.core.base.notices import in_time
 from ace_counterfactuals.core.preflight import balanced_accuracy, guessing, judge_predictions, report
 from ace_counterfactuals.core.preflight.model import Cost
-from ace_counterfactuals.core.preflight.report import Report, in_time, part_of
+from ace_counterfactuals.core.preflight.report import Report, part_of
 
 
 def judged(labels, predictions, classes=2):
