@@ -95,6 +95,17 @@ def test_another_launcher_takes_the_place_of_srun(node):
     assert ran == "mpiexec -n 4 python main.py --seed 1 --chunk auto"
 
 
+def test_a_training_is_started_in_each_task_by_any_launcher(node):
+    assert node.run("train-diffusion.sh", "--lr", "1", slurm=TASK) == [
+        "srun --kill-on-bad-exit=1 python train_diffusion.py --lr 1"
+    ]
+    node.stand_in("torchrun", RECORD)
+    torchrun = "torchrun --no-python --nproc-per-node 4"
+    words = ("train_classifier.py", "--lr", "1")
+    ran = node.run("train-diffusion.sh", *words, slurm=TASK, ACE_LAUNCH=torchrun)[-1]
+    assert ran == f"{torchrun} python train_classifier.py --lr 1"
+
+
 def test_the_script_of_a_data_set_may_be_the_program(node, tmp_path):
     (tmp_path / "celeba.sh").write_text(RECORD)
     script = str(tmp_path / "celeba.sh")
