@@ -52,15 +52,23 @@ from ace_counterfactuals.core.runs.tables import growing_sheet, write_tables
 from ace_counterfactuals.core.runs.telling import Telling
 from ace_counterfactuals.core.runs.work import Found, Given, Hand, More, Work, file_name
 from ace_counterfactuals.core.runs.writing import AHEAD, Writer
+from ace_counterfactuals.models.classifiers import Classifier
+from ace_counterfactuals.models.denoisers import DiffusionModel
 
 TRIED = 2  # pictures that show whether the networks fit
 SHARE = 4  # where pictures end one by one, this part of a batch waits to be refined together
 DECODED = 16  # finished pictures that are compared with those of the data folder
 
 
-def run(config: MainConfig) -> ResultFolder:
+def run(
+    config: MainConfig,
+    networks: tuple[Classifier, DiffusionModel] | None = None,
+    on_iteration: OnIteration | None = None,
+) -> ResultFolder:
     """Explain what is not finished yet, and write tables over all that is. Returns the result folder.
 
+    networks: those of the flags, where they are loaded, compiled and tried already.  on_iteration: called after each
+    iteration of an attack; what it raises ends the run.
     Raises ValueError for what the user can mend: flags, files, data.
     """
     check(config, automatic=True)
@@ -71,7 +79,7 @@ def run(config: MainConfig) -> ResultFolder:
     if config.run.merge_chunks:
         return merge(config, results, images)
     device = prepare_device(config)
-    classifier, denoiser = load_networks(config, images.query, device)
+    classifier, denoiser = networks or load_networks(config, images.query, device)
     config, images = align_classes(config, images, classifier.class_names)
     check_labels(config, images, classifier.num_outputs)
     images = with_predictions(config, images, classifier)
@@ -87,14 +95,15 @@ def run(config: MainConfig) -> ResultFolder:
     config = begin(config, results, describe(config, images.class_names or classifier.class_names))
     total = len(select_images(images, config, all_chunks=True))
     task = task_of(config, classifier, denoiser)
-    if batch and not any(results.record_paths()):
+    if batch and not networks and not any(results.record_paths()):
         tell_misfit(batch)
-    compile_networks(config, {"the classifier": classifier, "the diffusion model": denoiser.network})
+    if not networks:
+        compile_networks(config, {"the classifier": classifier, "the diffusion model": denoiser.network})
 
     inpaint = config.sampling.sampling_inpaint if config.output.save_float else None
     draw = partial(draw_pictures, inpaint=inpaint, span=config.data.span)
     explained = partial(explain_given, task)
-    work = Work(config, results, selected, total, device, region, explained, draw)
+    work = Work(config, results, selected, total, device, region, explained, draw, on_iteration)
     complete_sparingly(work, automatic=automatic)
     return results
 
@@ -263,6 +272,8 @@ def explain_all(
         writer.settle(AHEAD)
         kept.see(at)
         telling.see(at)
+        if work.on_iteration:
+            work.on_iteration(at)
 
     with telling.bar:
         for given in hand.batches():

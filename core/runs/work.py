@@ -46,7 +46,7 @@ class Work:
 
     images: of this chunk; total: pictures of all chunks.  region: where they may change, None is everywhere.
     explain: pictures, more of them where others are done before the rest, what is kept of the attack -> what was found.
-    draw: what to store of the i-th of these.
+    draw: what to store of the i-th of these.  on_iteration: told of each iteration of an attack, too.
     """
 
     config: MainConfig
@@ -57,6 +57,7 @@ class Work:
     region: Region | None
     explain: Callable[[Given, More, Kept, OnIteration], Found]
     draw: Callable[[Explanation, int], Pictures]
+    on_iteration: OnIteration | None = None
 
 
 def file_name(config: MainConfig, path: Path) -> str:
