@@ -16,7 +16,7 @@ from ace_counterfactuals.core.runs.records import WEAK
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("report.css", "pictures.css")
-SCRIPTS = ("theme.js", "tiles.js", "words.js", "filters.js", "cards.js", "detail.js", "report.js")
+SCRIPTS = ("dom.js", "theme.js", "tiles.js", "layers.js", "words.js", "filters.js", "cards.js", "detail.js", "report.js")
 MATRIX = 12  # classes
 BINS = 20  # of the confidence
 POINTS, CELLS = 1000, (48, 24)  # more points are drawn as a density, in columns and rows of cells
@@ -104,10 +104,10 @@ def chosen_figures(experiment: Experiment) -> list[Figure]:
     return [known[key] for key in CHOSEN if key in known][:4]
 
 
-def templates() -> jinja2.Environment:
-    """Those of ASSETS, which escape what they are given."""
+def templates(*folders: Path) -> jinja2.Environment:
+    """Those of the folders and of ASSETS, which escape what they are given."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS),
+        loader=jinja2.FileSystemLoader([*folders, ASSETS]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -2,11 +2,6 @@
 // The list of pictures, a page at a time.
 
 const PER_PAGE = 48;
-const STRENGTH = {
-  slider: { text: "Position", usual: 50, rule: (value) => ["--cut", `${value}%`] },
-  mask: { text: "Opacity", usual: 80, rule: (value) => ["--opacity", value / 100] },
-  difference: { text: "Gain", usual: 30, rule: (value) => ["--gain", 1 + value / 10] },
-};
 
 function drawCards(all, experiment, found, state) {
   const pages = Math.max(1, Math.ceil(found.length / PER_PAGE));

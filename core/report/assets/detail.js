@@ -36,17 +36,6 @@ function stage(experiment, i) {
   return made;
 }
 
-/** A view with its opacity or gain below. */
-function adjustable(experiment, i, view) {
-  const { text, usual, rule } = STRENGTH[view];
-  const made = LAYERS[view](experiment, i, whole);
-  const name = `${view}: ${text.toLowerCase()}`;
-  const range = el("input", { type: "range", min: 0, max: 100, value: usual, "aria-label": name });
-  range.oninput = () => made.style.setProperty(...rule(Number(range.value)));
-  range.oninput();
-  return el("figure", made, el("figcaption", view, range));
-}
-
 function facts(all, experiment, i, state) {
   const alone = fragment({ ...DEFAULTS, experiment: state.experiment }, { picture: state.picture });
   const rows = factRows(experiment, i).flatMap(([name, value]) => [el("dt", name), el("dd", el("bdi", value))]);

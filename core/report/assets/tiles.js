@@ -23,21 +23,6 @@ function load(name) {
   return loading.get(name);
 }
 
-/**
- * An element, such as el("p.quiet", { id: "x" }, "text", child); the attributes may be left out.
- * Names of files and classes only ever go in as text or as attribute values.
- */
-function el(spec, ...children) {
-  const [tag, ...classes] = spec.split(".");
-  const element = document.createElement(tag);
-  element.classList.add(...classes);
-  if (children[0]?.constructor === Object) {
-    for (const [name, value] of Object.entries(children.shift())) element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
 const seen = new IntersectionObserver((entries) => {
   for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
     seen.unobserve(target);
@@ -79,34 +64,3 @@ function whole(experiment, kind, i, text) {
   image.onerror = () => image.replaceWith(tile(experiment, kind, i, text));
   return image;
 }
-
-/** A frame of the pictures' shape. */
-function frame(spec, ...children) {
-  const element = el(spec, ...children);
-  element.style.aspectRatio = about.sheets.original.ratio;
-  return element;
-}
-
-/** Pictures on top of each other, by view; picture: tile or whole. */
-const LAYERS = {
-  slider(experiment, i, picture) {
-    const [before, after] = captions(experiment, i);
-    const text = `before and after, ${experiment.name[i]}`;
-    const range = el("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": text });
-    const made = frame("div.frame.slider", picture(experiment, "counterfactual", i, after),
-      picture(experiment, "original", i, before), el("span.handle", { "aria-hidden": "true" }), range);
-    range.oninput = () => made.style.setProperty("--cut", `${range.value}%`);
-    return made;
-  },
-  mask(experiment, i, picture) {
-    const [before] = captions(experiment, i);
-    const mask = tile(experiment, "mask", i, "");
-    const text = `${before}, ${mask ? "with its mask" : "no mask was stored"}`;
-    return frame("div.frame.mask", picture(experiment, "original", i, text), mask ?? "");
-  },
-  difference(experiment, i, picture) {
-    const text = `difference of ${captions(experiment, i).join(" and ")}`;
-    return frame("div.frame.difference", el("div.both", { role: "img", "aria-label": text },
-      picture(experiment, "original", i, ""), picture(experiment, "counterfactual", i, "")));
-  },
-};
