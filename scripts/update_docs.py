@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ace_counterfactuals.core.app.config import AppConfig
 from ace_counterfactuals.core.cli.parsing import flags_table
 from ace_counterfactuals.core.evaluation.config import EvaluateConfig
 from ace_counterfactuals.core.evaluation.metric import all_metrics, described
@@ -22,6 +23,7 @@ PROGRAMS = {
     "train_classifier.py": TrainClassifierConfig,
     "train_diffusion.py": TrainDiffusionConfig,
     "tune.py": TuneConfig,
+    "app.py": AppConfig,
 }
 TABLE = re.compile(r"(<!-- flags of (\S+), written by \S+ -->\n).*?(<!-- end of flags -->)", re.DOTALL)
 METRICS = re.compile(r"(<!-- metrics, written by \S+ -->\n).*?(<!-- end of metrics -->)", re.DOTALL)

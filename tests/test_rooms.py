@@ -23,6 +23,7 @@ BELOW = {
     "core.tuning": "core.base core.data core.method core.runs core.evaluation core.preflight guided_diffusion models",
     "core.report": "core.base core.data core.runs core.evaluation",
 }
+BELOW["core.app"] = BELOW["core.report"] + " core.method core.report guided_diffusion models"
 BELOW["core.cli"] = " ".join(BELOW)
 """What each room may import"""
 

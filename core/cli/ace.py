@@ -9,9 +9,9 @@ from typing import NoReturn
 
 from ace_counterfactuals.core.cli.parsing import choose, run_script
 
-COMMANDS = ("compute", "evaluate", "explain", "refine", "train-classifier", "train-diffusion", "tune", "verify")
+COMMANDS = ("app", "compute", "evaluate", "explain", "refine", "train-classifier", "train-diffusion", "tune", "verify")
 """Each is a module beside this one, which has a ``main(argv)``"""
-OF_PICTURES = ("explain", "train-classifier", "train-diffusion", "tune")
+OF_PICTURES = ("app", "explain", "train-classifier", "train-diffusion", "tune")
 """Those that take a folder of pictures for one of yours, whose data set the programs at the top ask for"""
 
 
