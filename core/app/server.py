@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import jinja2
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -46,8 +45,7 @@ class Rooms:
     def __init__(self, studio: Studio, uploads: Uploads, line: Line, output: Path, folders: tuple[Path, ...]):
         self.studio, self.uploads, self.line, self.output = studio, uploads, line, output
         self.folders = tuple(dict.fromkeys(folder.expanduser().resolve() for folder in (*folders, output)))
-        loaders = [jinja2.FileSystemLoader(folder) for folder in (ASSETS, report.ASSETS)]
-        self.pages = report.environment(jinja2.ChoiceLoader(loaders))
+        self.pages = report.templates(ASSETS)
 
     def routes(self) -> list[Route]:
         return [

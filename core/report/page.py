@@ -16,7 +16,10 @@ from ace_counterfactuals.core.runs.records import WEAK
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("report.css", "pictures.css")
-SCRIPTS = ("dom.js", "theme.js", "tiles.js", "layers.js", "words.js", "filters.js", "cards.js", "detail.js", "report.js")
+SCRIPTS = (
+    *("dom.js", "theme.js", "tiles.js", "layers.js", "words.js"),
+    *("filters.js", "cards.js", "detail.js", "report.js"),
+)
 MATRIX = 12  # classes
 BINS = 20  # of the confidence
 POINTS, CELLS = 1000, (48, 24)  # more points are drawn as a density, in columns and rows of cells
