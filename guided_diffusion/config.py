@@ -55,8 +55,21 @@ class DiffusionConfig:
     noise_schedule: str = flag("linear", "betas over the steps", choices=NOISE_SCHEDULES, told=True)
     use_kl: bool = flag(False, "train on the variational bound alone", result=False)
     predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise", told=True)
+    predict: str = flag(
+        "noise",
+        "the network predicts the noise, or v, which is sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0",
+        choices=("noise", "v"),
+        told=True,
+    )
     rescale_timesteps: bool = flag(False, "the network gets its steps times 1000/diffusion_steps", told=True)
     rescale_learned_sigmas: bool = flag(False, "train the variance with a weight of steps/1000", result=False)
+
+    @property
+    def predicts(self) -> str:
+        """'noise', 'x_0' or 'v'.  Raises FlagError for two of them."""
+        if self.predict_xstart and self.predict == "v":
+            raise FlagError("predict", "v with predict_xstart True: a network predicts one thing; give one of them")
+        return "x_0" if self.predict_xstart else self.predict
 
 
 @dataclass(frozen=True, kw_only=True)

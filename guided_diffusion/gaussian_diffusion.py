@@ -62,7 +62,7 @@ class GaussianDiffusion:
         clip_denoised: bool = True,
         betas: np.ndarray | None = None,
     ):
-        self.config, self.betas = config, betas
+        self.config, self.betas, self.predicts = config, betas, config.predicts
         self.clip_denoised = clip_denoised
         if betas is None:
             with blaming("noise_schedule"):
@@ -109,6 +109,20 @@ class GaussianDiffusion:
         """The x_0 of which ``eps`` makes x_t, DDPM eq. 15."""
         return self.sqrt_recip_alphas_cumprod.at(t, x_t) * x_t - self.sqrt_recipm1_alphas_cumprod.at(t, x_t) * eps
 
+    def xstart_from_output(self, x_t: Tensor, t: Tensor, output: Tensor) -> Tensor:
+        """The x_0 of what the network predicts: the noise, x_0, or v (Salimans and Ho 2022, appendix D)."""
+        if self.predicts == "noise":
+            return self.predict_xstart_from_eps(x_t, t, output)
+        if self.predicts == "x_0":
+            return output
+        return self.sqrt_alphas_cumprod.at(t, x_t) * x_t - self.sqrt_one_minus_alphas_cumprod.at(t, x_t) * output
+
+    def target(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What the network is to predict of x_t."""
+        if self.predicts == "v":
+            return self.sqrt_alphas_cumprod.at(t, x_0) * eps - self.sqrt_one_minus_alphas_cumprod.at(t, x_0) * x_0
+        return x_0 if self.predicts == "x_0" else eps
+
     def ddim_step(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """x_{t-1} of a predicted x_0 without noise, DDIM eq. 12 with sigma 0 (Song et al. 2021)."""
         scale, left = self.sqrt_alphas_cumprod.at(t, x_t), self.sqrt_one_minus_alphas_cumprod.at(t, x_t)
@@ -151,7 +165,7 @@ class GaussianDiffusion:
             log_variance = log_variance + (1 - fraction) * self.posterior_log_variance.at(t, x_t)
         else:
             log_variance = self.fixed_large_log_variance.at(t, x_t).expand_as(x_t)
-        pred_xstart = output if self.config.predict_xstart else self.predict_xstart_from_eps(x_t, t, output)
+        pred_xstart = self.xstart_from_output(x_t, t, output)
         if clip:
             pred_xstart = pred_xstart.clamp(-1, 1)
         return Posterior(self.q_posterior(pred_xstart, x_t, t)[0], log_variance, pred_xstart)
@@ -175,7 +189,7 @@ class GaussianDiffusion:
         x_t = self.q_sample(x_0, t, eps)
         output = self.denoiser_output(model, x_t, t, y)
         prediction, variance = output[:, :channels], output[:, channels:]
-        mse = mean_flat((prediction - (x_0 if config.predict_xstart else eps)) ** 2)
+        mse = mean_flat((prediction - self.target(x_0, t, eps)) ** 2)
         if not config.learn_sigma and not config.use_kl:
             return {"loss": mse, "mse": mse}
         if not config.use_kl:

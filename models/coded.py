@@ -58,7 +58,7 @@ def load_coded(source: str, image_size: int, config: DiffusionConfig) -> tuple[n
     if prediction == "velocity" and config.learn_sigma:
         raise FlagError("learn_sigma", f"True: {source} is a velocity, which has no variance; give False")
     rescale = config.rescale_timesteps and prediction != "velocity"
-    own = replace(config, predict_xstart=prediction != "epsilon", rescale_timesteps=rescale)
+    own = replace(config, predict_xstart=prediction != "epsilon", predict="noise", rescale_timesteps=rescale)
     process = GaussianDiffusion(own)
     coded = Coded(network, process, prediction)
     return coded, process, _channels(coded, image_size, source)

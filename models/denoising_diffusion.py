@@ -170,7 +170,8 @@ class Stored:
         """Of a ``DiffusionConfig``."""
         learn_sigma = len(self.state["final_conv.weight"]) == 2 * self.state[FIRST].shape[1]
         steps = len(self.betas)
-        return {"diffusion_steps": steps, "learn_sigma": learn_sigma, "predict_xstart": self.predicts != "noise"}
+        of_x_0 = self.predicts != "noise"  # into which v is turned
+        return {"diffusion_steps": steps, "learn_sigma": learn_sigma, "predict_xstart": of_x_0, "predict": "noise"}
 
 
 def is_checkpoint(path) -> bool:

@@ -66,7 +66,7 @@ def _process(file: Path, said: dict[str, Any] | None, config: DiffusionConfig) -
     kind = said.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise WeightsError(f"{file}: prediction_type {kind}, wanted one of {', '.join(PREDICTIONS)}")
-    own = replace(config, diffusion_steps=steps, learn_sigma=False, predict_xstart=kind != "epsilon")
+    own = replace(config, diffusion_steps=steps, learn_sigma=False, predict_xstart=kind != "epsilon", predict="noise")
     return GaussianDiffusion(replace(own, rescale_timesteps=False), betas=betas)
 
 

@@ -20,9 +20,12 @@ RANKS = (
 )
 
 
-def notice(message: str) -> None:
-    """Tell the user, at level INFO: programs print it on stderr, and a host program shows it if it wants."""
-    NOTICES.info(plain(message))
+def notice(message: str, *, level: int = logging.INFO) -> None:
+    """Tell the user: programs print it on stderr, and a host program shows it if it wants.
+
+    level: WARNING for what one of several processes has to tell that share a work, and the others do not.
+    """
+    NOTICES.log(level, plain(message))
 
 
 def plain(text: str) -> str:

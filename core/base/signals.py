@@ -87,6 +87,11 @@ def stop_if_asked() -> None:
         raise Stopped(request.asked)
 
 
+def ask(number: int) -> None:
+    """As if this signal had come, which came to another process of the work.  number: 0 is none."""
+    request.asked = request.asked or number or None
+
+
 def asked() -> bool:
     """Whether a signal came."""
     return request.asked is not None

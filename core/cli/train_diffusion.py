@@ -3,8 +3,10 @@
 With --sample, pictures are drawn from a model instead.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 
+from ace_counterfactuals.core.base.notices import ranks
 from ace_counterfactuals.core.base.settings import FlagError, flags_of
 from ace_counterfactuals.core.cli.parsing import program
 from ace_counterfactuals.core.training.config import DrawingConfig, TrainDiffusionConfig
@@ -24,7 +26,7 @@ def settle(config: TrainDiffusionConfig, typed: Mapping, others: Mapping) -> Tra
 
 
 @program(TrainDiffusionConfig, __doc__.splitlines()[0], settle=settle)
-def main(config: TrainDiffusionConfig) -> int:
+def alone(config: TrainDiffusionConfig) -> int:
     if config.drawing.sample:
         from ace_counterfactuals.core.training.sampling import draw
 
@@ -32,14 +34,28 @@ def main(config: TrainDiffusionConfig) -> int:
         print(f"{config.drawing.sample} pictures are in {folder}; look at {folder / 'grid.png'}")
         return 0
     from ace_counterfactuals.core.report.training import PAGE, write_training_page
+    from ace_counterfactuals.core.training import parallel
     from ace_counterfactuals.core.training.diffusion import train
 
     if config.training.check:
-        print(forecast(config))
+        said = forecast(config)
     else:
         folder = train(config, write_training_page)
-        print(f"checkpoints, samples and log.csv are in {folder}, which --model_path takes; look at {folder / PAGE}")
+        said = f"checkpoints, samples and log.csv are in {folder}, which --model_path takes; look at {folder / PAGE}"
+    if parallel.rank() == 0:
+        print(said)
     return 0
+
+
+def main(argv: Sequence[str] | None = None, **settings: str) -> int:
+    """The program, joined with those that a launcher started beside it."""
+    found = ranks(os.environ)
+    if found is None or found[1] == 1:
+        return alone(argv, **settings)
+    from ace_counterfactuals.core.training.parallel import joined
+
+    with joined(*found[:2], os.environ):
+        return alone(argv, **settings)
 
 
 def forecast(config: TrainDiffusionConfig) -> str:

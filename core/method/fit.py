@@ -65,6 +65,11 @@ class Trial:
         """Their noise."""
         return image_noise(self.batch.task.seed, self.batch.indices, 0)(Draw.START, self.step, self.x_0)
 
+    @property
+    def taken_for(self) -> str:
+        """What the network's prediction might be instead."""
+        return "x_0" if self.chain.predicts == "noise" else "noise"
+
     def predicted(self, told: int, shown: Callable[[Tensor], Tensor] = as_they_are, *, other: bool = False) -> Tensor:
         """The noise that the network finds when it is told this step.
 
@@ -74,10 +79,12 @@ class Trial:
         x_t = self.chain.q_sample(x_0, steps, self.eps)
         model, classes = self.batch.task.denoiser, self.batch.filter.classes
         output = self.chain.denoiser_output(model, x_t, step_tensor(told, x_0), classes)[:, : x_0.shape[1]]
-        if self.chain.config.predict_xstart == other:
+        kind = self.taken_for if other else self.chain.predicts
+        if kind == "noise":
             return output
+        x_0 = output if kind == "x_0" else self.chain.xstart_from_output(x_t, steps, output)
         signal, noise = self.chain.sqrt_alphas_cumprod, self.chain.sqrt_one_minus_alphas_cumprod
-        return (x_t - signal.at(steps, x_t) * output) / noise.at(steps, x_t)
+        return (x_t - signal.at(steps, x_t) * x_0) / noise.at(steps, x_t)
 
     def error(self, told: int, shown: Callable[[Tensor], Tensor] = as_they_are, *, other: bool = False) -> float:
         """Mean square, over that of predicting nothing."""
@@ -114,7 +121,8 @@ def ways(trial: Trial) -> Iterator[tuple[str, Callable[[], float]]]:
             steps = f"check diffusion_steps {config.diffusion_steps}, noise_schedule {config.noise_schedule}"
             advice = f"{steps} and rescale_timesteps {config.rescale_timesteps}"
             yield f"told step {told} instead of {t}; {advice}", partial(trial.error, told)
-    kind = f"taken to predict {'the noise' if config.predict_xstart else 'x_0'}"
-    yield f"{kind}; check predict_xstart {config.predict_xstart}", partial(trial.error, t, other=True)
+    kind = f"taken to predict {'x_0' if trial.taken_for == 'x_0' else 'the noise'}"
+    set_so = "predict v" if config.predict == "v" else f"predict_xstart {config.predict_xstart}"
+    yield f"{kind}; check {set_so}", partial(trial.error, t, other=True)
     for what, change in SHOWN.items():
         yield f"shown {what}; check how its pictures were prepared", partial(trial.error, t, change)

@@ -104,7 +104,7 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     if not rows:
         return {}
     head = rows.pop(0) if not rows[0][0].isdecimal() else ["step", *NAMES][: len(rows[0])]
-    rows = [row for row in rows if len(row) == len(head)]
+    rows = [row for row in rows if len(row) >= len(head)]  # a younger program has written on, with more columns
     return {name: np.array([to_number(row[i]) for row in rows]) for i, name in enumerate(head)} if rows else {}
 
 

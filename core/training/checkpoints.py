@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.reading import read_json, read_text, read_yaml
 from ace_counterfactuals.core.base.schema import Count, Plain, checked
 from ace_counterfactuals.core.base.settings import FlagError, flag_items, flags_of, to_dict
-from ace_counterfactuals.core.training.config import TrainClassifierConfig, TrainDiffusionConfig
-from ace_counterfactuals.core.training.trainer import Trainer
+from ace_counterfactuals.core.training.config import TrainClassifierConfig, TrainDiffusionConfig, ema_rates
+from ace_counterfactuals.core.training.parallel import rank, whole
+from ace_counterfactuals.core.training.trainer import PARTS, QUARTERS, Trainer
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.models.loading import load_weights, save_weights
 
@@ -86,9 +88,8 @@ class TrainingFolder:
             raise FlagError("output_path", f"{self.path}: has a {taken[0].name} of something else; give another folder")
         return {}
 
-    def checkpoint(self, step: int) -> tuple[Path, Path, Path]:
-        """Model, moving average, optimiser."""
-        return checkpoint_paths(self.path, step, self.config.training.ema_rate)
+    def checkpoint(self, step: int) -> "Checkpoint":
+        return Checkpoint(self.path, step, ema_rates(self.config.training.ema_rate))
 
     def samples(self, step: int) -> Path:
         return self.path / f"samples{step:06d}.png"
@@ -98,23 +99,36 @@ class TrainingFolder:
         return step % self.config.training.save_interval == 0 or step == self.config.training.lr_anneal_steps
 
     def save(self, trainer: Trainer, losses: Sequence[Losses]) -> None:
-        """Write the three files of a checkpoint, then that it is the latest.
+        """Write the files of a checkpoint, then that it is the latest.  All processes call it, the first one writes.
 
-        The last one, if a signal or the end of the time left it, is removed.
+        The last one, if it was none of the regular ones, is removed, and so are those too many.
         """
         before, self.last = self.last, trainer.step
-        model, ema, optimiser = self.checkpoint(trainer.step)
-        tree, average = {"step": trainer.step, "optimizer": trainer.optimizer.state_dict()}, trainer.ema.state_dict()
-        if self.config.training.ema_fp16:
-            tree["ema"] = average  # to go on as if nothing had stopped
-            average = {name: value.half() for name, value in average.items()}
-        save_weights(model, trainer.model.state_dict())
-        save_weights(ema, average)
-        save_weights(optimiser, tree)
+        files = self.checkpoint(trainer.step)
+        averages = {rate: whole(ema.state_dict()) for rate, ema in trainer.emas.items()}
+        tree = trainer.state_dict()
+        if self.config.training.ema_fp16:  # to go on as if nothing had stopped
+            tree["emas"] = {str(rate): average for rate, average in averages.items()}
+            if len(averages) == 1:
+                tree["ema"] = tree.pop("emas")[str(files.rates[0])]
+            averages = {
+                rate: {name: value.half() for name, value in average.items()} for rate, average in averages.items()
+            }
+        weights = whole(trainer.model.state_dict())
+        if rank():
+            return
+        save_weights(files.model, weights)
+        for rate, path in files.emas.items():
+            save_weights(path, averages[rate])
+        save_weights(files.optimiser, tree)
         latest = Latest(self.flags, trainer.step, list(losses))
         atomic.write_json(self.path / "latest.json", vars(latest))
         if before is not None and before < trainer.step and not self.regular(before):
-            guard.remove([*self.checkpoint(before), self.samples(before)])
+            guard.remove([*self.checkpoint(before).files(), self.samples(before)])
+        if keep := self.config.training.keep_checkpoints:
+            found = (re.fullmatch(r"model(\d+)\.pt", path.name) for path in self.path.glob("model*.pt"))
+            for step in sorted(int(match[1]) for match in found if match)[:-keep]:
+                guard.remove(self.checkpoint(step).files())
 
 
 @contextmanager
@@ -138,19 +152,38 @@ def settings_of(config: TrainDiffusionConfig | TrainClassifierConfig) -> dict[st
     return {name: value for name, value in to_dict(config).items() if name in depended}
 
 
-def checkpoint_paths(folder: Path, step: int, ema_rate: float) -> tuple[Path, Path, Path]:
-    """Model, moving average, optimiser."""
-    return folder / f"model{step:06d}.pt", folder / f"ema_{ema_rate}_{step:06d}.pt", folder / f"opt{step:06d}.pt"
+@dataclass(frozen=True)
+class Checkpoint:
+    """Its files.  rates: of its moving averages."""
+
+    folder: Path
+    step: int
+    rates: Sequence[float]
+
+    @property
+    def model(self) -> Path:
+        return self.folder / f"model{self.step:06d}.pt"
+
+    @property
+    def optimiser(self) -> Path:
+        return self.folder / f"opt{self.step:06d}.pt"
+
+    @property
+    def emas(self) -> dict[float, Path]:
+        """By rate."""
+        return {rate: self.folder / f"ema_{rate}_{self.step:06d}.pt" for rate in self.rates}
+
+    def files(self) -> list[Path]:
+        return [self.model, *self.emas.values(), self.optimiser]
 
 
 def restore(trainer: Trainer, optimiser: Path) -> None:
-    """The optimiser, and the moving average where it is stored there in full.  Raises ValueError for another file."""
+    """The optimiser and all beside it, averages too that are stored in full.  Raises ValueError for another file."""
     tree = load_weights(optimiser)
     try:
-        trainer.optimizer.load_state_dict(tree["optimizer"])
-        if "ema" in tree:
-            trainer.ema.load_state_dict(tree["ema"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        emas = {str(trainer.rates[0]): tree["ema"]} if "ema" in tree else tree.get("emas", {})
+        trainer.load_state_dict(tree, {float(rate): one for rate, one in emas.items()})
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
         raise ValueError(f"{optimiser}: is no optimiser's state of this training ({said})") from None
 
@@ -162,10 +195,10 @@ class Log:
     """
 
     def __init__(self, path: Path, step: int, interval: int, losses: Sequence[Losses] = ()):
+        self.interval, self.losses = interval, [one for one in losses if "loss" in one]
         lines = read_text(path, LARGEST).splitlines(keepends=True) if path.exists() else []
         atomic.write_text(path, "".join(line for line in lines if line.endswith("\n") and not later(line, step)))
         self.file = guard.open_to_write(path, "a")
-        self.interval, self.losses = interval, list(losses)
 
     def __enter__(self) -> "Log":
         return self
@@ -175,12 +208,16 @@ class Log:
 
     def add(self, step: int, losses: Losses) -> Losses | None:
         """The means, where a line was written."""
-        self.losses = [*(one for one in self.losses if one.keys() == losses.keys()), losses]
+        self.losses.append(losses)
         if step % self.interval:
             return None
-        means = {name: float(np.mean([one[name] for one in self.losses])) for name in losses}
-        line = [step, *(f"{value:.6f}" for value in means.values())]
-        csv.writer(self.file, lineterminator="\n").writerow(line)
+        columns = [*(name for name in PARTS if name in losses), "grad_norm", *QUARTERS]
+        found = {name: [one[name] for one in self.losses if name in one] for name in columns}
+        means = {name: float(np.mean(values)) for name, values in found.items() if values}
+        writer = csv.writer(self.file, lineterminator="\n")
+        if not self.file.tell():
+            writer.writerow(["step", *columns])
+        writer.writerow([step, *(f"{means[name]:.6f}" if name in means else "" for name in columns)])
         self.file.flush()
         self.losses.clear()
         return means
@@ -194,7 +231,7 @@ def later(line: str, step: int) -> bool:
 
 def draw_loss(log: Path, path: Path) -> None:
     """The curve of log.csv, if there are lines in it: the loss of each, and their running mean."""
-    lines = [line.split(",") for line in log.read_text().splitlines()]
+    lines = [line.split(",") for line in log.read_text().splitlines() if line[:1].isdecimal()]
     steps, losses = np.array([[float(line[0]), float(line[1])] for line in lines]).reshape(-1, 2).T
     if not len(steps):
         return

@@ -8,6 +8,22 @@ from ace_counterfactuals.core.data.config import PicturesConfig
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 
 
+def rates(text: str) -> float | str:
+    """A number, or numbers with commas between them.  Raises ValueError."""
+    values = list(dict.fromkeys(float(part) for part in text.split(",")))
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(text)
+    return values[0] if len(values) == 1 else ",".join(map(str, values))
+
+
+rates.__name__ = "numbers from 0 to 1, with commas between them"
+
+
+def ema_rates(ema_rate: float | str) -> list[float]:
+    """Of the flag."""
+    return [float(part) for part in str(ema_rate).split(",")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How a diffusion model is trained."""
@@ -19,6 +35,19 @@ class TrainingConfig:
     weight_decay: float = flag(0.0, "weight decay of AdamW", low=0)
     lr_anneal_steps: int = flag(
         0, "steps to train, the learning rate falling linearly to 0; 0 trains until it is stopped", low=0
+    )
+    lr_warmup_steps: int = flag(0, "steps over which the learning rate rises linearly from 0", low=0)
+    grad_clip: float = flag(0.0, "largest norm of a step's gradient, shortened to it; 0 is without limit", low=0)
+    schedule_sampler: str = flag(
+        "uniform",
+        "how the steps of the chain are drawn: evenly, or by the root mean square of their last ten losses, whose "
+        "weights make up for it",
+        choices=("uniform", "loss-second-moment"),
+    )
+    min_snr_gamma: float = flag(
+        0.0,
+        "errors count as those of x_0 by the ratio of signal to noise, at most this, such as 5; 0: all alike",
+        low=0,
     )
     max_minutes: float = flag(
         0.0,
@@ -33,7 +62,9 @@ class TrainingConfig:
         "max_minutes, those that are not given",
         result=False,
     )
-    ema_rate: float = flag(0.9999, "rate of the moving average of the weights", low=0, high=1)
+    ema_rate: float | str = flag(
+        0.9999, "rate of the moving average of the weights; several with commas between them", kind=rates
+    )
     ema_warmup: bool = flag(
         False, "the rate of the moving average begins at 0.1 and rises, at step k at most (1+k)/(10+k)"
     )
@@ -42,6 +73,28 @@ class TrainingConfig:
     init_step: int = flag(-1, "steps of the chain from this one on are never drawn; -1 draws all", low=-1)
     log_interval: int = flag(10, "steps between two lines of log.csv", low=1, result=False)
     save_interval: int = flag(10000, "steps between two checkpoints, each with a grid of samples", low=1, result=False)
+    save_seconds: float = flag(
+        300.0,
+        "seconds after which there is a checkpoint in between, without samples, which the next one takes the place of; "
+        "0 is none",
+        low=0,
+        result=False,
+    )
+    keep_checkpoints: int = flag(
+        0, "so many of the last checkpoints are kept, but all grids of samples; 0 keeps all", low=0, result=False
+    )
+    dist: str = flag(
+        "ddp",
+        "with several processes of torchrun, srun or mpiexec, which share the pictures of a step: ddp, each has all of "
+        "the network; fsdp, each has a part of all weights",
+        choices=("ddp", "fsdp"),
+        result=False,
+    )
+    compile: bool = flag(
+        False,
+        "compile the network, which takes up to minutes before the first step; results differ by rounding",
+        result=False,
+    )
     check: bool = flag(False, "train nothing: say the parameters, the time of a step, and the steps", result=False)
     init_weights: str = flag("", "weights to begin with, to fit a trained model to other pictures", path=True)
     resume_checkpoint: str = flag("", "modelNNNNNN.pt to continue from; its ema and opt files lie beside it", path=True)

@@ -1,10 +1,12 @@
 """Training a diffusion model: a folder of checkpoints, each with a grid of samples, and log.csv."""
 
 import itertools
+import logging
 import math
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,23 +18,24 @@ from tqdm import tqdm
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.runtime import choose_device, half_precision, notice
 from ace_counterfactuals.core.base.settings import FlagError, blaming, to_dict
-from ace_counterfactuals.core.base.signals import asked, patient, stop_if_asked
+from ace_counterfactuals.core.base.signals import ask, asked, patient, request, stop_if_asked
 from ace_counterfactuals.core.data.datasets import celeba_attributes, spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, open_pictures, prefetch, with_channels
 from ace_counterfactuals.core.data.pictures import UnreadableImage, to_pil
 from ace_counterfactuals.core.method.filtering import to_diffusion, to_image
+from ace_counterfactuals.core.training import parallel
 from ace_counterfactuals.core.training.checkpoints import (
     CONFIG,
     LOG,
     LOSS,
+    Checkpoint,
     Log,
     TrainingFolder,
-    checkpoint_paths,
     draw_loss,
     restore,
 )
-from ace_counterfactuals.core.training.config import TrainDiffusionConfig
-from ace_counterfactuals.core.training.trainer import Batch, Trainer, mirroring, sample, shuffled
+from ace_counterfactuals.core.training.config import TrainDiffusionConfig, ema_rates
+from ace_counterfactuals.core.training.trainer import PARTS, Batch, Trainer, mirroring, sample, shuffled
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
@@ -49,14 +52,20 @@ def train(config: TrainDiffusionConfig, told: Callable[[Path], object] = lambda 
     The same command goes on from the last checkpoint, and a signal leaves one.
     Raises FlagError, and FloatingPointError where the loss is no number.
     """
-    training = config.training
+    training, processes = config.training, parallel.size()
+    if training.batch_size % processes:
+        nearest = max(round(training.batch_size / processes), 1) * processes
+        raise FlagError("batch_size", f"{training.batch_size}: {processes} processes share it evenly; give {nearest}")
     images = training_images(config)
+    if len(images) < training.batch_size:
+        notice(f"{len(images)} pictures for a batch of {training.batch_size}: a step takes some of them more than once")
     if training.init_weights and training.resume_checkpoint:
         raise FlagError("init_weights", "begins anew, resume_checkpoint continues; give one of them")
     folder, condition = TrainingFolder(config), conditions(config, images)
     folder.recorded()
-    with folder.alone():
-        go_on(config, images, condition, folder, told)
+    first = parallel.rank() == 0
+    with folder.alone() if first else nullcontext():
+        go_on(config, images, condition, folder, told if first else lambda _: None)
     return folder.path
 
 
@@ -69,48 +78,63 @@ def go_on(
 ) -> None:
     """From the last checkpoint, if there is one, to the end."""
     training, latest = config.training, folder.latest()
-    resumed = folder.checkpoint(latest.step)[0] if latest else Path(training.resume_checkpoint)
+    resumed = folder.checkpoint(latest.step).model if latest else Path(training.resume_checkpoint)
     if latest:
         notice(f"continuing from {resumed}")
     trainer = make_trainer(config, condition, images, resumed)
     images = replace(images, channels=trainer.model.config.in_channels)
-    atomic.write_yaml(folder.path / CONFIG, to_dict(config))
+    if parallel.rank() == 0:
+        atomic.write_yaml(folder.path / CONFIG, to_dict(config))
 
     def show() -> None:
         draw(config, trainer, folder, condition)
         told(folder.path)
 
-    if latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists():
+    missing = latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists()
+    if parallel.largest(bool(missing))[0]:
         show()
     told(folder.path)  # lest a kill came before
     batch = picture_batches(config, images, condition, trainer.step)
+    if parallel.rank():
+        take_steps(trainer, batch, folder, None, show)
+        return
     with Log(folder.path / LOG, trainer.step, training.log_interval, latest.losses if latest else ()) as log:
         take_steps(trainer, batch, folder, log, show)
 
 
 def take_steps(
-    trainer: Trainer, batch: Callable[[int], Batch], folder: TrainingFolder, log: Log, draw: Callable[[], None]
+    trainer: Trainer, batch: Callable[[int], Batch], folder: TrainingFolder, log: Log | None, draw: Callable[[], None]
 ) -> None:
     """To the end, checkpoint by checkpoint.  When the time is over there is one more, of the step in hand, and at a
-    signal one without samples."""
+    signal, or ``save_seconds`` after the last, one without samples.  log: of the first process."""
     steps, interval, minutes = trainer.config.lr_anneal_steps, trainer.config.save_interval, trainer.config.max_minutes
-    until, end = steps or 10**9, time.monotonic() + 60 * (minutes or math.inf)
-    with tqdm(total=steps or None, initial=trainer.step) as progress:
+    until, end, over = steps or 10**9, time.monotonic() + 60 * (minutes or math.inf), False
+    with tqdm(total=steps or None, initial=trainer.step, disable=log is None) as progress:
         while trainer.step < until:
+            due = time.monotonic() + (trainer.config.save_seconds or math.inf)
             with patient("this step, with a checkpoint", soon=False):
                 for losses in trainer.train(batch, min(until, (trainer.step // interval + 1) * interval)):
                     progress.update()
-                    if means := log.add(trainer.step, losses):
-                        progress.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
-                    if asked() or time.monotonic() > end:
+                    if log and (means := log.add(trainer.step, losses)):
+                        progress.set_postfix({name: f"{means[name]:.4f}" for name in PARTS if name in means})
+                    over, saved = agreed(end, due)
+                    if asked() or over or saved:
                         break
-                folder.save(trainer, log.losses)
+                folder.save(trainer, log.losses if log else ())
             stop_if_asked()
-            draw()
-            if trainer.step < until and time.monotonic() > end:
+            if over or folder.regular(trainer.step):
+                draw()
+            if trainer.step < until and over:
                 left = f" of {steps}" if steps else ""
                 notice(f"{minutes:g} minutes are over after step {trainer.step}{left}; the same command goes on")
                 return
+
+
+def agreed(*times: float) -> list[bool]:
+    """Whether it is after each of these times by a process's clock, as all of them see it, and a signal, too."""
+    number, *passed = parallel.largest(request.asked or 0, *(time.monotonic() > one for one in times))
+    ask(int(number))
+    return [bool(one) for one in passed]
 
 
 def training_images(config: TrainDiffusionConfig, channels: int | str = "") -> ImageSet:
@@ -154,18 +178,18 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
         raise FlagError("resume_checkpoint", f"{resumed}: wanted a file named modelNNNNNN.pt")
     with blaming("resume_checkpoint" if training.resume_checkpoint else "output_path" if match else "init_weights"):
         model = network(resumed if match else training.init_weights).requires_grad_()
+        found = Checkpoint(resumed.parent, int(match[1]), ema_rates(training.ema_rate)) if match else None
         trainer = Trainer(
             model,
             GaussianDiffusion(config.diffusion),
             training,
             seed=config.device.seed,
-            precision=half_precision(device, on_cuda=torch.bfloat16) if config.model.use_fp16 else torch.float32,
+            precision=half_precision(device) if config.model.use_fp16 else torch.float32,
+            averages={rate: network(path) for rate, path in found.emas.items()} if found else None,
         )
-        if match:
-            trainer.step = int(match[1])
-            _, ema, optimiser = checkpoint_paths(resumed.parent, trainer.step, training.ema_rate)
-            trainer.ema = network(ema)
-            restore(trainer, optimiser)
+        if found:
+            trainer.step = found.step
+            restore(trainer, found.optimiser)
     return trainer
 
 
@@ -174,33 +198,38 @@ def picture_batches(
 ) -> Callable[[int], Batch]:
     """step -> its pictures, decoded ahead; an unreadable one is left out, with a notice."""
     size, seed = config.training.batch_size, config.device.seed
-    positions = shuffled(len(images), size, seed)
-    stream = itertools.chain.from_iterable(positions(step) for step in itertools.count(first_step))
+    positions, own = shuffled(len(images), size, seed), parallel.share(size)
+    stream = itertools.chain.from_iterable(positions(step)[own] for step in itertools.count(first_step))
     samples = iter(prefetch(images, map(int, stream), config.device.num_workers))
     flip = config.training.random_flip and spec_of(config.pictures.dataset).mirrored
 
     def batch(step: int) -> Batch:
         pictures, indices = [], []
-        for mirrored, decoded in zip(mirroring(seed, step, size), itertools.islice(samples, size), strict=True):
+        mirrors = mirroring(seed, step, size)[own]
+        for mirrored, decoded in zip(mirrors, itertools.islice(samples, len(mirrors)), strict=True):
             if isinstance(decoded, UnreadableImage):
-                notice(f"left out: {decoded}")
+                notice(f"left out: {decoded}", level=logging.WARNING)
                 continue
             pictures.append(decoded.image.flip(-1) if flip and mirrored else decoded.image)
             indices.append(decoded.index)
-        if not pictures:
-            raise FlagError("data_dir", f"{config.pictures.data_dir}: no picture of step {step} can be read")
-        x_0 = to_diffusion(torch.stack(pictures))
+        shape = images.channels, *spec_of(config.pictures.dataset).shape(config.pictures.image_size)
+        x_0 = to_diffusion(torch.stack(pictures) if pictures else torch.empty(0, *shape))
         return x_0, None if condition is None else condition[indices]
 
     return batch
 
 
 def draw(config: TrainDiffusionConfig, trainer: Trainer, folder: TrainingFolder, condition: Tensor | None) -> None:
-    """The curve of the loss, then a grid of samples of the moving average."""
-    draw_loss(folder.path / LOG, folder.path / LOSS)
-    y = None if condition is None else condition[:SAMPLES].to(next(trainer.ema.parameters()).device)
+    """The curve of the loss, then a grid of samples of the moving average.  The first process writes them; the others
+    have to take part where the average's weights are shared."""
+    if parallel.rank() and config.training.dist != "fsdp":
+        return
+    if parallel.rank() == 0:
+        draw_loss(folder.path / LOG, folder.path / LOSS)
+    y = None if condition is None else condition[:SAMPLES].to(next(trainer.model.parameters()).device)
     size = trainer.model.config.in_channels, *spec_of(config.pictures.dataset).shape(config.pictures.image_size)
     process = GaussianDiffusion(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))
     count = SAMPLES if y is None else len(y)
     pictures = sample(trainer.ema, process, (count, *size), seed=config.device.seed, y=y)
-    atomic.write_png(folder.samples(trainer.step), to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))
+    if parallel.rank() == 0:
+        atomic.write_png(folder.samples(trainer.step), to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))

@@ -11,6 +11,7 @@ from ace_counterfactuals.core.base.runtime import notice
 from ace_counterfactuals.core.base.settings import FlagError, convert, flag_items, from_dict, to_dict
 from ace_counterfactuals.core.data.imageset import ImageSet
 from ace_counterfactuals.core.data.pictures import picture_size
+from ace_counterfactuals.core.training import parallel
 from ace_counterfactuals.core.training.checkpoints import TrainingFolder
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.core.training.diffusion import conditions, make_trainer, picture_batches, training_images
@@ -140,4 +141,4 @@ def cost_of(config: TrainDiffusionConfig, images: ImageSet) -> Cost:
     for _ in steps:
         pass
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    return Cost(parameters, (time.perf_counter() - begin) / TIMED)
+    return Cost(parameters, parallel.largest((time.perf_counter() - begin) / TIMED)[0])

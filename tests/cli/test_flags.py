@@ -85,6 +85,7 @@ ORIGINAL = {
     "timestep_respacing": "",
     "use_kl": False,
     "predict_xstart": False,
+    "predict": "noise",
     "rescale_timesteps": False,
     "rescale_learned_sigmas": False,
 }

@@ -3,11 +3,13 @@ import math
 import pytest
 import torch
 
+from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import (
     discretized_gaussian_log_likelihood,
     mean_flat,
     normal_kl,
 )
+from ace_counterfactuals.guided_diffusion.schedule import NOISE_SCHEDULES
 from tests.support.toys import make_diffusion
 
 STEPS = 50
@@ -146,6 +148,21 @@ def test_the_true_noise_leads_back_to_x_0():
     torch.testing.assert_close(diffusion.p_mean_variance(returns(eps), x_t, ALL_STEPS).pred_xstart, x_0)
 
 
+@pytest.mark.parametrize("noise_schedule", NOISE_SCHEDULES)
+@pytest.mark.parametrize("settings", [{}, {"predict_xstart": True}, {"predict": "v"}])
+def test_a_perfect_prediction_leads_back_to_x_0_by_every_schedule_and_parametrisation(noise_schedule, settings):
+    diffusion, x_0, eps = process(noise_schedule=noise_schedule, **settings), pictures(), noise()
+    x_t = diffusion.q_sample(x_0, ALL_STEPS, eps)
+    found = diffusion.p_mean_variance(returns(diffusion.target(x_0, ALL_STEPS, eps)), x_t, ALL_STEPS).pred_xstart
+    torch.testing.assert_close(found, x_0, rtol=1e-9, atol=1e-9)  # 1 / sqrt(alpha_bar) is 1e4 at the last of cosine
+
+
+def test_predicting_v_and_x_0_is_refused():
+    with pytest.raises(FlagError, match="v with predict_xstart True") as caught:
+        process(predict="v", predict_xstart=True)
+    assert caught.value.field == "predict"
+
+
 def test_predicting_x_0_equals_predicting_the_noise_for_a_consistent_network():
     x_0, eps = pictures(), noise()
     x_t = process().q_sample(x_0, ALL_STEPS, eps)
@@ -239,12 +256,34 @@ def test_the_likelihoods_of_the_256_levels_sum_to_1(mean, scale):
     assert total == pytest.approx(1, abs=1e-9)
 
 
+def test_the_bound_of_a_chain_of_two_steps_is_what_its_gaussians_give():
+    """A network that finds no noise: the step's means are of x_0 and of x_1 / sqrt(alpha_bar)."""
+    diffusion, t = process(timestep_respacing="2"), torch.tensor([1, 0])
+    x_0, eps = 0.9 * pictures(2), noise(2)  # of which no level is the darkest or brightest, which reach farther
+    first, second = diffusion.alphas_cumprod.values
+    beta = 1 - second / first
+    (one, _), (_, other) = (a.sqrt() * x_0 + (1 - a).sqrt() * eps for a in (second, first))
+    x_t = torch.stack([one, other])
+    old, new = first.sqrt() * beta / (1 - second), (1 - beta).sqrt() * (1 - first) / (1 - second)
+    q = torch.distributions.Normal(old * x_0[0] + new * x_t[0], (beta * (1 - first) / (1 - second)).sqrt())
+    p = torch.distributions.Normal(old * x_t[0] / second.sqrt() + new * x_t[0], beta.sqrt())
+    left, right = ((x_0[1] + side / 255 - x_t[1] / first.sqrt()) / q.stddev[0, 0, 0] for side in (-1, 1))
+    inside = torch.special.ndtr(right) - torch.special.ndtr(left)
+    wanted = [torch.distributions.kl_divergence(q, p).mean(), -inside.clamp(min=1e-12).log().mean()]
+    posterior = diffusion.p_mean_variance(returns(torch.zeros_like(x_0)), x_t, t)
+    torch.testing.assert_close(diffusion.vlb_terms(posterior, x_0, x_t, t), torch.stack(wanted) / math.log(2))
+
+
 def losses(output, *, t=ALL_STEPS, **options):
     return process(**options).training_losses(returns(output), pictures(), t, noise())
 
 
 def test_a_network_that_knows_the_noise_has_no_mse():
     assert losses(noise())["loss"].tolist() == [0] * STEPS
+
+
+def test_the_mse_of_a_network_that_finds_nothing_is_the_mean_square_of_what_it_is_to_find():
+    assert torch.equal(losses(torch.zeros_like(noise()))["loss"], mean_flat(noise() ** 2))
 
 
 def test_the_mse_is_a_mean_over_one_picture():

@@ -35,7 +35,13 @@ def test_its_x_0_and_its_mean_are_the_packages():
 
 def test_its_process_is_read_and_recorded():
     model = load_denoiser(FILE, image_size=SIDE)
-    told = {"diffusion_steps": 50, "predict_xstart": True, "learn_sigma": False, "class_cond": False}
+    told = {
+        "diffusion_steps": 50,
+        "predict_xstart": True,
+        "predict": "noise",
+        "learn_sigma": False,
+        "class_cond": False,
+    }
     assert told.items() <= model.made_of.items()
     betas = stored()["ema"]["ema_model.betas"]
     assert np.allclose(model.process.betas, betas)

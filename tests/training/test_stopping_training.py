@@ -1,7 +1,9 @@
 """A training that is stopped goes on by the same command, and ends with the files of one that was not."""
 
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from ace_counterfactuals.core.base.settings import FlagError, from_dict
 from ace_counterfactuals.core.base.signals import INTERRUPTED
 from ace_counterfactuals.core.cli import train_classifier, train_diffusion
-from ace_counterfactuals.core.training import diffusion
+from ace_counterfactuals.core.training import checkpoints, diffusion
 from ace_counterfactuals.core.training.checkpoints import Log, TrainingFolder
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Trainer
@@ -24,6 +26,9 @@ from tests.support.toys import exit_code, tree
 FLAGS = {"dataset": "Folder", "image_size": 8, "device": "cpu", "batch_size": 4, "num_channels": 32}
 FLAGS |= {"channel_mult": "1", "num_res_blocks": 1, "attention_resolutions": "", "diffusion_steps": 21, "dropout": 0.1}
 FLAGS |= {"save_interval": 4, "log_interval": 3, "lr_anneal_steps": 10, "ema_rate": 0.5}
+
+
+SAMPLER = "loss-second-moment"
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +133,78 @@ def test_stopped_again_and_again_a_training_ends_nevertheless(pictures, undistur
             assert train(pictures, tmp_path) == 130
     assert train(pictures, tmp_path) == 0
     assert compared(tmp_path) == undisturbed()
+
+
+@pytest.mark.parametrize("changes", [{"ema_rate": "0.5,0.9", "ema_fp16": True}, {"schedule_sampler": SAMPLER}])
+def test_all_that_a_checkpoint_holds_is_gone_on_from(pictures, undisturbed, tmp_path, monkeypatch, changes):
+    changes |= {"diffusion_steps": 21, "init_step": 1, "lr_anneal_steps": 20, "save_interval": 20}
+    with monkeypatch.context() as patch:
+        stopping(patch, signalled(signal.SIGTERM), 14)
+        assert train(pictures, tmp_path, **changes) == 143
+    assert train(pictures, tmp_path, **changes) == 0
+    assert compared(tmp_path) == undisturbed(**changes)
+
+
+def test_every_so_many_seconds_there_is_a_checkpoint_in_between_which_leaves_no_trace(
+    pictures, undisturbed, tmp_path, monkeypatch
+):
+    stopping(monkeypatch, killed, 7)
+    with pytest.raises(Killed):
+        train(pictures, tmp_path, save_seconds=1e-6)
+    assert (tmp_path / "model000006.pt").exists() and not (tmp_path / "model000005.pt").exists()
+    assert train(pictures, tmp_path, save_seconds=1e-6) == 0
+    assert compared(tmp_path) == undisturbed()
+
+
+def test_of_old_checkpoints_so_many_are_kept_and_all_samples(pictures, tmp_path):
+    assert train(pictures, tmp_path, lr_anneal_steps=6, save_interval=2, keep_checkpoints=2) == 0
+    names = {f"{name}{step:06d}.pt" for name in ("ema_0.5_", "model", "opt") for step in (4, 6)}
+    assert {path.name for path in tmp_path.glob("*.pt")} == names
+    assert len(list(tmp_path.glob("samples*.png"))) == 3
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_before_it_is_gone_on_from(
+    pictures, undisturbed, tmp_path, monkeypatch, capfd
+):
+    def full(path, tree, save=save_weights):
+        if path.name == "opt000008.pt":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(path, tree)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_weights", full)
+        assert train(pictures, tmp_path) == 2
+    assert "opt000008.pt: No space left on device" in capfd.readouterr().err.splitlines()[-1]
+    assert json.loads((tmp_path / "latest.json").read_text())["step"] == 4
+    assert train(pictures, tmp_path) == 0
+    assert compared(tmp_path) == undisturbed()
+
+
+def test_a_loss_that_is_no_number_leaves_the_checkpoint_before_it(pictures, tmp_path, capfd):
+    assert train(pictures, tmp_path, lr=1e20) == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert re.match("error: the (loss|gradient) is .* at step [1-9]; try a smaller lr", last)
+    assert not (tmp_path / "latest.json").exists()
+    assert train(pictures, tmp_path, lr=1e20, save_interval=1) == 2
+    step = json.loads((tmp_path / "latest.json").read_text())["step"]
+    assert step >= 1 and f"at step {step};" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_fewer_pictures_than_a_batch_has_are_told_of(pictures, tmp_path, capfd):
+    assert train(pictures, tmp_path, batch_size=9, lr_anneal_steps=1) == 0
+    assert "note: 6 pictures for a batch of 9: a step takes some of them more than once" in capfd.readouterr().err
+
+
+def test_v_and_x_0_are_not_predicted_at_once(pictures, tmp_path, capfd):
+    assert train(pictures, tmp_path, predict="v", predict_xstart=True) == 2
+    assert "error: --predict v with predict_xstart True" in capfd.readouterr().err
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_the_flag(pictures, tmp_path, capfd):
+    assert train(pictures, tmp_path, lr_anneal_steps=1) == 0
+    resumed = {"resume_checkpoint": tmp_path / "model000001.pt", "num_channels": 64}
+    assert train(pictures, tmp_path / "other", **resumed) == 2
+    assert "--num_channels 64, but" in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_is_gone_on_from(
@@ -243,7 +320,7 @@ def test_lines_of_the_log_that_are_no_steps_stay(tmp_path):
     path.write_text("step,loss\n3,0.5\n6,0.4\n9,0.")
     with Log(path, 5, 3, [{"loss": 0.25}]) as log:
         assert log.add(6, {"loss": 0.75}) == {"loss": 0.5}
-    assert path.read_text() == "step,loss\n3,0.5\n6,0.500000\n"
+    assert path.read_text() == "step,loss\n3,0.5\n6,0.500000,,,,,\n"
 
 
 def train_classifier_of(pictures, file, **changes):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.training.config import TrainingConfig
-from ace_counterfactuals.core.training.trainer import Trainer, sample, shuffled
-from tests.support.toys import make_diffusion
+from ace_counterfactuals.core.training.trainer import QUARTERS, Trainer, sample, shuffled
+from tests.support.toys import make_diffusion, toy_unet
 
 
 class Toy(nn.Module):
@@ -137,6 +137,96 @@ def test_the_learning_rate_falls_linearly_to_zero_and_stays_there():
 
 def test_the_learning_rate_stays_where_nothing_anneals_it():
     assert learning_rates(trainer(), 3) == [1e-2] * 3
+
+
+def test_the_learning_rate_rises_over_its_warm_up_and_then_falls():
+    assert learning_rates(trainer(lr_warmup_steps=2), 3) == pytest.approx([5e-3, 1e-2, 1e-2])
+    assert learning_rates(trainer(lr_warmup_steps=2, lr_anneal_steps=4), 3) == pytest.approx([5e-3, 7.5e-3, 5e-3])
+
+
+def test_the_norm_of_the_gradient_is_told_and_clipped():
+    plain, clipped = trainer(), trainer(grad_clip=0.5)
+    told = [next(one.train(batches(), 1))["grad_norm"] for one in (plain, clipped)]
+    norms = [torch.cat([p.grad.flatten() for p in one.model.parameters()]).norm().item() for one in (plain, clipped)]
+    assert told == pytest.approx([norms[0]] * 2) and norms == pytest.approx([told[0], 0.5], rel=1e-5)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_its_step():
+    trained = trainer()
+    trained.model.decode.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = copy.deepcopy(trained.model)
+    with pytest.raises(FloatingPointError, match="the gradient is .* at step 0"):
+        run(trained, 1)
+    assert same(trained.model, before)
+
+
+def test_several_moving_averages_are_each_that_of_its_rate():
+    several = trainer(ema_rate="0.5,0.9")
+    run(several, 5)
+    for rate, ema in several.emas.items():
+        alone = trainer(ema_rate=rate)
+        run(alone, 5)
+        assert same(ema, alone.ema)
+
+
+def test_the_loss_of_each_quarter_of_the_chain_is_told():
+    (losses,) = trainer(min_snr_gamma=0).train(batches(), 1)
+    quarters = [losses[name] for name in QUARTERS if name in losses]
+    assert 1 < len(quarters) <= 4 and min(quarters) <= losses["loss"] <= max(quarters)
+    alone = next(trainer(init_step=25).train(batches(), 1))
+    assert alone["loss_q0"] == pytest.approx(alone["loss"]) and not {"loss_q1", "loss_q2", "loss_q3"} & alone.keys()
+
+
+def test_min_snr_makes_little_of_the_first_steps_noise():
+    plain, weighed = (next(trainer(init_step=5, min_snr_gamma=gamma).train(batches(), 1)) for gamma in (0, 5))
+    assert weighed["loss"] < 0.1 * plain["loss"]
+
+
+def test_half_precision_skips_the_steps_whose_gradient_overflows_and_scales_the_others():
+    trained = trainer(precision=torch.float16)
+    scales, losses = [], []
+    for told in trained.train(batches(), 150):
+        scales.append(trained.scaler.get_scale())
+        losses.append(told["loss"])
+    assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20]) and min(scales) > 1
+    trained.model.decode.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = copy.deepcopy(trained.model)
+    assert "grad_norm" not in next(trained.train(batches(), 151))
+    assert same(trained.model, before) and trained.scaler.get_scale() == scales[-1] / 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule_sampler": "loss-second-moment", "init_step": 4},
+        {"ema_rate": "0.5,0.9", "ema_warmup": True},
+        {"lr_warmup_steps": 7, "grad_clip": 0.1, "min_snr_gamma": 5.0},
+        {"precision": torch.float16},
+    ],
+)
+def test_a_training_goes_on_from_its_state_bit_for_bit(settings):
+    undisturbed, first, resumed = (trainer(**settings) for _ in range(3))
+    losses = run(undisturbed, 20)
+    run(first, 12)
+    tree = copy.deepcopy(first.state_dict())
+    resumed.step = tree["step"]
+    resumed.model.load_state_dict(first.model.state_dict())
+    resumed.load_state_dict(tree, {rate: ema.state_dict() for rate, ema in first.emas.items()})
+    assert run(resumed, 20) == losses[12:]
+    assert same(resumed.model, undisturbed.model)
+    assert all(same(resumed.emas[rate], ema) for rate, ema in undisturbed.emas.items())
+
+
+def test_a_condition_is_learned():
+    """Pictures of class 0 are dark, of class 1 bright."""
+    network = toy_unet(num_classes=2, class_cond=True, learn_sigma=False).requires_grad_()
+    pictures = torch.linspace(-1, 1, 2).view(2, 1, 1, 1).expand(2, 3, 8, 8).repeat(4, 1, 1, 1)
+    classes = torch.tensor([0, 1]).repeat(4)
+    trained = trainer(network, lr=2e-3)
+    run(trained, 40, lambda step: (pictures, classes))
+    x_t, t = torch.zeros(2, 3, 8, 8), torch.full((2,), 90)
+    dark, bright = trained.model(x_t, t, torch.tensor([0, 1])).mean((1, 2, 3)).tolist()
+    assert dark > bright  # of noise in what has none
 
 
 def test_weight_decay_shrinks_the_weights():

@@ -1,0 +1,160 @@
+"""The processes of one training: torchrun's, srun's or mpiexec's, joined by torch.distributed.
+
+Alone, a process is rank 0 of 1, and nothing here asks another one.
+"""
+
+import logging
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ace_counterfactuals.core.base.notices import NOTICES, integers
+from ace_counterfactuals.guided_diffusion.unet import Block, UNetModel
+
+STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")
+PORTS = 20_000, 12_000  # the first, and their number, of which a step of SLURM takes one by its numbers
+
+
+class Lost(ConnectionError):
+    """Another process of the training ended."""
+
+
+def rank() -> int:
+    """This process's number."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(count: int) -> slice:
+    """Which of so many pictures are this process's."""
+    each = count // size()
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum over all processes, (n,) float64 on the CPU."""
+    if size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def largest(*values: float) -> list[float]:
+    """Of all processes, one by one."""
+    found = torch.tensor(values, dtype=torch.float64)
+    if size() > 1:
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found.tolist()
+
+
+def gathered(values: Any) -> list:
+    """What each process has, by rank."""
+    found = [values] * size()
+    if size() > 1:
+        dist.all_gather_object(found, values)
+    return found
+
+
+@contextmanager
+def joined(own: int, count: int, environ: Mapping[str, str]) -> Iterator[None]:
+    """Within, process ``own`` of ``count`` can ask the others, and tells nothing that the first one tells for all.
+
+    environ: by which its launcher tells of them.  Raises Lost where another of them ended.
+    """
+
+    def told(record: logging.LogRecord) -> bool:
+        return own == 0 or record.levelno >= logging.WARNING
+
+    NOTICES.addFilter(told)
+    try:
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, rank=own, world_size=count, **meeting(own, count, environ))
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if not isinstance(error, dist.DistError) and not any(word in said for word in ("gloo", "NCCL", "TCPStore")):
+            raise
+        raise Lost(f"process {own} of {count} ends, since another one did ({said.splitlines()[0][:120]})") from None
+    finally:
+        NOTICES.removeFilter(told)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def meeting(own: int, count: int, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Where the processes meet, as ``init_process_group`` takes it.  Raises ValueError where nobody tells."""
+    if {"MASTER_ADDR", "MASTER_PORT"} <= environ.keys():
+        return {"init_method": "env://"}
+    numbers = integers(environ, STEP)
+    if numbers and numbers[2] == count:
+        job, step, _ = numbers
+        shown = ["scontrol", "show", "hostnames", environ["SLURM_STEP_NODELIST"]]
+        hosts = subprocess.run(shown, check=True, capture_output=True, text=True).stdout.split()
+        return {"init_method": f"tcp://{hosts[0]}:{PORTS[0] + (31 * job + step) % PORTS[1]}"}
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        known = f"{count} processes do not know where to meet: no MASTER_ADDR and MASTER_PORT, and no mpi4py ({error})"
+        raise ValueError(f"{known}; pip install mpi4py, or start them by torchrun") from None
+    store = dist.TCPStore(socket.gethostname(), 0, is_master=True, wait_for_workers=False) if own == 0 else None
+    host, port = MPI.COMM_WORLD.bcast(store and (store.host, store.port))
+    return {"store": store or dist.TCPStore(host, port, is_master=False)}
+
+
+def spread(model: UNetModel, averages: Iterable[UNetModel], *, way: str) -> nn.Module:
+    """What is called in the model's place, so that all processes take the mean of their gradients.
+
+    way: "ddp", each holds all of the model; "fsdp", each holds a part of every layer's weights.
+    """
+    if size() == 1:
+        return model
+    device = next(model.parameters()).device
+    if way == "ddp":
+        return DistributedDataParallel(model, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True)
+    for one in (model, *averages):
+        shard(one)
+    return model
+
+
+def shard(model: UNetModel) -> None:
+    """Leave each process a part of every layer's weights."""
+    mesh = init_device_mesh(next(model.parameters()).device.type, (size(),))
+    for block in [module for module in model.modules() if isinstance(module, Block)]:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+
+
+def whole(tree: Any) -> Any:
+    """A tree of tensors, each of which all processes hold a part of, put together on the CPU."""
+    if not dist.is_initialized():
+        return tree
+    if isinstance(tree, dict):
+        return dict((key, whole(value)) for key, value in tree.items())
+    if isinstance(tree, list):
+        return [whole(value) for value in tree]
+    return tree.full_tensor().cpu() if isinstance(tree, DTensor) else tree
+
+
+def part_of(value: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a tensor, where it holds one of ``like``."""
+    if not isinstance(like, DTensor) or value.shape != like.shape:  # such as the number of steps
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def local(tensors: Any) -> list[Tensor]:
+    """What this process holds of the tensors."""
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
