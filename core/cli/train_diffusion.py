@@ -27,17 +27,15 @@ def settle(config: TrainDiffusionConfig, typed: Mapping, others: Mapping) -> Tra
 
 @program(TrainDiffusionConfig, __doc__.splitlines()[0], settle=settle)
 def alone(config: TrainDiffusionConfig) -> int:
-    if config.drawing.sample:
-        from ace_counterfactuals.core.training.sampling import draw
-
-        folder = draw(config)
-        print(f"{config.drawing.sample} pictures are in {folder}; look at {folder / 'grid.png'}")
-        return 0
     from ace_counterfactuals.core.report.training import PAGE, write_training_page
     from ace_counterfactuals.core.training import parallel
     from ace_counterfactuals.core.training.diffusion import train
+    from ace_counterfactuals.core.training.sampling import draw
 
-    if config.training.check:
+    if count := config.drawing.sample:
+        folder = draw(config)
+        said = f"{count} pictures are in {folder}; look at {folder / 'grid.png'}"
+    elif config.training.check:
         said = forecast(config)
     else:
         folder = train(config, write_training_page)

@@ -1,1 +1,1 @@
-"""Training diffusion models and classifiers. Imports data and method."""
+"""Training diffusion models and classifiers. Imports evaluation, data and method."""

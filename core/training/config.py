@@ -95,6 +95,14 @@ class TrainingConfig:
         "compile the network, which takes up to minutes before the first step; results differ by rounding",
         result=False,
     )
+    fid_network: str = flag(
+        "",
+        "pytorch-fid's Inception, or a file of train_classifier.py, by whose features fid.csv tells at each checkpoint "
+        "with samples how far those are from the pictures",
+        path=True,
+        result=False,
+    )
+    fid_samples: int = flag(256, "samples and pictures for that", low=2, result=False)
     check: bool = flag(False, "train nothing: say the parameters, the time of a step, and the steps", result=False)
     init_weights: str = flag("", "weights to begin with, to fit a trained model to other pictures", path=True)
     resume_checkpoint: str = flag("", "modelNNNNNN.pt to continue from; its ema and opt files lie beside it", path=True)

@@ -35,6 +35,7 @@ from ace_counterfactuals.core.training.checkpoints import (
     restore,
 )
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig, ema_rates
+from ace_counterfactuals.core.training.frechet import FID, Frechet, write_distance
 from ace_counterfactuals.core.training.trainer import PARTS, Batch, Trainer, mirroring, sample, shuffled
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
@@ -86,14 +87,20 @@ def go_on(
     if parallel.rank() == 0:
         atomic.write_yaml(folder.path / CONFIG, to_dict(config))
 
+    measured = Frechet(config, images, condition, trainer.device) if training.fid_network else None
+
     def show() -> None:
         draw(config, trainer, folder, condition)
-        told(folder.path)
+        if measured and takes_part(config):
+            write_distance(folder.path / FID, trainer.step, measured.of(trainer.ema))
+        if parallel.rank() == 0:
+            told(folder.path)
 
     missing = latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists()
     if parallel.largest(bool(missing))[0]:
         show()
-    told(folder.path)  # lest a kill came before
+    if parallel.rank() == 0:
+        told(folder.path)  # lest a kill came before
     batch = picture_batches(config, images, condition, trainer.step)
     if parallel.rank():
         take_steps(trainer, batch, folder, None, show)
@@ -219,10 +226,15 @@ def picture_batches(
     return batch
 
 
+def takes_part(config: TrainDiffusionConfig) -> bool:
+    """Whether this process is asked for samples."""
+    return parallel.rank() == 0 or config.training.dist == "fsdp"
+
+
 def draw(config: TrainDiffusionConfig, trainer: Trainer, folder: TrainingFolder, condition: Tensor | None) -> None:
     """The curve of the loss, then a grid of samples of the moving average.  The first process writes them; the others
     have to take part where the average's weights are shared."""
-    if parallel.rank() and config.training.dist != "fsdp":
+    if not takes_part(config):
         return
     if parallel.rank() == 0:
         draw_loss(folder.path / LOG, folder.path / LOSS)

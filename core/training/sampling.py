@@ -1,7 +1,7 @@
 """Drawing pictures from a diffusion model into a folder: each by its number and the seed alone."""
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ace_counterfactuals.core.data.datasets import DATASETS, spec_of
 from ace_counterfactuals.core.data.pictures import decode, to_pil, to_tensor
 from ace_counterfactuals.core.method.filtering import Filter, step_tensor, to_image
 from ace_counterfactuals.core.method.noise import Draw, image_noise
+from ace_counterfactuals.core.training import parallel
 from ace_counterfactuals.core.training.checkpoints import CONFIG, alone
 from ace_counterfactuals.core.training.config import DrawingConfig, TrainDiffusionConfig
 from ace_counterfactuals.models import denoisers
@@ -68,19 +69,24 @@ def draw(config: TrainDiffusionConfig) -> Path:
         model = denoisers.load_settled(drawing.model_path, **flags)
     model = model.respaced(drawing.timestep_respacing).to(device)
     classes = conditions(model, drawing.sample_classes, count)
-    with alone(folder):
-        claim(folder, config)
+    with alone(folder) if parallel.rank() == 0 else nullcontext():
+        if parallel.rank() == 0:
+            claim(folder, config)
+        parallel.largest(0)  # the others wait
         missing = [i for i in range(count) if not picture_path(folder, i).exists()]
-        size = config.training.batch_size
-        for begin in tqdm(range(0, len(missing), size), "drawing", disable=None):
-            indices = missing[begin : begin + size]
+        parallel.largest(0)  # lest some are there already when another one looks
+        own, size = missing[parallel.rank() :: parallel.size()], config.training.batch_size
+        for begin in tqdm(range(0, len(own), size), "drawing", disable=None if parallel.rank() == 0 else True):
+            indices = own[begin : begin + size]
             y = None if classes is None else classes[indices].to(device)
             with patient("the pictures in hand", soon=False):
                 drawn = sampled(model, indices, spec_of(config.pictures.dataset).shape(flags["image_size"]), config, y)
                 images = {picture_path(folder, i): to_pil(one) for i, one in zip(indices, drawn.cpu(), strict=True)}
                 for path, data in atomic.pngs(images).items():
                     atomic.write_bytes(path, data)
-        finish(folder, count, classes)
+        parallel.largest(0)
+        if parallel.rank() == 0:
+            finish(folder, count, classes)
     return folder
 
 
