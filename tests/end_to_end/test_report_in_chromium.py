@@ -13,93 +13,19 @@ from tests.support.report_cases import HOSTILE, make_comparison, make_evaluation
 
 pytest.importorskip("selenium")
 
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
+
+from tests.support.browser import browsing
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chromium")]
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-class Browser:
-    """A headless Chromium that knows what the page says and what it asked for."""
-
-    def __init__(self, driver):
-        self.driver = driver
-
-    def open(self, page, fragment="", *, width=1280, dark=False, wait="#count"):
-        self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self("Emulation.setEmulatedMedia", features=[scheme])
-        self.driver.get("about:blank")
-        self.driver.get_log("browser"), self.driver.get_log("performance")
-        self.driver.get(page.as_uri() + fragment)
-        self.wait(lambda: self.find(wait).text)
-
-    def __call__(self, command, **values):
-        return self.driver.execute_cdp_cmd(command, values)
-
-    def wait(self, condition, seconds=30):
-        WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
-
-    def find(self, css):
-        return self.driver.find_element(By.CSS_SELECTOR, css)
-
-    def all(self, css):
-        return self.driver.find_elements(By.CSS_SELECTOR, css)
-
-    def run(self, script, *values):
-        return self.driver.execute_script(script, *values)
-
-    def press(self, *keys):
-        webdriver.ActionChains(self.driver).send_keys(*keys).perform()
-
-    def click(self, css):
-        """As a mouse would, at a place where no bar lies over it."""
-        self.run("arguments[0].scrollIntoView({block: 'center'})", self.find(css))
-        self.find(css).click()
-
-    @property
-    def count(self):
-        return self.find("#count").text
-
-    @property
-    def names(self):
-        """Of the pictures that are listed."""
-        return self.run("return [...document.querySelectorAll('#cards a.title')].map(a => a.textContent)")
-
-    @property
-    def address(self):
-        return self.driver.current_url.partition("#")[2]
-
-    @property
-    def errors(self):
-        return [entry["message"] for entry in self.driver.get_log("browser")]
-
-    @property
-    def requests(self):
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-
-    @property
-    def scrolls_sideways(self):
-        return self.run("return document.documentElement.scrollWidth > innerWidth")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield Browser(driver)
-    driver.quit()
+    with browsing() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -362,3 +288,12 @@ def test_a_trainings_page_opens_from_disk_alone_in_both_schemes_and_stays_within
     assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
     browser.click("#theme")
     assert browser.run("return getComputedStyle(document.body).backgroundColor") != ground
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_report_has_no_serious_fault_of_accessibility(browser, page, dark):
+    browser.open(page, dark=dark)
+    assert browser.faults() == []
+    browser.open(page, "#picture=0000000.png", dark=dark)
+    browser.wait(lambda: browser.find("#detail").get_attribute("open"))
+    assert browser.faults() == []

@@ -170,11 +170,17 @@ part("fill").addEventListener("click", () => {
 part("stop").addEventListener("click", () => runs.forEach((run) => run.stop()));
 addEventListener("pagehide", () => runs.forEach((run) => run.drop()));
 
+/** A picture of a report. */
+async function fetched(address) {
+  const answer = await fetch(new URL(address, location).pathname);
+  return post("/pictures", await answer.blob(), { "X-Name": address.split("/").at(-1) });
+}
+
 async function start() {
   const told = await (await fetch("/about")).json();
   about = { ...told, sheets: { original: { ratio: 1 }, mask: true }, folders: ["/CCF", "/ICF"], experiments: [told] };
   setStrength();
   const again = new URLSearchParams(location.search).get("picture");
-  if (again) give(fetch(again).then((answer) => answer.blob()).then((file) => post("/pictures", file)), "the picture");
+  if (again) give(fetched(again), "the picture");
 }
 start().catch((error) => say(`The server does not answer: ${error.message}`, true));

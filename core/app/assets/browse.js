@@ -4,9 +4,12 @@
 const inside = document.getElementById("report");
 const again = document.getElementById("again");
 
-function source() {
-  const image = inside.contentDocument?.querySelector("#detail[open] .small-frames img");
-  return image && new URL(image.src).pathname;
+/** Where the original of the picture may lie that is open in the report: below the output folder, as main.py has it. */
+function sources() {
+  const { pathname, hash } = inside.contentWindow.location;
+  const name = new URLSearchParams(hash.slice(1)).get("picture");
+  const [output, inner] = pathname.split("/Results/");
+  return name && inner ? ["Correct", "Incorrect"].map((side) => `${output}/Original/${side}/${encodeURIComponent(name)}`) : [];
 }
 
 document.getElementById("reports")?.addEventListener("click", (event) => {
@@ -18,8 +21,14 @@ document.getElementById("reports")?.addEventListener("click", (event) => {
   inside.scrollIntoView();
 });
 setInterval(() => {
-  if (again) again.disabled = !source();
+  if (again) again.disabled = !sources().length;
 }, 300);
-again?.addEventListener("click", () => {
-  location.href = `/?picture=${encodeURIComponent(source())}`;
+again?.addEventListener("click", async () => {
+  for (const source of sources()) {
+    if ((await fetch(source, { method: "HEAD" })).ok) {
+      location.href = `/?picture=${encodeURIComponent(source)}`;
+      return;
+    }
+  }
+  document.getElementById("again-said").textContent = "Its original is not in the folder any more.";
 });

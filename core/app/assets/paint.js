@@ -35,6 +35,7 @@ class Painter {
     this.context.moveTo(fromX, fromY);
     this.context.lineTo(at[0] + 0.01, at[1]);
     this.context.stroke();
+    this.rectangle(...at.map(Math.floor), ...at.map((place) => Math.floor(place) + 1)); // a pixel at least
     this.last = at;
   }
 
