@@ -273,11 +273,13 @@ def resolve_label(images: ImageSet, text: int | str, field: str) -> int:
     return resolve_name(names, text, field, f"dataset {images.name}", images.aliases)
 
 
-def prefetch(images: ImageSet, positions: Iterable[int], workers: int) -> Iterator[Sample | UnreadableImage]:
+def prefetch(
+    images: ImageSet, positions: Iterable[int], workers: int, *, ahead: int = 0
+) -> Iterator[Sample | UnreadableImage]:
     """The samples at ``positions``, in order, decoded ahead by ``workers`` threads while the caller works.
 
-    An unreadable picture is yielded as its UnreadableImage.  Never more than 2 * workers + 1 pictures are held;
-    workers 0 decodes in line.
+    An unreadable picture is yielded as its UnreadableImage.  Never more than 2 * workers pictures, or ``ahead`` if that
+    is more, and one are held; workers 0 decodes in line.
     """
 
     def attempt(position: int) -> Sample | UnreadableImage:
@@ -291,7 +293,7 @@ def prefetch(images: ImageSet, positions: Iterable[int], workers: int) -> Iterat
         return
     positions, pool = iter(positions), ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        pending = deque(pool.submit(attempt, p) for p in islice(positions, 2 * workers))
+        pending = deque(pool.submit(attempt, p) for p in islice(positions, max(2 * workers, ahead)))
         while pending:
             sample = pending.popleft().result()
             pending.extend(pool.submit(attempt, p) for p in islice(positions, 1))

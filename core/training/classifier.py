@@ -65,7 +65,8 @@ def train(config: TrainClassifierConfig, told: Told = lambda _: None) -> tuple[t
 
 
 def fed(config: TrainClassifierConfig, labelled: Labelled) -> Feed:
-    return feed(labelled, config.device.num_workers, spec_of(labelled.images.name).shape(config.pictures.image_size))
+    shape = spec_of(labelled.images.name).shape(config.pictures.image_size)
+    return feed(labelled, config.device.num_workers, shape, config.training.batch_size)
 
 
 def on_pictures(

@@ -207,7 +207,7 @@ def picture_batches(
     size, seed = config.training.batch_size, config.device.seed
     positions, own = shuffled(len(images), size, seed), parallel.share(size)
     stream = itertools.chain.from_iterable(positions(step)[own] for step in itertools.count(first_step))
-    samples = iter(prefetch(images, map(int, stream), config.device.num_workers))
+    samples = iter(prefetch(images, map(int, stream), config.device.num_workers, ahead=own.stop - own.start))
     flip = config.training.random_flip and spec_of(config.pictures.dataset).mirrored
 
     def batch(step: int) -> Batch:

@@ -23,11 +23,13 @@ Fed = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Feed:
-    """Pictures by position.  held: all that can be read, (n, C, H, W) uint8; None: they are decoded when asked for."""
+    """Pictures by position.  held: all that can be read, (n, C, H, W) uint8; None: they are decoded when asked for,
+    ``ahead`` of them by ``workers`` threads."""
 
     images: ImageSet
     labels: Tensor
     workers: int
+    ahead: int
     held: Tensor | None = None
 
     def __len__(self) -> int:
@@ -40,7 +42,7 @@ class Feed:
             return
         ahead, chosen = itertools.tee(chosen)
         stream = map(int, itertools.chain.from_iterable(ahead))
-        samples = iter(prefetch(self.images, stream, self.workers))
+        samples = iter(prefetch(self.images, stream, self.workers, ahead=self.ahead))
         for positions in chosen:
             pictures, kept = read(itertools.islice(samples, len(positions)))
             yield pictures, self.labels[np.asarray(positions)[kept]]
@@ -50,16 +52,16 @@ class Feed:
         return self.batches(np.arange(len(self))[i : i + size] for i in range(0, len(self), size))
 
 
-def feed(labelled: Labelled, workers: int, shape: tuple[int, int]) -> Feed:
+def feed(labelled: Labelled, workers: int, shape: tuple[int, int], ahead: int) -> Feed:
     """Of pictures of this height and width, held if memory suffices.  Raises ValueError where none can be read."""
     images, labels = labelled.images, labelled.labels
     size, room = len(images) * images.channels * shape[0] * shape[1], free_bytes(torch.device("cpu"))
     if size > HELD * room:
         notice(f"{in_bytes(size)} of pictures for {in_bytes(room)} of memory: they are decoded anew for each batch")
-        return Feed(images, labels, workers)
+        return Feed(images, labels, workers, ahead)
     samples = tqdm(prefetch(images, range(len(images)), workers), "decoding", len(images), disable=None)
     pictures, kept = read(samples)
-    return Feed(images, labels[kept], workers, pictures)
+    return Feed(images, labels[kept], workers, ahead, pictures)
 
 
 def read(samples: Iterable) -> tuple[Tensor, list[int]]:

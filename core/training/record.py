@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ from ace_counterfactuals.core.training.judged import Measured
 COLUMNS = ["epoch", "step", "loss", "accuracy", "lr", "seconds"]
 ANSWERS = ("yes as yes", "yes as no", "no as yes", "no as no")
 NAMED = 40  # rows of the confusion matrix, beyond which their names would be too small
+EVERY = 5.0  # seconds
 Told = Callable[[Path], object]
 
 
@@ -55,6 +57,7 @@ class Record:
         if file.is_dir():
             raise FlagError("output_path", f"{file}: is a folder; give the file that is to be written")
         self.config, self.told, self.path = config, told, file.with_name(f"{file.name}.training")
+        self.written = -EVERY
         guard.give(self.path)
         guard.make_folder(self.path)  # now, and not after the training
 
@@ -63,8 +66,11 @@ class Record:
         guard.remove(self.path / name for name in ("measured.json", "accuracy.csv", "confusion.png", "calibration.png"))
         atomic.write_yaml(self.path / CONFIG, to_dict(self.config))
 
-    def write(self, history: History) -> None:
-        """The epochs so far."""
+    def write(self, history: History, *, due: bool = False) -> None:
+        """The epochs so far, if it is ``due`` or some seconds after the last time: epochs may be short."""
+        if not due and monotonic() - self.written < EVERY:
+            return
+        self.written = monotonic()
         atomic.write_csv(self.path / LOG, history.lines, COLUMNS)
         self.told(self.path)
 
@@ -74,7 +80,7 @@ class Record:
             atomic.write_csv(self.path / "accuracy.csv", found.rows, list(found.rows[0]))
             atomic.write_figure(self.path / "confusion.png", confusion(found))
             atomic.write_figure(self.path / "calibration.png", reliability(found))
-        self.write(history)
+        self.write(history, due=True)
 
 
 def confusion(found: Measured) -> Figure:

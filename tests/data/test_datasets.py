@@ -225,5 +225,13 @@ def test_prefetching_looks_only_a_little_ahead():
     assert len(taken) == 5
 
 
+def test_prefetching_looks_as_far_ahead_as_it_is_asked_to():
+    taken: list[int] = []
+    ahead = prefetch(celeba(), (taken.append(i) or i for i in range(12)), workers=2, ahead=7)
+    next(ahead)
+    assert len(taken) == 8
+    ahead.close()
+
+
 def test_the_flag_offers_the_table_in_its_order():
     assert list(flag_items(MainConfig)["dataset"].choices) == list(DATASETS)

@@ -180,7 +180,7 @@ class Killed(BaseException):
     """What nothing catches, as SIGKILL."""
 
 
-@pytest.mark.parametrize("step", [1, 3, 4])
+@pytest.mark.parametrize("step", [1, 4])
 def test_a_training_that_was_killed_goes_on_to_the_same_weights_and_record(classes, tmp_path, monkeypatch, step):
     options = {"save_seconds": 0, "val_dir": classes, "keep": "best", "augment": "crop,rand", "schedule": "cosine"}
     assert trained(classes, tmp_path / "whole.pt", **options) == 0
