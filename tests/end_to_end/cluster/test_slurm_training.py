@@ -12,14 +12,14 @@ from tests.support.toys import write_pictures
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
-STEPS = 100
+STEPS = 60
 FLAGS = {"dataset": "Folder", "image_size": 16, "batch_size": 8, "num_channels": 32, "channel_mult": "1"}
 FLAGS |= {"num_res_blocks": 1, "attention_resolutions": "", "diffusion_steps": 21, "lr_anneal_steps": STEPS}
 FLAGS |= {"save_interval": STEPS, "log_interval": 1, "device": "cpu", "num_workers": 0}
 
 
 class Training:
-    """Of a second or two a few steps, so that it can be interrupted."""
+    """Long enough to be interrupted."""
 
     def __init__(self, folder):
         self.folder, self.data = folder, write_pictures(folder / "pictures", count=24, size=(16, 16))
