@@ -141,6 +141,15 @@ def test_every_option_changes_the_weights(tmp_path, classes, changes):
     assert not same(weights(tmp_path / "plain.pt"), weights(tmp_path / "changed.pt"))
 
 
+def test_half_precision_changes_the_weights_which_stay_in_single_precision(classes, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "half_precision", lambda *_, **__: torch.bfloat16)
+    for use in (False, True):
+        assert trained(classes, tmp_path / f"{use}.pt", use_fp16=use, epochs=1) == 0
+    half = weights(tmp_path / "True.pt")
+    assert not same(half, weights(tmp_path / "False.pt"))
+    assert {value.dtype for value in half.values()} <= {torch.float32, torch.int64}
+
+
 def test_weights_of_classes_make_each_count_the_same():
     weight, labels = balance(torch.tensor([0, 0, 0, 2])), torch.tensor([0, 0, 0, 2])
     assert weight[labels].sum() == 4 and weight[0] * 3 == weight[2] and weight[1] == 1
