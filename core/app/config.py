@@ -56,7 +56,9 @@ class AppConfig:
         """The same as settings of main.py, for one picture at a time."""
         own = {item.name for item in fields(ServingConfig)}
         values = {name: value for name, value in to_dict(self).items() if name not in own}
-        return from_dict(MainConfig, values | {"batch_size": 1, "num_workers": 0})
+        values |= {"batch_size": 1, "num_workers": 0}
+        of_files = from_dict(MainConfig, values | {"image": ("picture.png",)})  # which every question is about
+        return from_dict(MainConfig, values | {"dataset": of_files.data.dataset})
 
     def settled(self, main: MainConfig) -> "AppConfig":
         """With what the diffusion model's own files say of it."""

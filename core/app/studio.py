@@ -211,6 +211,8 @@ def open_studio(config: AppConfig) -> Studio:
         raise FlagError("image_range", f"{main.data.image_range}: the app takes pictures of 8 bits; use main.py")
     device, spec = prepare_device(main), spec_of(main.data.dataset)
     query = main.data.label_query if spec.binary else -1
+    if spec.binary and query == -1:
+        raise FlagError("label_query", "-1: the classifier decides an attribute; give its number")
     images = open_images(main) if main.data.data_dir or main.data.image else None
     any_channels = from_dict(MainConfig, to_dict(main) | {"image_channels": 1})  # each picture is asked for its own
     numbered = images.query if images is not None else query

@@ -58,6 +58,12 @@ def test_an_open_address_without_a_password_is_refused_before_anything_is_loaded
     assert caught.value.field == "host"
 
 
+def test_a_classifier_of_ones_own_is_none_of_imagenets_as_for_files_of_main_py():
+    words = ["--model_path", "ddpm.pt", "--classifier", "torchvision:resnet18", "--classifier_path", "mine.pt"]
+    assert parse(AppConfig, "", words).main.data.dataset == "Folder"
+    assert parse(AppConfig, "", words[:2]).main.data.dataset == "ImageNet"
+
+
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_every_preset_that_explains_can_be_taken(preset):
     if "attack_" in (PRESETS / f"{preset}.yaml").read_text():
