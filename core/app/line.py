@@ -86,7 +86,8 @@ class Line:
     def place(self, job: Job) -> int:
         """How many are before it: 0 is the next, or the one that is computed."""
         with self.news:
-            return [other for other in self.jobs.values() if not other.over].index(job) if not job.over else 0
+            before = [other.id for other in self.jobs.values() if not other.over]
+            return before.index(job.id) if job.id in before else 0
 
     def stop(self, job: Job) -> None:
         """Within an iteration."""

@@ -22,7 +22,7 @@ from ace_counterfactuals.core.app.results import Result
 from ace_counterfactuals.core.app.strengths import TUNABLE, strengths
 from ace_counterfactuals.core.app.studio import Asked, Studio
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.core.base.reading import read_bytes
+from ace_counterfactuals.core.base.reading import parse_json, read_bytes
 from ace_counterfactuals.core.base.schema import checked
 from ace_counterfactuals.core.base.settings import flag_items, to_dict
 from ace_counterfactuals.core.report import page as report
@@ -122,7 +122,8 @@ class Rooms:
         return Response(atomic.png(picture), media_type="image/png")
 
     async def ask(self, request: Request) -> Response:
-        asked = checked(Asked, json.loads(await body(request, LARGEST_REQUEST)), Path("request"))
+        given = parse_json(await body(request, LARGEST_REQUEST), Path("request"))
+        asked = checked(Asked, given, Path("request"))
         order = await run_in_threadpool(self.studio.order, asked, self.uploads.get(asked.picture))
         job = self.line.ask(order)
         return JSONResponse({"id": job.id, "place": self.line.place(job)})

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ace_counterfactuals.core.app.config import AppConfig
 from ace_counterfactuals.core.app.line import Job
-from ace_counterfactuals.core.app.pictures import Upload
+from ace_counterfactuals.core.app.pictures import LONGEST_SIDE, Upload
 from ace_counterfactuals.core.app.results import Judge, Result
 from ace_counterfactuals.core.app.strengths import TUNABLE
 from ace_counterfactuals.core.base import atomic
@@ -25,7 +25,7 @@ from ace_counterfactuals.core.base.reading import read_bytes
 from ace_counterfactuals.core.base.settings import FlagError, convert, flag_items, from_dict, to_dict
 from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import Sample
-from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, to_pil
+from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, opened, to_pil
 from ace_counterfactuals.core.evaluation.judges import aligned, unseen_classifier
 from ace_counterfactuals.core.method.attacking import OnIteration
 from ace_counterfactuals.core.method.explain import explain
@@ -167,7 +167,9 @@ class Studio:
         height, width = spec_of(self.config.data.dataset).shape(self.config.data.image_size)
         task = task_of(self.config, *self.networks)
         image = torch.zeros(1, self.networks[1].channels, height, width, device=self.device)
-        with suppress(ValueError):  # of a network that takes no such picture, which is said where one is given
+        with suppress(
+            ValueError, RuntimeError
+        ):  # of a network that takes no such picture, which is said where one is given
             explain(image, replace(task, attack=replace(task.attack, attack_iterations=1)))
 
     def share(self, at: Progress, picture: Tensor) -> float:
@@ -199,6 +201,9 @@ def painted(text: str) -> Image.Image:
     """A region, from base64.  Raises ValueError."""
     try:
         data = base64.b64decode(text, validate=True)
+        with opened(Path("region"), lambda _: data) as image:
+            if max(image.size) > LONGEST_SIDE:
+                raise ValueError(f"more than {LONGEST_SIDE} pixels a side")
         return decode(Path("region"), content=lambda _: data).convert("L")
     except (binascii.Error, UnreadableImage):
         raise ValueError("region: wanted x0,y0,x1,y1 or a picture that is white where this one may change") from None

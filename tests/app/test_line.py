@@ -103,6 +103,17 @@ def test_what_is_dropped_is_freed_and_old_results_are_dropped(opened, monkeypatc
     assert freed == [0, 3]
 
 
+def test_one_that_is_dropped_while_it_runs_has_no_place_and_its_result_is_freed(opened):
+    go, freed = threading.Event(), []
+    line = opened(lambda job: go.wait() and job.asked, freed.append)
+    job = line.ask("asked")
+    wait(lambda: job.state == "running")
+    line.drop(job.id)
+    assert line.place(job) == 0
+    go.set()
+    wait(lambda: freed == ["asked"])
+
+
 def test_a_line_that_is_full_says_so(opened, monkeypatch):
     monkeypatch.setattr(lines, "WAITING", 2)
     go = threading.Event()

@@ -121,6 +121,7 @@ def test_a_dropped_result_is_gone_from_the_disk(client, told):
         ({"region": "!"}, "white where"),
         ({"region": "/etc/passwd"}, "white where"),
         ({"other": 1}, "other"),
+        ({"region": painted(0, 0, 1, 1, side=2049)}, "white where"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused_in_a_sentence(client, wanted, said):
@@ -130,7 +131,8 @@ def test_a_request_that_cannot_be_met_is_refused_in_a_sentence(client, wanted, s
 
 
 def test_what_is_no_json_or_too_much_is_refused_and_the_next_is_answered(client):
-    assert client.post("/explanations", content=b"{").status_code == 400
+    for content in (b"{", b"[" * 100_000, b"\xff", b"null"):
+        assert client.post("/explanations", content=content).status_code == 400
     assert "MiB" in client.post("/pictures", content=bytes(21 * 2**20)).json()["error"]
     assert client.get("/about").status_code == 200
 
