@@ -65,7 +65,7 @@ class OriginalUNet:
             return lambda x, emb: self.conv(f"{name}.conv", doubled(x))
         if has["qkv"]:
             own = [weight for key, weight in self.weights.items() if key.startswith(f"{name}.")]
-            return lambda x, emb: Recomputed.apply(partial(self.attention, name, up), own, x)
+            return lambda x, emb: Recomputed.apply(partial(self.attention, name, up), x, *own)
         if has["in_layers.0"]:
             ends = block.startswith("input") and not int(block.split(".")[1]) % (self.config.num_res_blocks + 1)
             resample = doubled if up and place != "0" else halved if ends else unchanged
@@ -121,7 +121,7 @@ class Recomputed(torch.autograd.Function):
     """run(x), whose backward pass runs it again and takes the gradients of its weights, too (hence defect 20)."""
 
     @staticmethod
-    def forward(ctx, run: Callable[[Tensor], Tensor], weights: list[Tensor], x: Tensor) -> Tensor:
+    def forward(ctx, run: Callable[[Tensor], Tensor], x: Tensor, *weights: Tensor) -> Tensor:
         ctx.run, ctx.weights = run, weights
         ctx.save_for_backward(x)
         return run(x)
@@ -131,7 +131,7 @@ class Recomputed(torch.autograd.Function):
         x = leaf(ctx.saved_tensors[0])
         with torch.enable_grad():
             output = ctx.run(x)
-        return None, None, torch.autograd.grad(output, [x, *ctx.weights], gradient)[0]
+        return None, *torch.autograd.grad(output, [x, *ctx.weights], gradient)
 
 
 def halved(x: Tensor) -> Tensor:
