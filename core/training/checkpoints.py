@@ -24,6 +24,7 @@ from ace_counterfactuals.models.loading import load_weights, save_weights
 
 Losses = dict[str, float]
 CONFIG, LOG, LOSS = "config.yaml", "log.csv", "loss.png"
+PASSING = "passing.json"  # which checkpoints lie there for now: perhaps a part of one, or at none of the regular steps
 LARGEST = 2**28  # bytes of log.csv, and of the losses that it lacks
 SMOOTHED = 20  # parts of a training, over each of which the curve of its loss is a mean
 
@@ -35,6 +36,13 @@ class Latest:
     flags: dict[str, Plain]
     step: Count
     losses: list[Losses]
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Steps of checkpoints."""
+
+    steps: list[Count]
 
 
 class TrainingFolder:
@@ -64,7 +72,8 @@ class TrainingFolder:
         if found and flags == self.flags:
             self.last = found.step
             return found
-        if not self.config.training.resume_checkpoint and any(self.path.glob("model*.pt")):
+        begun = (self.path / "latest.json").exists() or self.steps() - self.passing()
+        if not self.config.training.resume_checkpoint and begun and self.steps():
             other = [name for name, value in self.flags.items() if flags.get(name) != value]
             names = f" made with another {', '.join(other)}" if other else ""
             raise FlagError(
@@ -117,18 +126,39 @@ class TrainingFolder:
         weights = whole(trainer.model.state_dict())
         if rank():
             return
+        earlier = set() if before is None else {before}
+        stale = (self.passing() | earlier) - {trainer.step, *filter(self.regular, earlier)}
+        self.announce(stale | {trainer.step})
         save_weights(files.model, weights)
         for rate, path in files.emas.items():
             save_weights(path, averages[rate])
         save_weights(files.optimiser, tree)
         latest = Latest(self.flags, trainer.step, list(losses))
         atomic.write_json(self.path / "latest.json", vars(latest))
-        if before is not None and before < trainer.step and not self.regular(before):
-            guard.remove([*self.checkpoint(before).files(), self.samples(before)])
+        guard.remove(self.samples(step) for step in stale)
         if keep := self.config.training.keep_checkpoints:
-            found = (re.fullmatch(r"model(\d+)\.pt", path.name) for path in self.path.glob("model*.pt"))
-            for step in sorted(int(match[1]) for match in found if match)[:-keep]:
-                guard.remove(self.checkpoint(step).files())
+            stale |= set(sorted(self.steps() - stale)[:-keep])
+        guard.remove(path for step in stale for path in self.checkpoint(step).files())
+        self.announce(set() if self.regular(trainer.step) else {trainer.step})
+
+    def steps(self) -> set[int]:
+        """Of the checkpoints that lie there, or a part of each."""
+        found = (re.fullmatch(r"model(\d+)\.pt", path.name) for path in self.path.glob("model*.pt"))
+        return {int(match[1]) for match in found if match}
+
+    def passing(self) -> set[int]:
+        """Steps of the checkpoints that lie there for now."""
+        with suppress(OSError, ValueError):
+            path = self.path / PASSING
+            return set(checked(Passing, read_json(path), path).steps)
+        return set()
+
+    def announce(self, steps: set[int]) -> None:
+        """That these checkpoints lie there for now, before they do, so that a kill leaves none that nobody removes."""
+        if steps:
+            atomic.write_json(self.path / PASSING, {"steps": sorted(steps)})
+        else:
+            guard.remove([self.path / PASSING])
 
 
 @contextmanager

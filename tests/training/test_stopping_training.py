@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.settings import FlagError, from_dict
 from ace_counterfactuals.core.base.signals import INTERRUPTED
 from ace_counterfactuals.core.cli import train_classifier, train_diffusion
@@ -153,6 +155,32 @@ def test_every_so_many_seconds_there_is_a_checkpoint_in_between_which_leaves_no_
         train(pictures, tmp_path, save_seconds=1e-6)
     assert (tmp_path / "model000006.pt").exists() and not (tmp_path / "model000005.pt").exists()
     assert train(pictures, tmp_path, save_seconds=1e-6) == 0
+    assert compared(tmp_path) == undisturbed()
+
+
+@pytest.mark.parametrize(("step", "part"), [(1, "ema"), (4, "opt"), (6, "latest"), (6, "passing")])
+def test_killed_within_a_checkpoint_at_any_of_its_files_nothing_of_it_stays(
+    pictures, undisturbed, tmp_path, monkeypatch, part, step
+):
+    def dying(path, *rest, write):
+        if part in path.name and folder_step[0] == step:
+            killed()
+        write(path, *rest)
+
+    folder_step = [0]
+    save = TrainingFolder.save
+
+    def saving(folder, trainer, losses):
+        folder_step[0] = trainer.step
+        save(folder, trainer, losses)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingFolder, "save", saving)
+        patch.setattr(checkpoints, "save_weights", partial(dying, write=save_weights))
+        patch.setattr(atomic, "write_json", partial(dying, write=atomic.write_json))
+        with pytest.raises(Killed):
+            train(pictures, tmp_path, save_seconds=1e-6)
+    assert train(pictures, tmp_path) == 0
     assert compared(tmp_path) == undisturbed()
 
 
