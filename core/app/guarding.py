@@ -1,7 +1,6 @@
 """Who may ask: this machine's own pages or, elsewhere, who has the password; and what a page may load."""
 
 import base64
-import binascii
 import hmac
 import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -20,6 +19,13 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
+STRANGE = "/reports/"
+"""Where pages lie that others may have made: they run, but as pages of nobody, which may ask the app for nothing"""
+OF_STRANGERS = {
+    "Content-Security-Policy": "sandbox allow-scripts; default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Resource-Policy": "cross-origin",  # nobody is another origin
+}
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -62,7 +68,8 @@ class Guard:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                headers = HEADERS | (OF_STRANGERS if scope["path"].startswith(STRANGE) else {})
+                own = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
                 message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
@@ -95,5 +102,5 @@ def _given(header: str) -> bytes:
     kind, _, text = header.partition(" ")
     try:
         return base64.b64decode(text, validate=True) if kind.lower() == "basic" else b""
-    except binascii.Error:
+    except ValueError:
         return b""

@@ -186,7 +186,7 @@ class Rooms:
                 quiet += TICK
                 if told != last or curve or quiet >= BEAT:
                     sent, last, quiet = sent + len(curve), told, 0.0
-                    fresh = {"curve": curve}
+                    fresh: dict[str, Any] = {"curve": curve}
                     if picture and picture is not drawn:
                         drawn, fresh["picture"] = picture, data_url(picture)
                     if over and job.result:

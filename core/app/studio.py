@@ -215,12 +215,12 @@ def open_studio(config: AppConfig) -> Studio:
     if main.data.span:
         raise FlagError("image_range", f"{main.data.image_range}: the app takes pictures of 8 bits; use main.py")
     device, spec = prepare_device(main), spec_of(main.data.dataset)
-    query = main.data.label_query if spec.binary else -1
-    if spec.binary and query == -1:
-        raise FlagError("label_query", "-1: the classifier decides an attribute; give its number")
     images = open_images(main) if main.data.data_dir or main.data.image else None
     any_channels = from_dict(MainConfig, to_dict(main) | {"image_channels": 1})  # each picture is asked for its own
-    numbered = images.query if images is not None else query
+    query = images.query if images is not None else main.data.label_query
+    numbered = query if isinstance(query, int) and spec.binary else -1
+    if spec.binary and numbered == -1:
+        raise FlagError("label_query", f"{query}: the classifier decides an attribute; give its number")
     networks = load_networks(any_channels, numbered, device)
     compile_networks(main, {"the classifier": networks[0], "the diffusion model": networks[1].network})
     names = networks[0].class_names or (images.class_names if images is not None else None)
@@ -234,5 +234,5 @@ def open_studio(config: AppConfig) -> Studio:
         unseen[Path(file).stem] = partial(asked_on, device, aligned(classifier, networks[0].class_names, file))
     records = images.records if images is not None and not images.content else ()
     examples = tuple(record.path for record in records[:: -(-len(records) // EXAMPLES) or 1])
-    alone = {"label_query": numbered if spec.binary else -1, "label_target": -1, "data_dir": "", "num_samples": 1}
+    alone = {"label_query": numbered, "label_target": -1, "data_dir": "", "num_samples": 1}
     return Studio(from_dict(MainConfig, to_dict(main) | alone), networks, device, classes, unseen, examples)

@@ -4,11 +4,15 @@
 const inside = document.getElementById("report");
 const again = document.getElementById("again");
 
-/** Where the original of the picture may lie that is open in the report: below the output folder, as main.py has it. */
+let name = ""; // of the picture that is open in the report, which is a page of nobody and tells no more than this
+
+addEventListener("message", ({ source, data }) => {
+  if (source === inside.contentWindow) name = String(data?.picture ?? "");
+});
+
+/** Where its original may lie: below the output folder, as main.py has it. */
 function sources() {
-  const { pathname, hash } = inside.contentWindow.location;
-  const name = new URLSearchParams(hash.slice(1)).get("picture");
-  const [output, inner] = pathname.split("/Results/");
+  const [output, inner] = new URL(inside.src, location).pathname.split("/Results/");
   return name && inner ? ["Correct", "Incorrect"].map((side) => `${output}/Original/${side}/${encodeURIComponent(name)}`) : [];
 }
 
@@ -17,6 +21,7 @@ document.getElementById("reports")?.addEventListener("click", (event) => {
   if (!link) return;
   event.preventDefault();
   document.getElementById("opened").hidden = false;
+  name = "";
   inside.src = link.dataset.report;
   inside.scrollIntoView();
 });

@@ -21,6 +21,7 @@ function show() {
   if (changed.some((name) => name !== "picture")) drawCards(all, experiment, found, state);
   if (changed.includes("view")) showStrength(state.view);
   drawDetail(all, experiment, found, state);
+  if (parent !== window) parent.postMessage({ picture: state.picture }, "*"); // within the app, which may ask about it
 }
 
 function showExperiment(wanted) {
