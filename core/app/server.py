@@ -25,6 +25,7 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.reading import parse_json, read_bytes
 from ace_counterfactuals.core.base.schema import checked
 from ace_counterfactuals.core.base.settings import flag_items, to_dict
+from ace_counterfactuals.core.data.pictures import to_pil
 from ace_counterfactuals.core.report import page as report
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.records import WEAK
@@ -101,8 +102,12 @@ class Rooms:
         path = self.studio.examples[number]
         if request.method == "POST":
             return await self.added(read_bytes(path), path.name)
-        picture, _ = await run_in_threadpool(self.studio.judge, path)
-        return Response(atomic.png(picture), media_type="image/png")
+        return await self.drawn(path)
+
+    async def drawn(self, path: Path) -> Response:
+        """A picture as it is explained."""
+        picture = await run_in_threadpool(self.studio.picture, path)
+        return Response(atomic.png(to_pil(picture)), media_type="image/png")
 
     async def upload(self, request: Request) -> Response:
         name = unquote(request.headers.get("x-name", ""))
@@ -111,15 +116,13 @@ class Rooms:
     async def added(self, data: bytes, name: str) -> Response:
         """What the page is told of a new picture."""
         upload = await run_in_threadpool(self.uploads.add, data, name)
-        picture, shares = await run_in_threadpool(self.studio.judge, upload.path)
-        size = f"It is explained at {picture.width} x {picture.height} pixels."
+        (height, width), shares = await run_in_threadpool(self.studio.judge, upload.path)
+        size = f"It is explained at {width} x {height} pixels."
         told = {"id": upload.id, "name": upload.name, "said": [*upload.said, size]}
-        return JSONResponse(told | {"width": picture.width, "height": picture.height, "shares": shares})
+        return JSONResponse(told | {"width": width, "height": height, "shares": shares})
 
     async def picture(self, request: Request) -> Response:
-        upload = self.uploads.get(request.path_params["key"])
-        picture, _ = await run_in_threadpool(self.studio.judge, upload.path)
-        return Response(atomic.png(picture), media_type="image/png")
+        return await self.drawn(self.uploads.get(request.path_params["key"]).path)
 
     async def ask(self, request: Request) -> Response:
         given = parse_json(await body(request, LARGEST_REQUEST), Path("request"))

@@ -24,7 +24,6 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.reading import read_bytes
 from ace_counterfactuals.core.base.settings import FlagError, convert, flag_items, from_dict, to_dict
 from ace_counterfactuals.core.data.datasets import spec_of
-from ace_counterfactuals.core.data.imageset import Sample
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode, opened, to_pil
 from ace_counterfactuals.core.evaluation.judges import aligned, unseen_classifier
 from ace_counterfactuals.core.method.attacking import OnIteration
@@ -81,18 +80,19 @@ class Studio:
     unseen: Mapping[str, Judge]
     examples: tuple[Path, ...]
 
-    def picture(self, path: Path) -> Sample:
-        """As it is explained.  Raises ValueError."""
+    def picture(self, path: Path) -> Tensor:
+        """As it is explained, (C, H, W) in [0, 1].  Raises ValueError."""
         config = self.of_file(path)
         _, images = settle_channels(config, open_images(config), Path())
-        return images[0]
+        return images[0].image
 
-    def judge(self, path: Path) -> tuple[Image.Image, list[float]]:
-        """The picture as it is explained, and the probability of each class."""
-        image = self.picture(path).image
+    def judge(self, path: Path) -> tuple[tuple[int, int], list[float]]:
+        """Height and width of the picture as it is explained, and the probability of each class."""
+        image = self.picture(path)
         with torch.no_grad():
             logits = self.networks[0](image[None].to(self.device))
-        return to_pil(image), probabilities(logits)[0].tolist()
+        height, width = image.shape[1:]
+        return (height, width), probabilities(logits)[0].tolist()
 
     def of_file(self, path: Path, **changes: Any) -> MainConfig:
         values = to_dict(self.config) | {"image": (str(path),)} | changes
