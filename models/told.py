@@ -18,7 +18,7 @@ from ace_counterfactuals.guided_diffusion.config import attention_factors, forma
 
 SURE = {"num_channels", "diffusion_steps"}  # a config.yaml without these is another program's
 LARGEST, LONGEST = 10**5, 100  # a number, and characters, that a file may say
-TRAINED = re.compile(r"ema_.*_(\d+)\.pt")
+TRAINED = re.compile(r"ema_(\d+(?:\.\d+)?(?:e-\d+)?)_(\d+)\.pt")
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Given:
 
 
 def newest(source) -> Any:
-    """The last moving average in a folder of train_diffusion.py; other sources as they are."""
+    """The last moving average in a folder of train_diffusion.py, of several the slowest; other sources as they are."""
     found = {path: TRAINED.fullmatch(path.name) for path in sorted(Path(source).glob("ema_*.pt"))}
-    steps = {path: int(match[1]) for path, match in found.items() if match}
-    return str(max(steps, key=lambda path: steps[path])) if steps else source
+    ages = {path: (int(match[2]), float(match[1])) for path, match in found.items() if match}
+    return str(max(ages, key=lambda path: ages[path])) if ages else source
 
 
 def beside(path, known: Mapping[str, Flag]) -> Said:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ace_counterfactuals.guided_diffusion.unet import Block, UNetModel
 
 STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")
 PORTS = 20_000, 12_000  # the first, and their number, of which a step of SLURM takes one by its numbers
+PATIENCE = timedelta(hours=2)  # of those who wait for the first to draw samples; one that dies is noticed at once
 
 
 class Lost(ConnectionError):
@@ -81,7 +83,7 @@ def joined(own: int, count: int, environ: Mapping[str, str]) -> Iterator[None]:
     NOTICES.addFilter(told)
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, rank=own, world_size=count, **meeting(own, count, environ))
+        dist.init_process_group(backend, rank=own, world_size=count, timeout=PATIENCE, **meeting(own, count, environ))
         yield
     except RuntimeError as error:
         said = str(error)

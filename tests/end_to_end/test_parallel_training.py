@@ -134,9 +134,3 @@ def test_a_process_that_fails_ends_the_others_with_its_error_shown(pictures, tmp
     done = launch(*MPIEXEC, script, *words(pictures, tmp_path / "out"))
     assert done.returncode != 0 and "error: the disk is gone" in done.stderr
     assert time.monotonic() - begin < 60
-
-
-def test_a_batch_that_the_processes_cannot_share_is_refused(pictures, tmp_path):
-    done = launch(*TORCHRUN, ROOT / "train_diffusion.py", *words(pictures, tmp_path / "out"), "--batch_size", "5")
-    assert done.returncode != 0
-    assert "error: --batch_size 5: 2 processes share it evenly; give 4" in done.stderr

@@ -13,6 +13,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.models.denoisers import load_denoiser
 from ace_counterfactuals.models.loading import WeightsError
+from ace_counterfactuals.models.told import newest
 from tests.support.toys import SIDE, UNET, Workshop, toy_unet
 
 TRAINED = {**UNET, "diffusion_steps": 100, "noise_schedule": "cosine", "num_heads": 2}
@@ -24,6 +25,12 @@ def save(folder, name="ema_0.9999_000004.pt", **changes):
     folder.mkdir(exist_ok=True)
     torch.save(toy_unet(**{"num_heads": 2, **changes}).state_dict(), folder / name)
     return folder / name
+
+
+def test_of_a_folder_the_last_average_is_taken_and_of_several_the_slowest(tmp_path):
+    for name in ("0.9999_000004", "0.99_000010", "0.999_000010", "0.9_000010", "x_000011"):
+        (tmp_path / f"ema_{name}.pt").touch()
+    assert newest(tmp_path) == str(tmp_path / "ema_0.999_000010.pt")
 
 
 def describe(file, **changes):

@@ -18,7 +18,7 @@ from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.settings import FlagError, from_dict
 from ace_counterfactuals.core.base.signals import INTERRUPTED
 from ace_counterfactuals.core.cli import train_classifier, train_diffusion
-from ace_counterfactuals.core.training import checkpoints, diffusion
+from ace_counterfactuals.core.training import checkpoints, diffusion, parallel
 from ace_counterfactuals.core.training.checkpoints import Log, TrainingFolder
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Trainer
@@ -221,6 +221,12 @@ def test_a_loss_that_is_no_number_leaves_the_checkpoint_before_it(pictures, tmp_
 def test_fewer_pictures_than_a_batch_has_are_told_of(pictures, tmp_path, capfd):
     assert train(pictures, tmp_path, batch_size=9, lr_anneal_steps=1) == 0
     assert "note: 6 pictures for a batch of 9: a step takes some of them more than once" in capfd.readouterr().err
+
+
+def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(pictures, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(parallel, "size", lambda: 3)
+    assert train(pictures, tmp_path) == 2
+    assert "error: --batch_size 4: 3 processes share it evenly; give 3" in capfd.readouterr().err
 
 
 def test_v_and_x_0_are_not_predicted_at_once(pictures, tmp_path, capfd):
