@@ -70,7 +70,8 @@ class Trainer:
         steps = diffusion.num_timesteps if config.init_step < 1 else min(config.init_step, diffusion.num_timesteps)
         self.sampler = make_sampler(config.schedule_sampler, steps)
         if config.min_snr_gamma:
-            self.snr_weights = torch.from_numpy(min_snr_weights(diffusion, config.min_snr_gamma)).to(self.device)
+            weights, kind = min_snr_weights(diffusion, config.min_snr_gamma), next(model.parameters()).dtype
+            self.snr_weights = torch.from_numpy(weights).to(kind).to(self.device)
         self.step = 0
 
     @property
@@ -150,7 +151,7 @@ class Trainer:
             for name, value in weighted.items():
                 total[name] = total.get(name, 0.0) + value.sum().item() / count
             each.append(losses["loss"].detach())
-        return self._told(total, steps, torch.cat(each)[: len(steps)].double().cpu().numpy())
+        return self._told(total, steps, torch.cat(each)[: len(steps)].cpu().double().numpy())
 
     def _losses(self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """(N,) each."""
