@@ -315,6 +315,14 @@ def test_where_it_is_not_known_which_checkpoint_is_the_latest_a_folder_is_refuse
         folder.latest()
 
 
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_checkpoint_that_a_damaged_list_does_not_name_is_not_taken_for_a_passing_one(tmp_path, damage):
+    for name, data in (("model000004.pt", b""), ("passing.json", damage)):
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(FlagError, match="has checkpoints; give one as resume_checkpoint"):
+        folder_of(tmp_path).latest()
+
+
 def folder_of(tmp_path):
     return TrainingFolder(from_dict(TrainDiffusionConfig, {"output_path": str(tmp_path)}))
 
@@ -327,7 +335,7 @@ def test_two_trainings_do_not_work_in_one_folder(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("name", ["latest.json", "log.csv"])
+@pytest.mark.parametrize("name", ["latest.json", "passing.json", "log.csv"])
 def test_a_pipe_in_a_strangers_training_folder_keeps_nobody_waiting(tmp_path, name):
     os.mkfifo(tmp_path / name)
     assert folder_of(tmp_path).latest() is None
