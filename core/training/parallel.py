@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -99,7 +100,9 @@ def joined(own: int, count: int, environ: Mapping[str, str]) -> Iterator[None]:
 def meeting(own: int, count: int, environ: Mapping[str, str]) -> dict[str, Any]:
     """Where the processes meet, as ``init_process_group`` takes it.  Raises ValueError where nobody tells."""
     if {"MASTER_ADDR", "MASTER_PORT"} <= environ.keys():
-        return {"init_method": "env://"}
+        store, *_ = next(iter(rendezvous("env://", own, count)))
+        attempt = environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store still has what others left there
+        return {"store": dist.PrefixStore(f"attempt {attempt}", store)}
     numbers = integers(environ, STEP)
     if numbers and numbers[2] == count:
         job, step, _ = numbers

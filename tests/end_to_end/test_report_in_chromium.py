@@ -288,6 +288,7 @@ def test_a_trainings_page_opens_from_disk_alone_in_both_schemes_and_stays_within
     assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
     browser.click("#theme")
     assert browser.run("return getComputedStyle(document.body).backgroundColor") != ground
+    browser.run("localStorage.clear()")
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -1,6 +1,7 @@
 """Classifiers of other makers: one network in many forms gives one answer, and what cannot be explained is refused."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -42,9 +43,11 @@ def folder(tmp_path_factory):
     torch.save(state, folder / "w.pt")
     lightning = {f"model.{name}": value for name, value in state.items()} | {"loss.weight": torch.ones(3)}
     torch.save({"state_dict": lightning, "epoch": 3, "hyper_parameters": {"lr": 0.1}}, folder / "w.ckpt")
-    torch.jit.trace(network, image).save(folder / "net.pt")
     batch = ({0: torch.export.Dim.DYNAMIC},)
-    torch.export.save(torch.export.export(network, (image,), dynamic_shapes=batch), folder / "net.pt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporters
+        torch.jit.trace(network, image).save(folder / "net.pt")
+        torch.export.save(torch.export.export(network, (image,), dynamic_shapes=batch), folder / "net.pt2")
     return folder
 
 
