@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, fields, replace
 
-from ace_counterfactuals.core.base.config import DeviceConfig
 from ace_counterfactuals.core.base.settings import flag, flags_of, from_dict, group, to_dict
 from ace_counterfactuals.core.data.config import DataConfig
 from ace_counterfactuals.core.evaluation.judges import UNSEEN_FLAGS
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
-from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
+from ace_counterfactuals.core.runs.config import MainConfig, RunConfig, WhereConfig
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.models.config import WeightsConfig
 
@@ -31,10 +30,7 @@ class ServingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhereConfig(DeviceConfig):
-    seed: int = flags_of(RunConfig)["seed"].field()
-    batch_size: int = flags_of(RunConfig)["batch_size"].field()
-    cudnn_deterministic: bool = flags_of(RunConfig)["cudnn_deterministic"].field()
+class ComputingConfig(WhereConfig):
     compile: bool = flags_of(RunConfig)["compile"].field()
 
 
@@ -45,7 +41,7 @@ class AppConfig:
     serving: ServingConfig = group(ServingConfig, "serving")
     data: DataConfig = group(DataConfig, "data: how pictures are read; those of DATA_DIR are shown as examples")
     weights: WeightsConfig = group(WeightsConfig, "weights")
-    run: WhereConfig = group(WhereConfig, "where")
+    run: ComputingConfig = group(ComputingConfig, "where")
     attack: AttackConfig = group(AttackConfig, "attack: the usual strength")
     sampling: SamplingConfig = group(SamplingConfig, "sampling: the filter and the refinement")
     model: ModelConfig = group(ModelConfig, "U-Net: as it was trained")

@@ -25,7 +25,7 @@ class OutputConfig(ExperimentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(SeededConfig):
+class WhereConfig(SeededConfig):
     batch_size: int | str = flag(
         16,
         "pictures attacked at once; results do not depend on it; auto: as many as memory allows",
@@ -36,6 +36,10 @@ class RunConfig(SeededConfig):
     cudnn_deterministic: bool = flag(
         False, "the same bytes at any split of the work: deterministic kernels, full batches", result=False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(WhereConfig):
     compile: bool = flag(
         False,
         "compile the networks, which takes up to minutes before the first pictures; results differ by rounding",

@@ -3,12 +3,11 @@
 import re
 from dataclasses import dataclass
 
-from ace_counterfactuals.core.base.config import SeededConfig
-from ace_counterfactuals.core.base.settings import flag, flags_of, from_dict, group, to_dict
+from ace_counterfactuals.core.base.settings import flag, from_dict, group, to_dict
 from ace_counterfactuals.core.data.config import DataConfig, RegionConfig
 from ace_counterfactuals.core.evaluation.judges import UNSEEN_FLAGS
 from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
-from ace_counterfactuals.core.runs.config import MainConfig, RunConfig
+from ace_counterfactuals.core.runs.config import MainConfig, WhereConfig
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.models.config import WeightsConfig
 
@@ -38,12 +37,6 @@ class SearchConfig:
         number, unit = re.fullmatch(r"([\d.]+) ?(.).*", self.budget).groups()
         forever = float("inf")
         return (forever, float(number)) if unit == "t" else (float(number) * SECONDS[unit], forever)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WhereConfig(SeededConfig):
-    batch_size: int = flags_of(RunConfig)["batch_size"].field()
-    cudnn_deterministic: bool = flags_of(RunConfig)["cudnn_deterministic"].field()
 
 
 @dataclass(frozen=True, kw_only=True)
