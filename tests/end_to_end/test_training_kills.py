@@ -7,12 +7,11 @@ import time
 from collections import Counter
 
 import pytest
-import torch
 
 from ace_counterfactuals.core.cli import train_diffusion
 from ace_counterfactuals.core.training import diffusion
-from ace_counterfactuals.models.loading import load_weights
-from tests.support.toys import exit_code, tree, write_pictures
+from tests.support.toys import exit_code, write_pictures
+from tests.support.trainings import compared
 
 FLAGS = {"dataset": "Folder", "image_size": 8, "device": "cpu", "batch_size": 4, "num_channels": 32, "num_workers": 0}
 FLAGS |= {"channel_mult": "1", "num_res_blocks": 1, "attention_resolutions": "4", "diffusion_steps": 21, "dropout": 0.1}
@@ -42,18 +41,6 @@ def child(command, printed, seconds, number) -> bool:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in (0, 143, 130, -signal.SIGKILL), printed.read_text()[-2000:]
     return status != 0
-
-
-def compared(folder):
-    """What the files hold, but for the page and where the folder lies."""
-    files = tree(folder, without=("config.yaml", "training.html"))
-    return {name: plain(load_weights(folder / name)) if name.endswith(".pt") else files[name] for name in files}
-
-
-def plain(value):
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
 
 
 @pytest.mark.parametrize("wanted", [pytest.param(4, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.long)])

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.settings import FlagError, from_dict
@@ -24,6 +23,7 @@ from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.core.training.trainer import Trainer
 from ace_counterfactuals.models.loading import load_weights, save_weights
 from tests.support.toys import exit_code, tree
+from tests.support.trainings import compared, plain
 
 FLAGS = {"dataset": "Folder", "image_size": 8, "device": "cpu", "batch_size": 4, "num_channels": 32}
 FLAGS |= {"channel_mult": "1", "num_res_blocks": 1, "attention_resolutions": "", "diffusion_steps": 21, "dropout": 0.1}
@@ -70,18 +70,6 @@ def undisturbed(pictures, tmp_path_factory):
         return compared(made[key])
 
     return files
-
-
-def compared(folder):
-    """What the files hold, without where the folder itself lies; pickles of equal values may differ."""
-    files = tree(folder, without=("config.yaml", "training.html"))
-    return {name: plain(load_weights(folder / name)) if name.endswith(".pt") else files[name] for name in files}
-
-
-def plain(value):
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return value.numpy().tobytes() if isinstance(value, Tensor) else value
 
 
 def stopping(monkeypatch, how, at):
