@@ -164,7 +164,7 @@ class Studio:
 
     def warm_up(self) -> None:
         """The first calls of networks take longer than others."""
-        height, width = spec_of(self.config.data.dataset).shape(self.config.data.image_size)
+        height, width = self.config.data.shape
         task = task_of(self.config, *self.networks)
         image = torch.zeros(1, self.networks[1].channels, height, width, device=self.device)
         with suppress(

@@ -14,7 +14,7 @@ from ace_counterfactuals.core.base.settings import (
     names_a_file,
 )
 from ace_counterfactuals.core.data.annotations import Columns
-from ace_counterfactuals.core.data.datasets import ATTRIBUTES, DATASETS
+from ace_counterfactuals.core.data.datasets import ATTRIBUTES, DATASETS, spec_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,11 @@ class PicturesConfig:
         if files := getattr(self, "image", None):
             folder = os.path.commonpath([os.path.dirname(os.path.abspath(os.path.expanduser(file))) for file in files])
             object.__setattr__(self, "data_dir", folder)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        return spec_of(self.dataset).shape(self.image_size)
 
     @property
     def span(self) -> tuple[float, float] | None:

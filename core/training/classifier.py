@@ -65,8 +65,7 @@ def train(config: TrainClassifierConfig, told: Told = lambda _: None) -> tuple[t
 
 
 def fed(config: TrainClassifierConfig, labelled: Labelled) -> Feed:
-    shape = spec_of(labelled.images.name).shape(config.pictures.image_size)
-    return feed(labelled, config.device.num_workers, shape, config.training.batch_size)
+    return feed(labelled, config.device.num_workers, config.pictures.shape, config.training.batch_size)
 
 
 def on_pictures(
@@ -82,7 +81,6 @@ def on_pictures(
 def new_network(config: TrainClassifierConfig, labelled: Labelled) -> nn.Module:
     """To be trained.  Raises FlagError for one that there is not, or that does not take pictures of this size."""
     arch, channels = config.training.arch, labelled.images.channels
-    height, width = spec_of(labelled.images.name).shape(config.pictures.image_size)
     if ":" in arch and not arch.startswith(("timm:", "torchvision:")):
         raise FlagError("arch", f"{arch}: {TRAINED}")
     torch.manual_seed(config.device.seed)
@@ -90,7 +88,7 @@ def new_network(config: TrainClassifierConfig, labelled: Labelled) -> nn.Module:
         network = build_classifier(DENSENET if arch == DIVE else arch, len(labelled.names), channels)
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(2, channels, height, width))
+            network.eval()(torch.zeros(2, channels, *config.pictures.shape))
     except (RuntimeError, AssertionError, ValueError) as error:
         size, said = config.pictures.image_size, " ".join(str(error).split())[:150]
         raise FlagError("image_size", f"{size}: {arch} does not take such pictures ({said}); choose another") from None
@@ -178,11 +176,12 @@ def inputs(
     config: TrainClassifierConfig, batches: Iterator[tuple[Tensor, Tensor]], first: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches from the step ``first`` on as the network takes them, changed and mirrored."""
-    training, seed, spec = config.training, config.device.seed, spec_of(config.pictures.dataset)
-    changed = augmentation(training.augment, *spec.shape(config.pictures.image_size))
+    training, seed = config.training, config.device.seed
+    changed = augmentation(training.augment, *config.pictures.shape)
+    flip = training.random_flip and spec_of(config.pictures.dataset).mirrored
     for step, (pictures, labels) in enumerate(batches, first):
         batch = to_input(changed(pictures, seed, step) if changed else pictures, device)
-        if training.random_flip and spec.mirrored:
+        if flip:
             mirrored = torch.from_numpy(mirroring(seed, step, len(batch))).to(device)
             batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
         yield batch, labels.to(device)

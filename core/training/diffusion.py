@@ -36,13 +36,14 @@ from ace_counterfactuals.core.training.checkpoints import (
 )
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig, ema_rates
 from ace_counterfactuals.core.training.frechet import FID, Frechet, write_distance
-from ace_counterfactuals.core.training.trainer import PARTS, Batch, Trainer, mirroring, sample, shuffled
+from ace_counterfactuals.core.training.sampling import sample, short_chain
+from ace_counterfactuals.core.training.trainer import PARTS, Batch, Trainer, mirroring, shuffled
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models.loading import load_state
 
-SAMPLES, SAMPLE_STEPS = 32, 50
+SAMPLES = 32
 
 
 def train(config: TrainDiffusionConfig, told: Callable[[Path], object] = lambda _: None) -> Path:
@@ -93,14 +94,12 @@ def go_on(
         draw(config, trainer, folder, condition)
         if measured and takes_part(config):
             write_distance(folder.path / FID, trainer.step, measured.of(trainer.ema))
-        if parallel.rank() == 0:
-            told(folder.path)
+        told(folder.path)
 
     missing = latest and folder.regular(trainer.step) and not folder.samples(trainer.step).exists()
     if parallel.largest(bool(missing))[0]:
         show()
-    if parallel.rank() == 0:
-        told(folder.path)  # lest a kill came before
+    told(folder.path)  # lest a kill came before
     batch = picture_batches(config, images, condition, trainer.step)
     if parallel.rank():
         take_steps(trainer, batch, folder, None, show)
@@ -209,6 +208,7 @@ def picture_batches(
     stream = itertools.chain.from_iterable(positions(step)[own] for step in itertools.count(first_step))
     samples = iter(prefetch(images, map(int, stream), config.device.num_workers, ahead=own.stop - own.start))
     flip = config.training.random_flip and spec_of(config.pictures.dataset).mirrored
+    none = torch.empty(0, images.channels, *config.pictures.shape)
 
     def batch(step: int) -> Batch:
         pictures, indices = [], []
@@ -219,8 +219,7 @@ def picture_batches(
                 continue
             pictures.append(decoded.image.flip(-1) if flip and mirrored else decoded.image)
             indices.append(decoded.index)
-        shape = images.channels, *spec_of(config.pictures.dataset).shape(config.pictures.image_size)
-        x_0 = to_diffusion(torch.stack(pictures) if pictures else torch.empty(0, *shape))
+        x_0 = to_diffusion(torch.stack(pictures) if pictures else none)
         return x_0, None if condition is None else condition[indices]
 
     return batch
@@ -239,8 +238,7 @@ def draw(config: TrainDiffusionConfig, trainer: Trainer, folder: TrainingFolder,
     if parallel.rank() == 0:
         draw_loss(folder.path / LOG, folder.path / LOSS)
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.model.parameters()).device)
-    size = trainer.model.config.in_channels, *spec_of(config.pictures.dataset).shape(config.pictures.image_size)
-    process = GaussianDiffusion(config.diffusion, str(min(SAMPLE_STEPS, config.diffusion.diffusion_steps)))
+    size, process = (trainer.model.config.in_channels, *config.pictures.shape), short_chain(config.diffusion)
     count = SAMPLES if y is None else len(y)
     pictures = sample(trainer.ema, process, (count, *size), seed=config.device.seed, y=y)
     if parallel.rank() == 0:

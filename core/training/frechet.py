@@ -10,20 +10,18 @@ from torch import Tensor, nn
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.base.reading import read_text
 from ace_counterfactuals.core.base.settings import FlagError, blaming
-from ace_counterfactuals.core.data.datasets import spec_of
 from ace_counterfactuals.core.data.imageset import ImageSet, Sample, prefetch
 from ace_counterfactuals.core.evaluation.gaussians import distance
 from ace_counterfactuals.core.training import parallel
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
-from ace_counterfactuals.core.training.sampling import sampled
-from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.core.training.sampling import sampled, short_chain
 from ace_counterfactuals.models.classifiers import is_ours
 from ace_counterfactuals.models.denoisers import DiffusionModel
 from ace_counterfactuals.models.judges import load_features, load_inception
 from ace_counterfactuals.models.loading import load_weights
 
 FID = "fid.csv"
-STEPS, AT_ONCE = 50, 32  # of the chain; pictures
+AT_ONCE = 32  # pictures
 
 
 class Frechet:
@@ -64,14 +62,12 @@ class Frechet:
         """Of samples of this denoiser."""
         features, indices = self.known
         config = self.config
-        process = GaussianDiffusion(config.diffusion, str(min(STEPS, config.diffusion.diffusion_steps)))
-        model = DiffusionModel(network, process, channels=self.images.channels)
-        shape = spec_of(config.pictures.dataset).shape(config.pictures.image_size)
+        model = DiffusionModel(network, short_chain(config.diffusion), channels=self.images.channels)
         drawn = []
         for begin in range(0, len(indices), AT_ONCE):
             numbers = list(range(begin, min(begin + AT_ONCE, len(indices))))
             y = None if self.condition is None else self.condition[[indices[i] for i in numbers]].to(self.device)
-            drawn.append(self.features(sampled(model, numbers, shape, config, y)))
+            drawn.append(self.features(sampled(model, numbers, config, y)))
         return distance(features, np.concatenate(drawn))
 
 

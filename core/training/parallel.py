@@ -63,6 +63,11 @@ def largest(*values: float) -> list[float]:
     return found.tolist()
 
 
+def wait() -> None:
+    """For all processes to come here."""
+    largest(0)
+
+
 def gathered(values: Any) -> list:
     """What each process has, by rank."""
     found = [values] * size()
@@ -147,7 +152,7 @@ def whole(tree: Any) -> Any:
     if not dist.is_initialized():
         return tree
     if isinstance(tree, dict):
-        return dict((key, whole(value)) for key, value in tree.items())
+        return {key: whole(value) for key, value in tree.items()}
     if isinstance(tree, list):
         return [whole(value) for value in tree]
     return tree.full_tensor().cpu() if isinstance(tree, DTensor) else tree

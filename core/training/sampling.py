@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -16,18 +17,21 @@ from ace_counterfactuals.core.base.reading import read_yaml
 from ace_counterfactuals.core.base.runtime import choose_device
 from ace_counterfactuals.core.base.settings import FlagError, blaming, flag_items, flags_of, from_dict, to_dict
 from ace_counterfactuals.core.base.signals import patient
-from ace_counterfactuals.core.data.datasets import DATASETS, spec_of
+from ace_counterfactuals.core.data.datasets import DATASETS
 from ace_counterfactuals.core.data.pictures import decode, to_pil, to_tensor
 from ace_counterfactuals.core.method.filtering import Filter, step_tensor, to_image
-from ace_counterfactuals.core.method.noise import Draw, image_noise
+from ace_counterfactuals.core.method.noise import Draw, NoiseFn, image_noise
 from ace_counterfactuals.core.training import parallel
 from ace_counterfactuals.core.training.checkpoints import CONFIG, alone
 from ace_counterfactuals.core.training.config import DrawingConfig, TrainDiffusionConfig
+from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
+from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.denoisers import DenoiserConfig, DiffusionModel
 from ace_counterfactuals.models.loading import digest, is_url
 
 GRID, AT_ONCE = 64, 16  # pictures in grid.png, and at once if batch_size is not given
+SHORT = 50  # steps
 SETTINGS = "samples.yaml"
 USED = {*flags_of(DrawingConfig), "output_path", "batch_size", "dataset", "device", "gpu", "num_workers", "seed"}
 USED |= {name for name, item in flag_items(DenoiserConfig).items() if item.told or name == "use_fp16"}
@@ -72,19 +76,19 @@ def draw(config: TrainDiffusionConfig) -> Path:
     with alone(folder) if parallel.rank() == 0 else nullcontext():
         if parallel.rank() == 0:
             claim(folder, config)
-        parallel.largest(0)  # the others wait
+        parallel.wait()  # for the first
         missing = [i for i in range(count) if not picture_path(folder, i).exists()]
-        parallel.largest(0)  # lest some are there already when another one looks
+        parallel.wait()  # lest some are there already when another one looks
         own, size = missing[parallel.rank() :: parallel.size()], config.training.batch_size
         for begin in tqdm(range(0, len(own), size), "drawing", disable=None if parallel.rank() == 0 else True):
             indices = own[begin : begin + size]
             y = None if classes is None else classes[indices].to(device)
             with patient("the pictures in hand", soon=False):
-                drawn = sampled(model, indices, spec_of(config.pictures.dataset).shape(flags["image_size"]), config, y)
+                drawn = sampled(model, indices, config, y)
                 images = {picture_path(folder, i): to_pil(one) for i, one in zip(indices, drawn.cpu(), strict=True)}
                 for path, data in atomic.pngs(images).items():
                     atomic.write_bytes(path, data)
-        parallel.largest(0)
+        parallel.wait()
         if parallel.rank() == 0:
             finish(folder, count, classes)
     return folder
@@ -136,14 +140,10 @@ def conditions(model: DiffusionModel, text: str, count: int) -> Tensor | None:
 
 
 @torch.no_grad()
-def sampled(
-    model: DiffusionModel, indices: list[int], shape: tuple[int, int], config: TrainDiffusionConfig, y: Tensor | None
-) -> Tensor:
+def sampled(model: DiffusionModel, indices: list[int], config: TrainDiffusionConfig, y: Tensor | None) -> Tensor:
     """The pictures of these numbers, (N, C, H, W) in [0, 1], from pure noise."""
     process, noise = model.process, image_noise(config.device.seed, indices, 0)
-    device = next(model.network.parameters()).device
-    chain = Filter(process, model.network, process.num_timesteps, y)
-    x = noise(Draw.START, chain.steps, torch.empty(len(indices), model.channels, *shape, device=device))
+    chain, x = begun(model.network, process, (len(indices), model.channels, *config.pictures.shape), noise, y)
     if not config.drawing.use_ddim:
         return to_image(chain.denoise(x, noise)).clamp(0, 1)
     for step in reversed(range(chain.steps)):
@@ -151,6 +151,33 @@ def sampled(
         x_0 = process.p_mean_variance(model.network, x, t, y).pred_xstart
         x = process.ddim_step(x, x_0, t)
     return to_image(x).clamp(0, 1)
+
+
+@torch.no_grad()
+def sample(
+    network: nn.Module, process: GaussianDiffusion, shape: tuple[int, ...], *, seed: int, y: Tensor | None = None
+) -> Tensor:
+    """Draw a batch of pictures in [-1, 1] from pure noise by ancestral sampling."""
+    rng = np.random.default_rng(seed)
+
+    def noise(draw: Draw, t: int, x: Tensor) -> Tensor:
+        return torch.from_numpy(rng.standard_normal(tuple(x.shape), np.float32)).to(x)
+
+    chain, x_t = begun(network, process, shape, noise, y)
+    return chain.denoise(x_t, noise)
+
+
+def begun(
+    network: nn.Module, process: GaussianDiffusion, shape: tuple[int, ...], noise: NoiseFn, y: Tensor | None
+) -> tuple[Filter, Tensor]:
+    """All steps of a chain, and the pure noise that they begin with."""
+    chain = Filter(process, network, process.num_timesteps, y)
+    return chain, noise(Draw.START, chain.steps, torch.empty(shape, device=next(network.parameters()).device))
+
+
+def short_chain(config: DiffusionConfig) -> GaussianDiffusion:
+    """Of steps enough to look at samples."""
+    return GaussianDiffusion(config, str(min(SHORT, config.diffusion_steps)))
 
 
 def finish(folder: Path, count: int, classes: Tensor | None) -> None:

@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.core.method.filtering import Filter
-from ace_counterfactuals.core.method.noise import Draw
 from ace_counterfactuals.core.training import parallel
 from ace_counterfactuals.core.training.config import TrainingConfig, ema_rates
 from ace_counterfactuals.core.training.steps import make_sampler, min_snr_weights
@@ -243,18 +241,3 @@ def shuffled(count: int, batch_size: int, seed: int) -> Callable[[int], np.ndarr
 def mirroring(seed: int, step: int, count: int) -> np.ndarray:
     """(count,) bool: which pictures of a step are to be mirrored, half of them."""
     return np.random.default_rng([seed, step, 1]).random(count) < 0.5
-
-
-@torch.no_grad()
-def sample(
-    model: nn.Module, diffusion: GaussianDiffusion, shape: tuple[int, ...], *, seed: int, y: Tensor | None = None
-) -> Tensor:
-    """Draw pictures in [-1, 1] from pure noise by ancestral sampling."""
-    rng = np.random.default_rng(seed)
-
-    def noise(draw: Draw, t: int, x: Tensor) -> Tensor:
-        return torch.from_numpy(rng.standard_normal(tuple(x.shape), np.float32)).to(x)
-
-    chain = Filter(diffusion, model, diffusion.num_timesteps, y)
-    x_t = noise(Draw.START, chain.steps, torch.empty(shape, device=next(model.parameters()).device))
-    return chain.denoise(x_t, noise)

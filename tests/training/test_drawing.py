@@ -7,6 +7,7 @@ from PIL import Image
 from torch import nn
 
 from ace_counterfactuals.core.cli import train_diffusion
+from ace_counterfactuals.core.data.config import PicturesConfig
 from ace_counterfactuals.core.training import sampling
 from ace_counterfactuals.core.training.config import DrawingConfig, TrainDiffusionConfig
 from ace_counterfactuals.models.denoisers import DiffusionModel
@@ -97,8 +98,10 @@ class Exact(nn.Module):
 def test_the_exact_network_draws_the_data(respacing, ddim):
     whole = make_diffusion(diffusion_steps=100)
     model = DiffusionModel(Exact(0.4, whole.alphas_cumprod.values), whole).respaced(respacing)
-    config = TrainDiffusionConfig(drawing=DrawingConfig(use_ddim=ddim))
-    drawn = sampling.sampled(model, [0, 1], (4, 4), config, None)
+    pictures = PicturesConfig(dataset="Folder", image_size=8)
+    config = TrainDiffusionConfig(pictures=pictures, drawing=DrawingConfig(use_ddim=ddim))
+    drawn = sampling.sampled(model, [0, 1], config, None)
+    assert drawn.shape == (2, 3, 8, 8)
     torch.testing.assert_close(drawn, torch.full_like(drawn, 0.7), atol=1e-4, rtol=0)
 
 

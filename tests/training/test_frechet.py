@@ -7,7 +7,7 @@ import torch
 
 from ace_counterfactuals.core.base.settings import FlagError, from_dict, to_dict
 from ace_counterfactuals.core.data.imageset import open_pictures
-from ace_counterfactuals.core.training import diffusion
+from ace_counterfactuals.core.training import diffusion, sampling
 from ace_counterfactuals.core.training import frechet as module
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
 from ace_counterfactuals.core.training.frechet import Frechet, write_distance
@@ -16,7 +16,7 @@ from tests.support.toys import toy_unet, write_classifier, write_pictures
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "STEPS", 2)
+    monkeypatch.setattr(sampling, "SHORT", 2)
     flags = {
         "dataset": "Folder",
         "data_dir": str(write_pictures(tmp_path / "pictures")),

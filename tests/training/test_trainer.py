@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.training.config import TrainingConfig
-from ace_counterfactuals.core.training.trainer import QUARTERS, Trainer, sample, shuffled
+from ace_counterfactuals.core.training.sampling import sample
+from ace_counterfactuals.core.training.trainer import QUARTERS, Trainer, shuffled
 from tests.support.toys import make_diffusion, toy_unet
 
 
