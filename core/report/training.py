@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ace_counterfactuals.core.base import atomic
+from ace_counterfactuals.core.base.curves import PARTS, running_mean
 from ace_counterfactuals.core.base.notices import in_time
 from ace_counterfactuals.core.base.reading import read_json, read_text, read_yaml
 from ace_counterfactuals.core.data.pictures import UnreadableImage, decode
@@ -24,7 +25,6 @@ from ace_counterfactuals.core.report.page import ASSETS, round_up, templates
 PAGE = "training.html"
 LARGEST = 2**28  # bytes of log.csv
 POINTS = 400  # of a curve, each a mean where there are more
-SMOOTHED = 20  # parts of a training, over each of which the second curve of a loss is a mean
 GRIDS, WIDEST = 12, 1200  # grids of samples at most, and pixels of their width
 CLASSES = 40  # rows and columns of a matrix at most
 SAMPLES = re.compile(r"samples(\d+)\.png")
@@ -203,10 +203,8 @@ def charts(columns: Mapping[str, np.ndarray], fid: Mapping[str, np.ndarray]) -> 
         return {shown: (steps, rest[name]) for name, shown in names.items() if name in rest}
 
     loss = series({"loss": "loss"})
-    if loss and len(steps) >= 3 * SMOOTHED:
-        width = len(steps) // SMOOTHED
-        smooth = np.convolve(rest["loss"], np.full(width, 1 / width), "valid")
-        loss |= {"running mean": (steps[width - 1 :], smooth)}
+    if loss and len(steps) >= 3 * PARTS:
+        loss |= {"running mean": running_mean(steps, rest["loss"])}
     quarters = series({f"loss_q{i}": name for i, name in enumerate(QUARTERS)})
     parts = series({"mse": "noise (mse)", "vb": "variance (vb)"})
     norm = series({"grad_norm": "norm of the gradient"})

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ace_counterfactuals.core.base import atomic, guard
+from ace_counterfactuals.core.base.curves import running_mean
 from ace_counterfactuals.core.base.reading import read_json, read_text, read_yaml
 from ace_counterfactuals.core.base.schema import Count, Plain, checked
 from ace_counterfactuals.core.base.settings import FlagError, flag_items, flags_of, to_dict
@@ -26,7 +27,6 @@ Losses = dict[str, float]
 CONFIG, LOG, LOSS = "config.yaml", "log.csv", "loss.png"
 PASSING = "passing.json"  # which checkpoints lie there for now: perhaps a part of one, or at none of the regular steps
 LARGEST = 2**28  # bytes of log.csv, and of the losses that it lacks
-SMOOTHED = 20  # parts of a training, over each of which the curve of its loss is a mean
 
 
 @dataclass(frozen=True)
@@ -265,9 +265,8 @@ def draw_loss(log: Path, path: Path) -> None:
     steps, losses = np.array([[float(line[0]), float(line[1])] for line in lines]).reshape(-1, 2).T
     if not len(steps):
         return
-    width = max(len(losses) // SMOOTHED, 1)
     axes = (figure := Figure(figsize=(6, 3.5), layout="constrained")).subplots()
     axes.semilogy(steps, losses, color="0.75", linewidth=0.8)
-    axes.semilogy(steps[width - 1 :], np.convolve(losses, np.full(width, 1 / width), "valid"), color="C0")
+    axes.semilogy(*running_mean(steps, losses), color="C0")
     axes.set(xlabel="step", ylabel="loss")
     atomic.write_figure(path, figure)
