@@ -101,8 +101,8 @@ def settled(
     refuse_typed(given.typed, said)
     values = {**given.others, **said.flags, **given.typed}
     read = {name: value for name, value in said.flags.items() if name not in given.typed}
-    if read:
-        notice(f"{said.file} says {_listed(read)}")
+    if news := {name: value for name, value in read.items() if given.others.get(name) != value}:
+        notice(f"{said.file} says {_listed(news)}")
     if before := {n: given.others[n] for n in read if given.others.get(n, read[n]) != read[n]}:
         notice(f"that goes before {given.whose}, which says {_listed(before)}")
     told = weights(values)

@@ -154,6 +154,8 @@ class Task:
             height, width = sides[0].shape[2:]
             reason = str(error).partition("\n")[0]
             raise FlagError(self.flag, f"{file}: cannot take pictures of {width} x {height}: {reason}") from error
+        except ValueError as error:
+            raise FlagError(self.flag, f"{file}: {error}") from error
         if not answers.isfinite().all():
             raise FlagError(self.flag, f"{file}: its output is NaN or infinity")
         self.store.add(keys, answers.reshape(len(keys), -1).numpy())
