@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("selenium")
 pytest.importorskip("starlette")
 
+from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -114,6 +115,34 @@ def test_from_an_upload_to_a_folder_that_evaluate_py_reads(browser, address, sho
     assert evaluate.main(["--output-path", place]) == 0
     assert {"picture.png", "region.png", "command.txt"} <= {path.name for path in Path(place).iterdir()}
     assert browser.errors == []
+
+
+def test_a_picture_is_dropped_from_the_desktop(browser, address, tmp_path):
+    (tmp_path / "dropped.png").write_bytes(png(20, 20, "orange"))
+    browser.go(address)
+    browser.wait(lambda: browser.run("return about !== null"))
+    place = browser.run("const { x, y } = arguments[0].getBoundingClientRect(); return [x, y]", browser.find("#drop"))
+    where = {"x": place[0] + 5, "y": place[1] + 5}
+    carried = {"items": [], "files": [str(tmp_path / "dropped.png")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser("Input.dispatchDragEvent", type=kind, data=carried, **where)
+    browser.wait(lambda: browser.find("#question").is_displayed())
+    assert browser.find("#said").text.startswith("dropped.png") and browser.errors == []
+
+
+def test_a_picture_is_pasted_from_the_clipboard(browser, address):
+    browser.go(address)
+    browser.wait(lambda: browser.run("return about !== null"))
+    browser("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    copied = browser.driver.execute_async_script(
+        "const [done] = arguments, canvas = new OffscreenCanvas(20, 20); canvas.getContext('2d').fillRect(0, 0, 9, 9);"
+        "canvas.convertToBlob().then(png => navigator.clipboard.write([new ClipboardItem({'image/png': png})]))"
+        ".then(() => done(''), error => done(String(error)))"
+    )
+    assert copied == ""
+    webdriver.ActionChains(browser.driver).key_down(Keys.CONTROL).send_keys("v").key_up(Keys.CONTROL).perform()
+    browser.wait(lambda: browser.find("#question").is_displayed())
+    assert browser.find("#said").text.startswith("image.png") and browser.errors == []
 
 
 def test_stop_ends_what_is_watched_and_the_next_question_is_answered(asked):
