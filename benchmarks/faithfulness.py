@@ -2,41 +2,68 @@
 
     python benchmarks/faithfulness.py
 
-Asks 16 demo photographs of each of seven pairs of classes what would have to change in them, in six ways, and shows
-the answers to the two classifiers of demo/ that were never attacked. Writes faithfulness.csv, faithfulness.md and
+Asks 16 demo photographs of each of seven pairs of classes what would have to change in them, in several ways, and shows
+the answers to the classifiers of demo/ that were never attacked. Writes faithfulness.csv, faithfulness.md and
 faithfulness.png into --output; what is in the CSV is not computed again. benchmarks/results has those of the README.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.tables import markdown_rows
-from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.noise import REFINEMENT
 from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.runs.config import MainConfig
-from benchmarks import trial
+from benchmarks import trial, verdicts
+from benchmarks.colour import in_colour
+from benchmarks.sweep_demo import chosen
 from benchmarks.trial import ROOT, Row, shown
 
-UNSEEN = {"a": ROOT / "demo/unseen_a.pt", "b": ROOT / "demo/unseen_b.pt"}
+UNSEEN = {name: ROOT / f"demo/unseen_{name}.pt" for name in "abc"}
+EARLIER = {f"earlier {name}": ROOT / f"demo/earlier_{name}.pt" for name in "ab"}  # judges of the demo's first networks
 SEEDS = (4, 5, 6)
 PLAIN, FAR, SHORTCUT, ACE = "plain PGD", "far PGD", "DiME's shortcut", "ACE"
-PLAIN_ITERATIONS = 60
+QUICK, THOROUGH = "ACE, quick", "ACE, thorough"
+CHAIN, COLOUR = "chain", "chain, three channels"
+WITH_EACH_SEED = (QUICK, THOROUGH, ACE)
+FORMER = {  # the preset while the demo's networks took three channels
+    "attack_filter": "chain",
+    "attack_iterations": 150,
+    "attack_step": 4.0,
+    "dist_l1": 0.0005,
+    "timestep_respacing": "4",
+    "sampling_time_fraction": 0.5,
+    "refine_timestep_respacing": "10",
+    "refine_time_fraction": 0.2,
+}
+ADVERSARIAL = {"attack_filter": "chain", "attack_joint": False, "attack_step": 1.0, "attack_iterations": 60}
+WAYS = {  # to a pre-explanation: settings that differ from the preset's
+    PLAIN: ADVERSARIAL,  # steps of 1/255: those of the preset are coarse without a filter
+    FAR: ADVERSARIAL | {"dist_l1": 0.0},  # goes as far as a counterfactual does
+    SHORTCUT: FORMER | {"attack_joint_shortcut": True},
+    COLOUR: FORMER,
+    CHAIN: FORMER,
+    QUICK: chosen("quick"),
+    THOROUGH: chosen("thorough"),
+    ACE: {},
+}
 ALL = "all"  # pairs of classes
 MEASURES = {  # column -> its title and digits
     "flip": ("flips", 2),
     "transfer a": ("transfer, a", 2),
     "transfer b": ("transfer, b", 2),
+    "transfer c": ("transfer, c", 2),
     "transfer pooled": ("transfer", 2),
     "l1": ("l1", 3),
     "mask area": ("mask area", 2),
@@ -44,54 +71,40 @@ MEASURES = {  # column -> its title and digits
 }
 
 
-def attacks(preset: AttackConfig) -> dict[str, AttackConfig]:
-    """The ways to a pre-explanation.
-
-    Plain PGD takes steps of 1/255: those of the preset are coarse without a filter. Far PGD does without the weight of
-    the distance, too, and so goes as far as a counterfactual does.
-    """
-    return {
-        PLAIN: replace(preset, attack_joint=False, attack_step=1.0),
-        FAR: replace(preset, attack_joint=False, attack_step=1.0, dist_l1=0.0),
-        SHORTCUT: replace(preset, attack_joint_shortcut=True),
-        ACE: preset,
-    }
-
-
 @torch.no_grad()
-def answers(attack: str, batch: Batch, found: Tensor) -> dict[str, Tensor]:
+def answers(way: str, batch: Batch, found: Tensor) -> dict[str, Tensor]:
     """Method -> pictures, of one way to a pre-explanation."""
-    counterfactual = trial.refined(batch, found)
-    if attack == ACE:
-        return {"ACE, pre-explanation": found, "ACE, counterfactual": counterfactual}
-    if attack == SHORTCUT:
-        return {f"{attack}, refined": counterfactual}
-    filtered = batch.filter(found, batch.noise(REFINEMENT)).clamp(0, 1)
-    return {attack: found, f"{attack}, filtered": filtered, f"{attack}, refined": counterfactual}
+    refined = trial.refined(batch, found)
+    if way in (PLAIN, FAR):
+        filtered = batch.filter(found, batch.noise(REFINEMENT)).clamp(0, 1)
+        return {way: found, f"{way}, filtered": filtered, f"{way}, refined": refined}
+    before = {f"{way}, pre-explanation": found} if way == ACE else {}
+    return before | {f"{way}, counterfactual": refined}
 
 
-def unet_calls(method: str, steps: int, refining: int, iterations: int) -> int:
+def unet_calls(method: str, batch: Batch, iterations: int) -> int:
     """Forward passes of the U-Net for a photograph; a pass backward goes with each of an attack but the shortcut's."""
-    attack, _, what = method.partition(", ")
-    after = {"filtered": steps, "refined": refining, "counterfactual": refining}.get(what, 0)
-    return after + (0 if attack in (PLAIN, FAR) else steps * iterations)
+    after = {"filtered": batch.filter.steps, "refined": batch.refiner.steps, "counterfactual": batch.refiner.steps}
+    return after.get(method.rpartition(", ")[2], 0) + trial.unet_calls(batch, iterations)
 
 
-def compute(attack: str, seed: int, config: MainConfig, count: int) -> list[dict]:
+def compute(way: str, seed: int, config: MainConfig, count: int) -> list[dict]:
     """The rows of one way to a pre-explanation: one for each method and strength, and at the last for each pair."""
-    batch, bench = trial.set_up(config, UNSEEN, count=count)
-    batch = trial.with_settings(batch, attack=attacks(config.attack)[attack], seed=seed)
-    last = PLAIN_ITERATIONS if attack in (PLAIN, FAR) else config.attack.attack_iterations
+    batch, bench = trial.set_up(config, EARLIER | UNSEEN, count=count)
+    batch = trial.with_settings(batch, seed=seed)
+    if way == COLOUR:
+        batch, bench = in_colour(batch, bench)
+    last = config.attack.attack_iterations
     strengths = trial.strengths_of(last)
     found: dict[tuple[str, int], list[Tensor]] = {}
     for part in trial.split(batch):
         for strength, pictures in trial.pre_explanations(part, strengths).items():
-            for method, changed in answers(attack, part, pictures).items():
+            for method, changed in answers(way, part, pictures).items():
                 found.setdefault((method, strength), []).append(changed)
     rows = []
     for (method, strength), parts in found.items():
-        calls = unet_calls(method, batch.filter.steps, batch.refiner.steps, strength)
-        head = {"attack": attack, "seed": seed, "method": method, "iterations": strength, "U-Net calls": calls}
+        calls = unet_calls(method, batch, strength)
+        head = {"attack": way, "seed": seed, "method": method, "iterations": strength, "U-Net calls": calls}
         changed = torch.cat(parts)
         rows.append(head | {"pair": ALL} | bench.measure(batch, changed))
         for i, pair in enumerate(trial.PAIRS if strength == last else ()):
@@ -109,16 +122,46 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Each method at its most iterations, of the first seed; then the range of the last method over all seeds."""
+    """Each method at its most iterations, of the first seed."""
     lines = [["method", "iterations", *(title for title, _ in MEASURES.values()), "U-Net calls"]]
     for method, own in by_method([row for row in rows if row["seed"] == rows[0]["seed"]]).items():
         figures = [shown(own[-1], name, digits) for name, (_, digits) in MEASURES.items()]
         lines.append([method, own[-1]["iterations"], *figures, own[-1]["U-Net calls"]])
-    method, own = list(by_method(rows).items())[-1]
-    last = [row for row in own if row["iterations"] == own[-1]["iterations"]]
-    ranges = ", ".join(f"{title} {span(last, name, digits)}" for name, (title, digits) in MEASURES.items())
-    seeds = ", ".join(f"{row['seed']} (n = {row['n']})" for row in last)
-    return f"{markdown_rows(lines)}\n\n{method}, seeds {seeds}: {ranges}.\n"
+    return markdown_rows(lines) + "\n"
+
+
+def last_rows(rows: Sequence[Row], way: str) -> list[Row]:
+    """Of the counterfactuals of a way at its most iterations, a row a seed."""
+    own = [row for row in rows if row["attack"] == way and not row["method"].endswith("pre-explanation")]
+    most = max(int(row["iterations"]) for row in own)
+    return [row for row in own if int(row["iterations"]) == most]
+
+
+def over_seeds(rows: Sequence[Row]) -> str:
+    """The range of each way over its seeds, and its transfer beside ACE's."""
+    lines = []
+    for way in dict.fromkeys(row["attack"] for row in rows if row["attack"] in (COLOUR, CHAIN, *WITH_EACH_SEED)):
+        own = last_rows(rows, way)
+        ranges = ", ".join(f"{title} {span(own, name, digits)}" for name, (title, digits) in MEASURES.items())
+        seeds = ("seeds " if len(own) > 1 else "seed ") + ", ".join(row["seed"] for row in own)
+        lines.append(f"{way}, {seeds}: {ranges}, transfer to earlier judges {span(own, 'transfer earlier', 2)}.")
+    said = {way: verdicts.of(last_rows(rows, way)) for way in dict.fromkeys(row["attack"] for row in rows)}
+    for way, other in product((ACE, THOROUGH), (COLOUR, CHAIN)):
+        for name, asked in verdicts.ASKED.items() if {way, other} <= said.keys() else ():
+            found = verdicts.difference(said[way], said[other], asked)
+            lines.append("{} less {}, transfer {}: {:+.2f} ({:+.2f} to {:+.2f}).".format(way, other, name, *found))
+    return "\n\n".join(lines) + "\n"
+
+
+def by_pair(rows: Sequence[Row]) -> str:
+    """Transfer of the flips of the ways that were tried with each seed, by pair, pooled over the seeds."""
+    ways = [way for way in (*WITH_EACH_SEED, CHAIN) if any(row["attack"] == way for row in rows)]
+    lines = [["pair", *ways]]
+    for pair in dict.fromkeys(row["pair"] for row in rows if row["pair"] != ALL):
+        own = [last_rows([row for row in rows if row["pair"] == pair], way) for way in ways]
+        sums = [verdicts.counts(verdicts.of(of_way), "yn").sum(0) for of_way in own]
+        lines.append([pair, *(f"{reached / max(asked, 1):.2f} of {asked}" for reached, asked in sums)])
+    return markdown_rows(lines) + "\n"
 
 
 def span(rows: Sequence[Row], name: str, digits: int) -> str:
@@ -134,6 +177,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     panels = figure.subplots(1, 2, sharex=True)
     rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
     for panel, name, title in zip(panels, ("flip", "transfer pooled"), ("flips", "transfer of the flips"), strict=True):
+        panel.set_prop_cycle(color=colormaps["tab20"].colors)
         for method, own in by_method([row for row in rows if row[name]]).items():
             trial.curve(panel, own, "l1", name, label=method, linestyle="--" if "PGD" in method else "-")
         panel.set(xlabel="l1: mean change of a value", ylabel=title, ylim=(-0.03, 1.03))
@@ -144,18 +188,20 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = trial.make_parser(__doc__, photographs=trial.FOR_RESULTS)
-    said = "all ways with the first; ACE with each, of half the photographs"
+    said = f"all ways with the first; {', '.join(WITH_EACH_SEED)} with each"
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help=said)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="NAME", help="those to run")
     args, changes = trial.read_arguments(parser, argv)
-    config, (first, *others) = trial.demo_config(**changes), args.seeds
-    wanted = [(attack, first, args.photographs) for attack in attacks(config.attack)]
-    wanted += [(ACE, seed, max(1, args.photographs // 2)) for seed in others]
-    jobs = {(attack, seed): partial(compute, attack, seed, config, count) for attack, seed, count in wanted}
+    jobs = {}
+    for way in args.ways:
+        config = trial.demo_config(**{**WAYS[way], **changes})
+        for seed in args.seeds if way in WITH_EACH_SEED else args.seeds[:1]:
+            jobs[way, seed] = partial(compute, way, seed, config, args.photographs)
     rows = trial.resumed(args.output / "faithfulness.csv", ("attack", "seed"), jobs)
-    rows = [row for row in rows if row["pair"] == ALL]
-    text = table(rows)
+    whole = [row for row in rows if row["pair"] == ALL]
+    text = "\n".join([table(whole), over_seeds(whole), by_pair(rows)])
     atomic.write_text(args.output / "faithfulness.md", text)
-    draw(rows, args.output / "faithfulness.png")
+    draw(whole, args.output / "faithfulness.png")
     print(text)
 
 

@@ -1,6 +1,6 @@
 """The planted shortcut: a small grey mark where pullovers and coats are black, and how it is looked for.
 
-Pictures are (N, 3, H, W) in [0, 1].
+Pictures are (N, C, H, W) in [0, 1].
 """
 
 import numpy as np

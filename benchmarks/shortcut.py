@@ -22,18 +22,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic
-from ace_counterfactuals.core.data.imageset import ImageSet, open_dataset
-from ace_counterfactuals.core.data.pictures import to_pil
+from ace_counterfactuals.core.data.imageset import ImageSet, with_channels
 from ace_counterfactuals.core.evaluation.metrics.distances import distances
 from ace_counterfactuals.core.evaluation.tables import markdown_rows
 from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Task
+from ace_counterfactuals.core.runs.setup import open_images
 from ace_counterfactuals.models.classifiers import Classifier
 from benchmarks import trial
 from benchmarks.mark import CARRIER, OTHER, has_mark, level, plant, ratio_interval, share_of_change
 
-NETWORKS = trial.ROOT / "demo/shortcut"
+NETWORKS, PICTURES = trial.ROOT / "demo/shortcut", trial.ROOT / "demo/pictures"
 CLASSIFIERS = ("tainted", "control")
 BATCH = 16
 SHOWN = 3  # pictures of each kind in the figure
@@ -43,7 +43,7 @@ SHOWN = 3  # pictures of each kind in the figure
 class Cell:
     """Photographs of one class, all with the mark or all without it, that both classifiers get right.
 
-    image: (N, 3, H, W) in [0, 1].  indices: (N).  target: number of the other class.
+    image: (N, 1, H, W) in [0, 1].  indices: (N).  target: number of the other class.
     """
 
     marked: bool
@@ -131,11 +131,11 @@ def draw(found: dict, path: Path) -> None:
     panels = figure.subplots(2, 3 * count + 2)
     for line, marked in zip(panels, (True, False), strict=True):
         (image, tainted), (_, control) = (found[marked, name] for name in CLASSIFIERS)
-        shown = [to_pil(picture) for group in (image, tainted, control) for picture in group[:count]]
+        shown = [picture.mean(0).numpy() for group in (image, tainted, control) for picture in group[:count]]
         changes = [(image - changed).abs().mean((0, 1)).numpy() for changed in (tainted, control)]
-        brightest = max(change.max().item() for change in changes)
-        for panel, picture in zip(line, [*shown, *changes], strict=True):
-            panel.imshow(picture, cmap="gray", vmin=0, vmax=brightest, interpolation="nearest")
+        brightest = [1] * len(shown) + [max(change.max().item() for change in changes)] * 2
+        for panel, picture, most in zip(line, [*shown, *changes], brightest, strict=True):
+            panel.imshow(picture, cmap="gray", vmin=0, vmax=most, interpolation="nearest")
             panel.axis("off")
     titles = ["original", *(f"{name}: counterfactual" for name in CLASSIFIERS)]
     places = [i * count for i in range(3)] + [-2, -1]
@@ -146,10 +146,10 @@ def draw(found: dict, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args, changes = trial.read_arguments(trial.make_parser(__doc__, photographs=32), argv)
-    changes |= {"preset": "audit", "model_path": str(NETWORKS / "ddpm.pt")}
+    changes |= {"preset": "audit", "model_path": str(NETWORKS / "ddpm.pt"), "data_dir": str(PICTURES)}
     configs = {name: trial.demo_config(classifier_path=str(NETWORKS / f"{name}.pt"), **changes) for name in CLASSIFIERS}
     control = configs["control"]
-    images = open_dataset("Folder", trial.ROOT / "demo/pictures", image_size=control.data.image_size)
+    images = with_channels(open_images(control, quiet=True), control.data.image_channels)
     rows, found = compute(images, {name: trial.open_task(config) for name, config in configs.items()}, args.photographs)
     trial.write_rows(args.output / "shortcut.csv", rows)
     text = table(rows, compare(found, control.run.seed))

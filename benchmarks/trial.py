@@ -30,6 +30,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import load_networks, open_images, prepare_device, task_of
 from ace_counterfactuals.core.runs.tables import read_table
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
+from benchmarks.verdicts import letters
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results/benchmarks"  # what is committed lies in benchmarks/results
@@ -81,7 +82,7 @@ def open_task(config: MainConfig) -> Task:
 def photographs(
     images: ImageSet, query: str, classifiers: Sequence[Classifier], change: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Tensor, list[int]]:
-    """Those of a class that all classifiers get right, (N, 3, H, W), and their indices.  change: to be made before."""
+    """Those of a class that all classifiers get right, (N, C, H, W), and their indices.  change: to be made before."""
     samples = [images[i] for i, entry in enumerate(images.records) if images.class_names[entry.label] == query]
     image = torch.stack([sample.image for sample in samples])
     image = change(image) if change else image
@@ -130,8 +131,14 @@ def strengths_of(iterations: int) -> list[int]:
     return sorted({max(1, iterations * sixths // 6) for sixths in (1, 2, 4, 6)})
 
 
+def unet_calls(batch: Batch, iterations: int) -> int:
+    """Forward passes of the U-Net that an attack takes for a photograph."""
+    each = 1 if batch.task.attack.attack_filter == "one-step" else batch.filter.steps
+    return each * iterations if batch.task.attack.attack_joint else 0
+
+
 def refined(batch: Batch, found: Tensor) -> Tensor:
-    """The counterfactuals of pre-explanations, (N, 3, H, W)."""
+    """The counterfactuals of pre-explanations, (N, C, H, W)."""
     return refine(batch.image, found, batch.task, target=batch.target, indices=batch.indices).counterfactual
 
 
@@ -140,23 +147,25 @@ class Bench:
     """Who judges: the classifiers by name that were not attacked.
 
     reference: the Gaussian of real pictures of the targets, in the features of the last of these classifiers.
+    pools: name -> those whose verdicts are counted together, too.
     """
 
     unseen: dict[str, Classifier]
     reference: Gaussian
+    pools: dict[str, list[str]]
 
     @torch.no_grad()
     def measure(self, batch: Batch, changed: Tensor) -> dict:
         """The figures of N changed pictures: shares with the ends of their 95 % intervals, means, a distance."""
         now, n = predict(batch.task.classifier(changed)), len(batch.indices)
-        judged = {
-            name: [verdict(batch.prediction, now, batch.target, network(batch.image), network(changed))]
-            for name, network in self.unseen.items()
-        }
-        row = {"n": n, **share("flip", int((now == batch.target).sum()), n)}
-        pooled = {"pooled": sum(judged.values(), [])} if len(judged) > 1 else {}
-        for name, verdicts in {**judged, **pooled}.items():
-            found = transfer(verdicts)
+        row, judged = {"n": n, **share("flip", int((now == batch.target).sum()), n)}, {}
+        for name, network in self.unseen.items():
+            before = network(batch.image)
+            judged[name] = [verdict(batch.prediction, now, batch.target, before, network(changed))]
+            row[f"said {name}"] = letters(predict(before) == batch.prediction, *judged[name])
+        pooled = {pool: [judged[name][0] for name in names] for pool, names in self.pools.items()}
+        for name, said in {**judged, **pooled}.items():
+            found = transfer(said)
             row |= {f"n {name}": found.n, **interval(f"transfer {name}", found.share, found.low, found.high)}
         sampling = batch.task.sampling
         sizes = {"inpaint": sampling.sampling_inpaint, "dilation": sampling.sampling_dilation}
@@ -168,11 +177,17 @@ class Bench:
 
 
 def open_bench(files: Mapping[str, Path], images: ImageSet, batch: Batch) -> Bench:
-    """files: name -> weights of an unseen classifier of ``models.small``, with the attacked one's classes."""
-    unseen = {name: load_classifier(path) for name, path in files.items()}
+    """files: name -> weights of an unseen classifier of ``models.small``, with the attacked one's classes.
+
+    Verdicts are pooled over those of a kind, which the first word of ``KIND NAME`` tells: earlier ones, and the others.
+    """
+    unseen, pools = {name: load_classifier(path) for name, path in files.items()}, {}
+    for name in unseen:
+        pools.setdefault(name.rpartition(" ")[0] or "pooled", []).append(name)
+    pools = {kind: names for kind, names in pools.items() if len(names) > 1}
     targets = batch.target.unique().tolist()
     real = [images[i].image for label in targets for i, entry in enumerate(images.records) if entry.label == label]
-    return Bench(unseen, fit(features(list(unseen.values())[-1], torch.stack(real))))
+    return Bench(unseen, fit(features(list(unseen.values())[-1], torch.stack(real))), pools)
 
 
 def set_up(config: MainConfig, files: Mapping[str, Path], *, count: int, first: int = 0) -> tuple[Batch, Bench]:
@@ -184,7 +199,7 @@ def set_up(config: MainConfig, files: Mapping[str, Path], *, count: int, first: 
 
 @torch.no_grad()
 def features(classifier: Classifier, image: Tensor):
-    """(N, 3, H, W) in [0, 1] -> (N, D) array, what the head of a network of ``models.small`` reads."""
+    """(N, C, H, W) in [0, 1] -> (N, D) array, what the head of a network of ``models.small`` reads."""
     return classifier.network[:-1]((image - classifier.mean) / classifier.std).numpy()
 
 

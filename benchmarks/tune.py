@@ -26,13 +26,13 @@ from benchmarks import trial
 from benchmarks.faithfulness import UNSEEN
 
 METHOD = flags_of(AttackConfig).keys() | flags_of(SamplingConfig).keys()
-COLUMNS = {"flip": 2, "transfer a": 2, "transfer b": 2, "transfer pooled": 2, "l1": 3, "mask area": 2}
+COLUMNS = {"flip": 2, "transfer a": 2, "transfer b": 2, "transfer c": 2, "transfer pooled": 2, "l1": 3, "mask area": 2}
 
 
 def config_of(preset: str) -> MainConfig:
-    """The demo's networks and photographs, in grey, with the preset's attack and refinement."""
+    """The demo's networks and photographs with the preset's attack and refinement."""
     demo = {name: value for name, value in read_preset(MainConfig, "fashion").items() if name not in METHOD}
-    return from_dict(MainConfig, {**demo, "device": "cpu", "image_channels": 1, **read_preset(MainConfig, preset)})
+    return from_dict(MainConfig, {**demo, "device": "cpu", **read_preset(MainConfig, preset)})
 
 
 def compute(preset: str, count: int) -> list[dict]:

@@ -19,6 +19,6 @@ for pair in "${pairs[@]}"; do
 done
 echo
 echo "== How good are they?"
-python evaluate.py --output_path "$output" --exp_name "${pairs[@]}" --unseen demo/unseen_a.pt demo/unseen_b.pt
+python evaluate.py --output_path "$output" --exp_name "${pairs[@]}" --unseen demo/unseen_{a,b,c}.pt
 printf 'and these:\n'
 printf '  %s\n' "${sheets[@]}"

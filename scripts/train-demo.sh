@@ -15,8 +15,7 @@ source_folder=${1:-/usr/share/datasets/fashion-mnist}
 work=${2:-training/demo}
 demo=$work/demo
 steps=${DDPM_STEPS:-5000}    # of the diffusion model, the learning rate falling straight to 0
-fitted=${FITTED_STEPS:-160}  # of that of the marked pictures
-grey=(--image_channels 1)    # the photographs are
+fitted=${FITTED_STEPS:-400}  # of that of the marked pictures
 
 mkdir -p "$demo/shortcut"
 python scripts/fashion_mnist.py "$source_folder" "$work/pictures"
@@ -25,7 +24,7 @@ python scripts/fashion_mnist.py "$source_folder" "$demo/pictures" --per-class 32
 # diffusion FOLDER FILE STEPS FLAG...: the moving average of a training, and what it is.
 diffusion() {
     local folder=$work/$1 file=$demo/$2
-    python train_diffusion.py --preset fashion-ddpm "${grey[@]}" --output_path "$folder" --lr_anneal_steps "$3" \
+    python train_diffusion.py --preset fashion-ddpm --output_path "$folder" --lr_anneal_steps "$3" \
         --save_interval "$3" ${BATCH:+--batch_size "$BATCH"} "${@:4}"
     cp "$folder"/ema_*_"$(printf %06d "$3")".pt "$file"
     grep -E "$told" "$folder/config.yaml" >"${file%.pt}.yaml"
@@ -36,7 +35,7 @@ told+='|^(noise_schedule|predict_.*|rescale_timesteps):' # flags of config.yaml 
 # classifier FILE TRAIN TEST FLAG...: trained on the one's class folders, its accuracy told on the other's.
 classifier() {
     local file=$work/classifiers/$1
-    [[ -e $file ]] || python train_classifier.py --preset fashion-classifier "${grey[@]}" --data_dir "$work/$2" \
+    [[ -e $file ]] || python train_classifier.py --preset fashion-classifier --data_dir "$work/$2" \
         --val_dir "$work/$3" --output_path "$file" "${@:4}" ${EPOCHS:+--epochs "$EPOCHS"}
     cp "$file" "$demo/$1"
 }
@@ -46,8 +45,9 @@ python train_diffusion.py --sample 32 --model_path "$demo/ddpm.pt" --timestep_re
 cp "$work/samples/grid.png" "$demo/ddpm-samples.png"
 
 classifier classifier.pt pictures/train pictures/test
-classifier unseen_a.pt pictures/train pictures/test --arch plain-24 --epochs 5 --seed 11
-classifier unseen_b.pt pictures/train pictures/test --arch mixer-64 --epochs 7 --lr 0.004 --seed 12
+classifier unseen_a.pt pictures/train pictures/test --arch plain-24 --epochs 10 --seed 21
+classifier unseen_b.pt pictures/train pictures/test --arch mixer-64 --epochs 10 --lr 0.004 --seed 22
+classifier unseen_c.pt pictures/train pictures/test --arch dense-12 --epochs 7 --seed 23
 classifier tuning.pt pictures/train pictures/test --arch small-12 --epochs 4 --seed 13
 
 # The planted shortcut: two classifiers, and the diffusion model fitted to the marked pictures.

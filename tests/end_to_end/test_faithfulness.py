@@ -11,7 +11,7 @@ from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.task import Task
 from ace_counterfactuals.models.classifiers import load_classifier
 from benchmarks import faithfulness
-from benchmarks.faithfulness import draw, table
+from benchmarks.faithfulness import by_pair, draw, over_seeds, table
 from benchmarks.trial import ask, open_bench, pre_explanations, read_rows, refined, with_settings, write_rows
 from tests.support.toys import (
     CLASSES,
@@ -71,28 +71,50 @@ def test_pictures_that_did_not_change_flip_nothing_and_transfer_to_nobody(worksh
     assert row["transfer pooled"] is None and row["flip low"] == 0 < row["flip high"]
 
 
-def test_calls_of_the_unet_are_counted_by_method():
+def test_calls_of_the_unet_are_counted_by_method(workshop):
+    sampling = sampling_config(timestep_respacing="10", sampling_time_fraction=0.5, refine_time_fraction=0.3)
+    batch = with_settings(workshop[2], sampling=sampling, diffusion=toy_diffusion().respaced("10"))
+    one_step = with_settings(batch, attack=attack_config(attack_filter="one-step"))
+    plain = with_settings(batch, attack=attack_config(attack_joint=False))
     calls = faithfulness.unet_calls
-    assert calls("plain PGD", 5, 3, 60) == 0
-    assert calls("far PGD, filtered", 5, 3, 60) == 5
-    assert calls("plain PGD, refined", 5, 3, 60) == 3
-    assert calls("ACE, pre-explanation", 5, 3, 60) == 300
-    assert calls("ACE, counterfactual", 5, 3, 60) == calls("DiME's shortcut, refined", 5, 3, 60) == 303
+    assert calls("plain PGD", plain, 60) == 0
+    assert calls("far PGD, filtered", plain, 60) == 5
+    assert calls("plain PGD, refined", plain, 60) == 3
+    assert calls("ACE, pre-explanation", batch, 60) == 300
+    assert calls("ACE, counterfactual", batch, 60) == calls("DiME's shortcut, refined", batch, 60) == 303
+    assert calls("ACE, counterfactual", one_step, 60) == 63
 
 
 def row(method: str, iterations: int, seed: int = 4, **changes) -> dict:
-    shares = ("flip", "transfer a", "transfer b", "transfer pooled")
+    shares = ("flip", "transfer a", "transfer b", "transfer c", "transfer pooled", "transfer earlier")
     values = {name + end: value for name in shares for end, value in (("", 0.5), (" low", 0.25), (" high", 0.75))}
-    head = {"seed": seed, "n": 8, "method": method, "iterations": iterations, "U-Net calls": 7}
+    head = {"attack": method.partition(", ref")[0], "seed": seed, "n": 8, "method": method, "iterations": iterations}
+    head |= {"U-Net calls": 7, "said earlier a": "nnnnnnnn", "said a": "yyyynnnn", "pair": "all"}
     return {**head, **values, "l1": 0.0456, "mask area": 0.3, "frechet": 12.34, **changes}
 
 
-def test_the_table_has_a_row_a_method_at_its_most_iterations_and_the_range_over_seeds(tmp_path):
+def test_the_table_has_a_row_a_method_at_its_most_iterations_of_the_first_seed(tmp_path):
     rows = [row("PGD", 5), row("PGD", 10, flip=0.9), row("ACE", 5), row("ACE", 10), row("ACE", 10, 5, l1=0.05)]
     write_rows(tmp_path / "rows.csv", rows)
     text = table(read_rows(tmp_path / "rows.csv"))
-    assert "| PGD | 10 | 0.90 (0.25 to 0.75) | 0.50 (0.25 to 0.75) |" in text
-    assert text.count("\n| ACE |") == 1 and "ACE, seeds 4 (n = 8), 5 (n = 8):" in text and "l1 0.046 to 0.050" in text
+    assert "| PGD | 10 | 0.90 (0.25 to 0.75) | 0.50 (0.25 to 0.75) |" in text and text.count("\n| ACE |") == 1
+
+
+def test_ways_are_compared_over_the_seeds_and_pairs_told_apart(tmp_path):
+    rows = [
+        row("ACE", 5),
+        row("ACE", 10),
+        row("ACE", 10, 5, l1=0.05),
+        row("chain, refined", 9, **{"said a": "y......."}),
+    ]
+    write_rows(tmp_path / "rows.csv", rows)
+    text = over_seeds(read_rows(tmp_path / "rows.csv"))
+    assert "ACE, seeds 4, 5: flips 0.50" in text and "l1 0.046 to 0.050" in text and "earlier judges 0.50." in text
+    assert "ACE less chain, transfer of flips: -0.50" in text
+    assert "ACE less chain, transfer of all photographs: +0.38" in text
+    rows = [row("ACE, counterfactual", 9, seed, attack="ACE", pair="boot-coat") for seed in (4, 5)]
+    write_rows(tmp_path / "rows.csv", rows)
+    assert "| pair | ACE |" in (text := by_pair(read_rows(tmp_path / "rows.csv"))) and "| 0.50 of 16 |" in text
 
 
 def test_transfer_of_no_flips_is_not_a_number_but_said(tmp_path):

@@ -123,8 +123,8 @@ def test_evaluate_names_a_corrupt_picture_and_leaves_it_out_if_asked(output, cap
     message = refused_and_marked(output, capsys, n=4)
     assert f"{path}: unreadable picture" in message and "leave it out" in message
     assert figures(output / PLACE)["l1"]["n"] == 4
-    evaluate("--output-path", output, "--allow-partial", "True", "--features", ROOT / "demo/classifier.pt")
-    assert figures(output / PLACE)["frechet_small-16_features_of_classifier.pt"]["n"] == 3
+    evaluate("--output-path", output, "--allow-partial", "True", "--features", ROOT / "demo/earlier_a.pt")
+    assert figures(output / PLACE)["frechet_plain-24_features_of_earlier_a.pt"]["n"] == 3
 
 
 def test_evaluate_names_a_picture_that_is_none(output, capsys):
@@ -151,7 +151,7 @@ def test_the_same_experiment_twice_is_refused(output, capsys):
 def test_evaluate_of_no_picture_says_so_of_each_figure(tmp_path, capsys):
     for folder in FOLDERS:
         (tmp_path / f"Results/exp/explanation/{folder}/CF").mkdir(parents=True)
-    evaluate("--output-path", tmp_path, "--features", ROOT / "demo/classifier.pt")
+    evaluate("--output-path", tmp_path, "--features", ROOT / "demo/earlier_a.pt")
     found = figures(tmp_path / PLACE)
     assert len(found) == 7 and all(figure["value"] is None and figure["n"] == 0 for figure in found.values())
     assert capsys.readouterr().out.count("n/a (0 images)") == 7
@@ -159,10 +159,15 @@ def test_evaluate_of_no_picture_says_so_of_each_figure(tmp_path, capsys):
 
 def test_a_population_that_is_empty_leaves_the_other_figures(tmp_path, capsys):
     write_experiment(tmp_path, ["CC/ICF"] * 3)
-    evaluate("--output-path", tmp_path, "--features", ROOT / "demo/classifier.pt")
+    evaluate("--output-path", tmp_path, "--features", ROOT / "demo/earlier_a.pt")
     found = figures(tmp_path / PLACE)
     assert found["l1"]["n"] == 3 and found["flip_rate"]["value"] == 0
-    assert found["frechet_small-16_features_of_classifier.pt"]["value"] is None
+    assert found["frechet_plain-24_features_of_earlier_a.pt"]["value"] is None
+
+
+def test_a_judge_of_grey_pictures_is_refused_by_name_for_pictures_in_colour(output, capsys):
+    message = failure(capsys, "--output-path", output, "--features", ROOT / "demo/classifier.pt")
+    assert "--features" in message and "classifier.pt: the classifier takes grey pictures, and these are in" in message
 
 
 def test_a_folder_that_cannot_be_written_to_names_the_flag(output, capsys):

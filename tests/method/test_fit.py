@@ -17,8 +17,8 @@ from tests.support.toys import Workshop, make_diffusion
 def photographs():
     """Two of the demo's."""
     files = [min((ROOT / "demo/pictures" / name).glob("*.png")) for name in ("coat", "sneaker")]
-    levels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    return torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 255
+    levels = np.stack([np.asarray(Image.open(file).convert("L")) for file in files])
+    return torch.from_numpy(levels)[:, None].float() / 255
 
 
 def tried(model, image, share=0.5):
