@@ -3,6 +3,7 @@
 Alone, a process is rank 0 of 1, and nothing here asks another one.
 """
 
+import gc
 import logging
 import socket
 import subprocess
@@ -91,6 +92,7 @@ def joined(own: int, count: int, environ: Mapping[str, str]) -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, rank=own, world_size=count, timeout=PATIENCE, **meeting(own, count, environ))
         yield
+        wait()  # a launcher that sees one end badly ends the others, who may still be writing
     except RuntimeError as error:
         said = str(error)
         if not isinstance(error, dist.DistError) and not any(word in said for word in ("gloo", "NCCL", "TCPStore")):
@@ -99,6 +101,7 @@ def joined(own: int, count: int, environ: Mapping[str, str]) -> Iterator[None]:
     finally:
         NOTICES.removeFilter(told)
         if dist.is_initialized():
+            gc.collect()  # what still holds a group would keep its threads beyond Python's end, where they abort
             dist.destroy_process_group()
 
 
