@@ -139,13 +139,13 @@ def last_rows(rows: Sequence[Row], way: str) -> list[Row]:
 
 def over_seeds(rows: Sequence[Row]) -> str:
     """The range of each way over its seeds, and its transfer beside ACE's."""
-    lines = []
-    for way in dict.fromkeys(row["attack"] for row in rows if row["attack"] in (COLOUR, CHAIN, *WITH_EACH_SEED)):
-        own = last_rows(rows, way)
+    lines, wanted = [], (COLOUR, CHAIN, *WITH_EACH_SEED)
+    last = {way: last_rows(rows, way) for way in dict.fromkeys(row["attack"] for row in rows) if way in wanted}
+    for way, own in last.items():
         ranges = ", ".join(f"{title} {span(own, name, digits)}" for name, (title, digits) in MEASURES.items())
         seeds = ("seeds " if len(own) > 1 else "seed ") + ", ".join(row["seed"] for row in own)
         lines.append(f"{way}, {seeds}: {ranges}, transfer to earlier judges {span(own, 'transfer earlier', 2)}.")
-    said = {way: verdicts.of(last_rows(rows, way)) for way in dict.fromkeys(row["attack"] for row in rows)}
+    said = {way: verdicts.of(own) for way, own in last.items()}
     for way, other in product((ACE, THOROUGH), (COLOUR, CHAIN)):
         for name, asked in verdicts.ASKED.items() if {way, other} <= said.keys() else ():
             found = verdicts.difference(said[way], said[other], asked)

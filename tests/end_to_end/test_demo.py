@@ -46,10 +46,8 @@ def test_the_judging_classifiers_are_small_right_and_of_their_cards_architecture
 
 
 def test_the_presets_settings_are_those_that_the_rule_chooses_from_the_sweep():
-    given = read_preset(MainConfig, "fashion")
-    assert {name: str(given[name]) for name in chosen("preset")} == {
-        name: str(v) for name, v in chosen("preset").items()
-    }
+    given, wanted = read_preset(MainConfig, "fashion"), chosen("preset")
+    assert {name: given[name] for name in wanted} == wanted
 
 
 def test_the_rule_takes_the_least_change_of_those_that_flip_and_transfer_best_within_the_bounds():
