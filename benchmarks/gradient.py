@@ -70,7 +70,7 @@ class Case:
         torch.manual_seed(0)
         flags = {**MODEL, "image_size": self.size, "num_channels": self.channels, **dict(self.settings)}
         config = from_dict(MainConfig, flags)
-        unet = build_unet(to_dict(config)).eval().requires_grad_(False).to(self.device)
+        unet = build_unet(to_dict(config)).eval().requires_grad_(False).to(self.device).laid_out()
         unet = unet.torso_to(getattr(torch, self.precision))
         return config, original.OriginalUNet(unet) if self.original else unet
 

@@ -4,6 +4,7 @@ A gradient through a frozen U-Net needs the input of each normalisation and noth
 what torch's layers keep.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -12,45 +13,61 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class NormSiLU(torch.autograd.Function):
-    """SiLU of a group normalisation times ``gain`` plus ``offset``, in their type; it keeps its input.
+class Norm(torch.autograd.Function):
+    """A group normalisation times ``gain`` plus ``offset``, in their type, and SiLU of that; it keeps its input.
 
-    (N, C, H, W); gain and offset (N, C) -> (N, C, H, W) of the input's type.
+    (N, C, H, W), best with channels last in memory, since torch's own backward pass is slow there; gain and offset
+    (N, C) -> (N, C, H, W) of the input's type.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, eps: float) -> Tensor:
-        ctx.groups, ctx.eps = groups, eps
-        h, mean, rstd = normalised(x, gain, offset, groups, eps)
+    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+        ctx.groups, ctx.silu = groups, silu
+        wide = dense(x.to(gain.dtype))
+        mean = of_groups(wide.mean((2, 3)), groups)
+        h = wide - over(mean)
+        rstd = (of_groups((h * h).mean((2, 3)), groups) + eps).rsqrt()
         ctx.save_for_backward(x, gain, offset, mean, rstd)
-        return F.silu(h, inplace=True).view(x.shape).to(x.dtype)
+        torch.addcmul(over(offset), h, over(rstd * gain), out=h)
+        return (F.silu(h, inplace=True) if silu else h).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, offset, mean, rstd = ctx.saved_tensors
-        h, _, _ = normalised(x, gain, offset, ctx.groups, ctx.eps)
-        inner = torch.ops.aten.silu_backward(gradient.to(h.dtype).reshape(h.shape), h)
-        sizes, wanted = (*h.shape, mean.shape[1]), [*ctx.needs_input_grad[:3]]
-        found = torch.ops.aten.native_group_norm_backward(
-            inner, as_one(x, h.dtype), mean, rstd, gain.flatten(), *sizes, wanted
-        )
-        at_x, at_gain, at_offset = (
-            part.view_as(own) if asked else None
-            for part, own, asked in zip(found, (x, gain, offset), wanted, strict=True)
-        )
-        return at_x if at_x is None else at_x.to(x.dtype), at_gain, at_offset, None, None
+        centred, d, factor = dense(x.to(gain.dtype)) - over(mean), gradient.to(gain.dtype), rstd * gain
+        if ctx.silu:
+            d = torch.ops.aten.silu_backward(d, torch.addcmul(over(offset), centred, over(factor)))
+        at_offset = d.sum((2, 3))
+        at_gain = rstd * (d * centred).sum((2, 3))
+        # What moves the group's mean and its spread does not reach the result.
+        size = math.prod(x.shape[2:])
+        across = rstd * of_groups(gain * at_offset, ctx.groups) / size
+        along = rstd**2 * of_groups(gain * at_gain, ctx.groups) / size
+        at_x = torch.addcmul(over(-across), centred, over(-along), out=centred).addcmul_(d, over(factor))
+        return at_x.to(x.dtype), at_gain, at_offset, None, None, None
 
 
-def normalised(x: Tensor, gain: Tensor, offset: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """SiLU's argument, mean and rstd, by torch's kernel, to which the channels of all pictures are those of one."""
-    one, gain, offset = as_one(x, gain.dtype), gain.flatten(), offset.flatten()
-    return torch.native_group_norm(one, gain, offset, 1, one.shape[1], one.shape[2], len(x) * groups, eps)
+def of_groups(values: Tensor, groups: int) -> Tensor:
+    """(N, C) -> (N, C): the mean over the channels of the own group."""
+    parts = values.unflatten(1, (groups, -1))
+    return parts.mean(2, keepdim=True).expand_as(parts).flatten(1)
 
 
-def as_one(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """(N, C, H, W) -> (1, N * C, H * W)."""
-    return x.to(dtype).reshape(1, x.shape[0] * x.shape[1], -1)
+def over(values: Tensor) -> Tensor:
+    """(N, C) -> (N, C, 1, 1)."""
+    return values[:, :, None, None]
+
+
+def dense(x: Tensor) -> Tensor:
+    """Without gaps, in the order of its dimensions or with channels last."""
+    return x.contiguous(memory_format=layout(x))
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """The order in memory of features (N, C, H, W) or of weights, with channels last or as the dimensions are."""
+    last = x.stride(1) == 1 and x.shape[1] > 1
+    return torch.channels_last if last else torch.contiguous_format
 
 
 class FrozenConv2d(torch.autograd.Function):
@@ -61,14 +78,15 @@ class FrozenConv2d(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]
     ) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.shape, ctx.stride, ctx.padding = x.shape, stride, padding
+        ctx.shape, ctx.layout, ctx.stride, ctx.padding = x.shape, layout(x), stride, padding
         return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        empty, mask = gradient.new_empty(ctx.shape), [True, False, False]  # of the input, the shape alone is read
+        like = {"dtype": gradient.dtype, "device": gradient.device, "memory_format": ctx.layout}
+        empty, mask = torch.empty(ctx.shape, **like), [True, False, False]  # of the input, its content is not read
         places = [*ctx.stride], [*ctx.padding], [1, 1], False, [0, 0], 1
         at_x, _, _ = torch.ops.aten.convolution_backward(gradient, empty, weight, None, *places, mask)
         return at_x, None, None, None, None
@@ -84,21 +102,26 @@ class Conv2d(nn.Conv2d):
         return FrozenConv2d.apply(x, self.weight, self.bias, self.stride, self.padding)
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution of one position, as a product, which likewise keeps ``x`` only where ``weight`` gets a gradient.
-
-    (N, in_channels, ...), weight (out_channels, in_channels, 1, ...) -> (N, out_channels, ...).
-    """
-    assert bias is not None, "every layer of the network has one"
-    of_each = weight.flatten(1).expand(len(x), -1, -1)
-    return torch.baddbmm(bias[:, None], of_each, x.flatten(2)).unflatten(2, x.shape[2:])
-
-
 class Pointwise1d(nn.Conv1d):
+    """A convolution of one position, as a product, which likewise keeps its input only where its weights get a
+    gradient.  (N, length, in_channels) -> (N, length, out_channels): channels last."""
+
     def forward(self, x: Tensor) -> Tensor:
-        return pointwise(x, self.weight, self.bias)
+        return F.linear(x, self.weight.flatten(1), self.bias)
 
 
 class Pointwise2d(nn.Conv2d):
+    """The same, (N, in_channels, H, W) -> (N, out_channels, H, W)."""
+
     def forward(self, x: Tensor) -> Tensor:
-        return pointwise(x, self.weight, self.bias)
+        return pictured(F.linear(tokens(x), self.weight.flatten(1), self.bias), x)
+
+
+def tokens(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H * W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def pictured(h: Tensor, x: Tensor) -> Tensor:
+    """(N, H * W, C) -> (N, C, H, W), of the height and width of ``x``."""
+    return h.transpose(1, 2).unflatten(2, x.shape[2:])

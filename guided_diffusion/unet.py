@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ace_counterfactuals.core.base.runtime import upload
 from ace_counterfactuals.guided_diffusion.config import NORM_GROUPS, UNetConfig
-from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise1d, Pointwise2d
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, Norm, Pointwise1d, Pointwise2d, layout, pictured, tokens
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
@@ -28,22 +28,24 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
 class GroupNorm32(nn.GroupNorm):
     """Group normalisation in at least float32, whatever the type of its input."""
 
+    silu = False
+
     def __init__(self, channels: int):
         super().__init__(NORM_GROUPS, channels, eps=1e-5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
-
-
-class NormSiLU32(GroupNorm32):
-    """SiLU of that, scaled by ``1 + scale`` and shifted: both (N, channels), or 0."""
-
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """Its result times ``1 + scale`` plus ``shift``: both (N, channels), or 0."""
         gain, offset = self.weight.expand(len(x), -1), self.bias.expand(len(x), -1)
         if scale is not None and shift is not None:
             scale, shift = scale.to(gain.dtype), shift.to(gain.dtype)
             gain, offset = gain * (1 + scale), torch.addcmul(shift, offset, 1 + scale)
-        return NormSiLU.apply(x, gain, offset, self.num_groups, self.eps)
+        return Norm.apply(x, gain, offset, self.num_groups, self.eps, self.silu)
+
+
+class NormSiLU32(GroupNorm32):
+    """SiLU of that."""
+
+    silu = True
 
 
 class ResBlock(nn.Module):
@@ -97,13 +99,13 @@ class AttentionBlock(nn.Module):
         self.proj_out = zero_init(Pointwise1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        order, axis = ((3, self.num_heads), 1) if self.new_order else ((self.num_heads, 3), 2)
-        parts = self.qkv(self.norm(x).flatten(2)).unflatten(1, (*order, -1)).unbind(axis)
+        order, axis = ((3, self.num_heads), 2) if self.new_order else ((self.num_heads, 3), 3)
+        parts = self.qkv(tokens(self.norm(x))).unflatten(2, (*order, -1)).unbind(axis)
         # The fused kernel scales inside, so that half precision keeps its range, and needs memory linear in the
-        # positions. It wants a head's channels beside each other.
-        q, k, v = (part.transpose(2, 3).contiguous() for part in parts)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
-        return x + self.proj_out(h).view(x.shape)
+        # positions.
+        q, k, v = (part.transpose(1, 2) for part in parts)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + pictured(self.proj_out(h), x)
 
 
 class Block(nn.ModuleList):
@@ -190,6 +192,12 @@ class UNetModel(nn.Module):
         width, outputs = config.widths[0], config.in_channels * (1 + config.learn_sigma)
         self.out = nn.Sequential(NormSiLU32(width), nn.Identity(), zero_init(Conv2d(width, outputs, 3, padding=1)))
 
+    def laid_out(self) -> "UNetModel":
+        """Its weights in the order in memory that its device computes fast in, which features follow: channels last on
+        a CPU, whose convolutions then take down to half of the time."""
+        on_cpu = self.out.get_parameter("2.weight").device.type == "cpu"
+        return self.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
+
     def torso_to(self, dtype: torch.dtype) -> "UNetModel":
         """Store the torso's convolutions in ``dtype``, e.g. torch.float16; the rest stays as it is."""
         for part in (self.input_blocks, self.middle_block, self.output_blocks):
@@ -207,14 +215,14 @@ class UNetModel(nn.Module):
         if y is not None:
             emb = emb + (y.to(emb.dtype) @ self.label_emb.weight if y.is_floating_point() else self.label_emb(y))
         recompute = self.config.use_checkpoint and torch.is_grad_enabled()
-        h, skips = x.to(torso), []
+        h, skips = x.to(torso, memory_format=layout(self.out.get_parameter("2.weight"))), []
         for block in self.input_blocks:
             h = block(h, emb, recompute)
             skips.append(h)
         h = self.middle_block(h, emb, recompute)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb, recompute)
-        return self.out(h.to(dtype)).to(torch.promote_types(x.dtype, torch.float32))
+        return self.out(h.to(dtype)).to(torch.promote_types(x.dtype, torch.float32)).contiguous()
 
 
 def zero_init(module: nn.Module) -> nn.Module:

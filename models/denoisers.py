@@ -63,8 +63,10 @@ class DiffusionModel:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "DiffusionModel":
         """On a device and in a type of numbers, the torso in half precision if that was asked for."""
         network = self.network.to(device, dtype)
-        if self.half and isinstance(network, UNetModel):
-            network.torso_to(half_precision(torch.device(device)))
+        if isinstance(network, UNetModel):
+            network.laid_out()
+            if self.half:
+                network.torso_to(half_precision(torch.device(device)))
         return replace(self, network=network)
 
 
@@ -161,7 +163,7 @@ def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     state = load_state(path)
     if "time_embed.0.weight" not in state:
         raise WeightsError(f"{path} is no diffusion U-Net, but {describe(state)}")
-    network = build_unet(to_dict(config), state, str(path))
+    network = build_unet(to_dict(config), state, str(path)).laid_out()
     model = config.model
     return DiffusionModel(network, process, model.class_cond, model.use_fp16, network.config.in_channels)
 

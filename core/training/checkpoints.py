@@ -3,7 +3,7 @@
 import csv
 import fcntl
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ace_counterfactuals.core.base import atomic, guard
 from ace_counterfactuals.core.base.curves import running_mean
@@ -129,9 +130,9 @@ class TrainingFolder:
         earlier = set() if before is None else {before}
         stale = (self.passing() | earlier) - {trainer.step, *filter(self.regular, earlier)}
         self.announce(stale | {trainer.step})
-        save_weights(files.model, weights)
+        save_weights(files.model, in_order(weights))
         for rate, path in files.emas.items():
-            save_weights(path, averages[rate])
+            save_weights(path, in_order(averages[rate]))
         save_weights(files.optimiser, tree)
         latest = Latest(self.flags, trainer.step, list(losses))
         atomic.write_json(self.path / "latest.json", vars(latest))
@@ -174,6 +175,11 @@ def alone(folder: Path) -> Iterator[None]:
         except OSError:
             pass
         yield
+
+
+def in_order(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """With their elements in memory as their dimensions are, which other programs may count on."""
+    return {name: value.contiguous() for name, value in weights.items()}
 
 
 def settings_of(config: TrainDiffusionConfig | TrainClassifierConfig) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
         own, asked = unet.config.in_channels, config.pictures.image_channels
         if own < images.channels or asked not in ("auto", own):
             raise ValueError(f"{path} is of pictures of {own} channels, but these have {images.channels}")
-        return unet.to(device)
+        return unet.to(device).laid_out()
 
     torch.manual_seed(config.device.seed)
     match = re.fullmatch(r"model(\d+)\.pt", resumed.name)

@@ -143,7 +143,8 @@ def spread(model: UNetModel, averages: Iterable[UNetModel], *, way: str) -> nn.M
 
 
 def shard(model: UNetModel) -> None:
-    """Leave each process a part of every layer's weights."""
+    """Leave each process a part of every layer's weights, which are not laid out for the device: that is refused."""
+    model.to(memory_format=torch.contiguous_format)
     mesh = init_device_mesh(next(model.parameters()).device.type, (size(),))
     for block in [module for module in model.modules() if isinstance(module, Block)]:
         fully_shard(block, mesh=mesh)

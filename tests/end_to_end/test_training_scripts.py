@@ -63,6 +63,11 @@ def test_a_half_precision_average_is_stored_as_such(trained):
     assert {value.dtype for value in load_weights(trained / "ema_0.9999_000004.pt").values()} == {torch.float16}
 
 
+def test_stored_weights_lie_in_the_order_of_their_dimensions(trained):
+    for name in ("model000004.pt", "ema_0.9999_000004.pt"):
+        assert all(value.is_contiguous() for value in load_weights(trained / name).values())
+
+
 def test_a_resumed_training_ends_with_the_same_weights(pictures, trained, tmp_path):
     resume = ["--resume_checkpoint", str(trained / "model000002.pt")]
     train_ddpm(pictures, tmp_path, "--lr_anneal_steps", "4", *resume)

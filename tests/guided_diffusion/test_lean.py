@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from ace_counterfactuals.core.method.footprint import kept_bytes
-from ace_counterfactuals.guided_diffusion.lean import Conv2d, NormSiLU, Pointwise2d
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, Norm, Pointwise2d
 from tests.support.unet_cases import toy_unet
 
 GROUPS, EPS = 4, 1e-5
@@ -25,7 +25,7 @@ def plain(x, weight, bias, scale, shift):
 
 
 def lean(x, weight, bias, scale, shift):
-    return NormSiLU.apply(x, weight * (1 + scale), bias * (1 + scale) + shift, GROUPS, EPS)
+    return Norm.apply(x, weight * (1 + scale), bias * (1 + scale) + shift, GROUPS, EPS, True)
 
 
 def test_the_lean_norm_has_the_values_of_torchs_layers():
@@ -61,7 +61,7 @@ def test_the_lean_norm_of_half_precision_is_taken_in_float32():
 
 def test_the_lean_norm_keeps_little_but_its_input():
     inputs = [tensor.requires_grad_(i == 0) for i, tensor in enumerate(norm_inputs())]
-    of_channels = 2 * inputs[3].nbytes + 2 * 2 * GROUPS * 8  # gain, offset, and mean and rstd of each group
+    of_channels = 4 * inputs[3].nbytes  # gain, offset, and mean and rstd of each channel's group
     assert kept_bytes(lambda: lean(*inputs)) == inputs[0].nbytes + of_channels
 
 

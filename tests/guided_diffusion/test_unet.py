@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.config import UNetConfig
+from ace_counterfactuals.guided_diffusion.lean import tokens
 from ace_counterfactuals.guided_diffusion.unet import AttentionBlock, GroupNorm32, ResBlock, timestep_embedding
 from tests.support.unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, randomised, toy_unet
 
@@ -195,15 +196,14 @@ def test_attention_equals_an_explicit_loop_over_pictures_heads_and_positions(new
     heads, width = 4, 8
     block = randomised(attention_block(new_order)).double()
     x = torch.randn(2, heads * width, 3, 2, dtype=torch.float64)
-    flat = x.flatten(2)
-    qkv, h = block.qkv(block.norm(flat)), torch.zeros_like(flat)
+    qkv, h = block.qkv(tokens(block.norm(x))).mT, torch.zeros(2, heads * width, 6, dtype=x.dtype)
     for n, head in itertools.product(range(2), range(heads)):
         first = [(part * heads + head) if new_order else (head * 3 + part) for part in range(3)]
         q, k, v = (qkv[n, i * width : (i + 1) * width] for i in first)
         for position in range(6):
             weight = torch.softmax(q[:, position] @ k / math.sqrt(width), dim=0)
             h[n, head * width : (head + 1) * width, position] = v @ weight
-    torch.testing.assert_close(block(x), x + block.proj_out(h).view_as(x))
+    torch.testing.assert_close(block(x), x + block.proj_out(h.mT).mT.reshape(x.shape))
 
 
 def test_the_two_orders_of_attention_are_equal_once_their_channels_are_permuted():
@@ -242,6 +242,16 @@ def test_the_gradient_through_a_bfloat16_torso_is_nearly_the_same():
     exact, half = input_gradient(toy_unet()), input_gradient(toy_unet().torso_to(torch.bfloat16))
     assert half.dtype == torch.float32
     assert (half - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize("changes", [{}, {"resblock_updown": False, "use_new_attention_order": True}], ids=str)
+def test_the_order_of_weights_in_memory_changes_no_value_and_no_gradient(changes):
+    plain, last = toy_unet(torch.float64, **changes), toy_unet(torch.float64, **changes).laid_out()
+    assert last.input_blocks[1][0].in_layers[2].weight.is_contiguous(memory_format=torch.channels_last)
+    x = noisy(dtype=torch.float64)
+    torch.testing.assert_close(run(last, x), run(plain, x))
+    ours, theirs = (torch.autograd.grad(run(one, x).square().sum(), one.parameters()) for one in (last, plain))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_float64_runs_all_through():

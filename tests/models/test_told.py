@@ -52,7 +52,7 @@ def flags_of(model):
 def test_the_yaml_of_its_training_tells_all_flags(trained):
     model = load_denoiser(trained)
     assert flags_of(model).items() <= TRAINED.items()
-    assert torch.equal(model(X, STEPS), toy_unet(num_heads=2)(X, STEPS))
+    assert torch.equal(model(X, STEPS), toy_unet(num_heads=2).laid_out()(X, STEPS))
     assert not model.half
 
 
