@@ -7,30 +7,32 @@ way is a ratio of one run.
 
 Seven pairs of classes of the demo, the same photographs for every attack, each in a process of its own so that its
 peak memory is its own; what a photograph takes is counted (calls of the U-Net, forward and backward, of which a
-batch's are its photographs') and measured (CPU seconds). An attack is seen at several numbers of iterations. Writes
+batch's are its photographs; operations of the U-Net and of a student, as many backward as forward) and measured (CPU
+seconds). An attack is seen at several numbers of iterations. Writes
 cost.csv, cost.md and cost.png into --output; what is in the CSV is not computed again.
 """
 
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from ace_counterfactuals.core.base import atomic
 from ace_counterfactuals.core.evaluation.tables import markdown_rows
 from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.models.denoisers import DiffusionModel
 from benchmarks import original, trial
 from benchmarks.faithfulness import FORMER, UNSEEN, by_method
 
@@ -39,29 +41,40 @@ METHODS = {  # settings that differ from the preset's
     ORIGINAL: FORMER,
     "chain": FORMER,
     "one step": {},
+    "one step, a student": {"attack_student": str(trial.ROOT / "demo/student.pt")},
     "one step, ends at 0.9": {"attack_stop_confidence": 0.9},
     "one step, ends at 0.95": {"attack_stop_confidence": 0.95},
     "one step, ends at 0.99": {"attack_stop_confidence": 0.99},
 }
-COLUMNS = {"forward": 0, "backward": 0, "CPU s": 1, "peak MiB": 0, "flip": 2, "transfer pooled": 2, "l1": 3}
+COLUMNS = {"forward": 0, "backward": 0, "GFLOP": 1, "CPU s": 1, "peak MiB": 0, "flip": 2, "transfer pooled": 2, "l1": 3}
 
 
 class Counted:
-    """A diffusion model that counts the pictures that it is called for, and those that gradients went back for."""
+    """A network that counts the pictures that it is called for, and those that gradients went back for.
 
-    def __init__(self, model: DiffusionModel):
-        self.model, self.channels = model, model.channels
-        self.forward = self.backward = 0
+    known: attributes of the network that are asked for.
+    """
 
-    def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None) -> Tensor:
+    def __init__(self, network: Callable[..., Tensor], **known: Any):
+        self.network, self.forward, self.backward = network, 0, 0
+        vars(self).update(known)
+
+    def __call__(self, x_t: Tensor, *others: Tensor | None) -> Tensor:
         self.forward += len(x_t)
-        output = self.model(x_t, steps, classes)
+        output = self.network(x_t, *others)
         if output.requires_grad:
             output.register_hook(self._went_back)
         return output
 
     def _went_back(self, gradient: Tensor) -> None:
         self.backward += len(gradient)
+
+
+def gflop(network: Callable[..., Tensor], *inputs: Tensor) -> float:
+    """Of a call, 10^9 operations."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(*inputs)
+    return counter.get_total_flops() / 1e9
 
 
 def compute(method: str, config: MainConfig, count: int, threads: int) -> list[dict]:
@@ -71,19 +84,24 @@ def compute(method: str, config: MainConfig, count: int, threads: int) -> list[d
     """
     torch.set_num_threads(threads)
     batch, bench = trial.set_up(config, UNSEEN, count=count)
-    counted, device = Counted(batch.task.denoiser), batch.image.device
+    model, device, x_t = batch.task.denoiser, batch.image.device, batch.image[:1]
+    each = gflop(model, x_t, torch.zeros(1)), gflop(model.student, x_t) if model.student else 0.0
+    student = Counted(model.student, signal=model.student.signal) if model.student else None
     if method == ORIGINAL:
-        counted.model = replace(batch.task.denoiser, network=original.OriginalUNet(batch.task.denoiser.network))
+        model = replace(model, network=original.OriginalUNet(model.network))
+    counted = Counted(model, channels=model.channels, student=student)
     batch, before = trial.with_settings(batch, denoiser=counted), start_memory(device)
     attacked = original.attack if method == ORIGINAL else attack
     last = config.attack.attack_iterations
     ends = config.attack.attack_stop_confidence < 1
     strengths = [last] if ends else trial.strengths_of(last)
     found: dict[int, list[Tensor]] = {strength: [] for strength in strengths}
-    taken = {strength: torch.zeros(3, dtype=torch.float64) for strength in strengths}
+    taken = {strength: torch.zeros(4, dtype=torch.float64) for strength in strengths}
 
     def now() -> Tensor:
-        return torch.tensor([counted.forward, counted.backward, time.process_time()], dtype=torch.float64)
+        own, other = ((one.forward + one.backward) if one else 0 for one in (counted, student))
+        work = own * each[0] + other * each[1]
+        return torch.tensor([counted.forward, counted.backward, work, time.process_time()], dtype=torch.float64)
 
     for part in trial.split(batch):
         started = now()
@@ -101,9 +119,9 @@ def compute(method: str, config: MainConfig, count: int, threads: int) -> list[d
     for strength in strengths:
         started = now()
         changed = torch.cat([trial.refined(*pair) for pair in zip(trial.split(batch), found[strength], strict=True)])
-        forward, backward, seconds = ((taken[strength] + now() - started) / len(batch.indices)).tolist()
+        forward, backward, work, seconds = ((taken[strength] + now() - started) / len(batch.indices)).tolist()
         memory = (peak_memory(device) - before) / 2**20
-        cost = {"forward": forward, "backward": backward, "CPU s": seconds, "peak MiB": memory}
+        cost = {"forward": forward, "backward": backward, "GFLOP": work, "CPU s": seconds, "peak MiB": memory}
         rows.append({"method": method, "iterations": strength, **cost, **bench.measure(batch, changed)})
     return rows
 

@@ -27,7 +27,7 @@ from ace_counterfactuals.core.method.filtering import change_mask, kept_pixels
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task, judge
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.plan import way_of
+from ace_counterfactuals.core.runs.plan import calls_of
 from ace_counterfactuals.core.runs.setup import load_networks, open_images, prepare_device, task_of
 from ace_counterfactuals.core.runs.tables import read_table
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
@@ -134,7 +134,7 @@ def strengths_of(iterations: int) -> list[int]:
 
 def unet_calls(batch: Batch, iterations: int) -> int:
     """Forward passes of the U-Net that an attack takes for a photograph."""
-    return iterations * way_of(batch.task.attack, batch.filter.steps).forward
+    return calls_of(batch.task.attack, batch.filter.steps, iterations)[0]
 
 
 def refined(batch: Batch, found: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+EPS = 1e-5  # of a variance
+
 
 class Norm(torch.autograd.Function):
     """A group normalisation times ``gain`` plus ``offset``, in their type, and SiLU of that; it keeps its input.
@@ -21,12 +23,12 @@ class Norm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, silu: bool) -> Tensor:
         ctx.groups, ctx.silu = groups, silu
         wide = dense(x.to(gain.dtype))
         mean = of_groups(wide.mean((2, 3)), groups)
         h = wide - over(mean)
-        rstd = (of_groups((h * h).mean((2, 3)), groups) + eps).rsqrt()
+        rstd = (of_groups((h * h).mean((2, 3)), groups) + EPS).rsqrt()
         ctx.save_for_backward(x, gain, offset, mean, rstd)
         torch.addcmul(over(offset), h, over(rstd * gain), out=h)
         return (F.silu(h, inplace=True) if silu else h).to(x.dtype)
@@ -45,7 +47,7 @@ class Norm(torch.autograd.Function):
         across = rstd * of_groups(gain * at_offset, ctx.groups) / size
         along = rstd**2 * of_groups(gain * at_gain, ctx.groups) / size
         at_x = torch.addcmul(over(-across), centred, over(-along), out=centred).addcmul_(d, over(factor))
-        return at_x.to(x.dtype), at_gain, at_offset, None, None, None
+        return at_x.to(x.dtype), at_gain, at_offset, None, None
 
 
 def of_groups(values: Tensor, groups: int) -> Tensor:

@@ -6,6 +6,7 @@ precision; normalisation and the output are always float32 or wider.
 
 import math
 from collections import OrderedDict
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,18 @@ from torch.utils.checkpoint import checkpoint
 
 from ace_counterfactuals.core.base.runtime import upload
 from ace_counterfactuals.guided_diffusion.config import NORM_GROUPS, UNetConfig
-from ace_counterfactuals.guided_diffusion.lean import Conv2d, Norm, Pointwise1d, Pointwise2d, layout, pictured, tokens
+from ace_counterfactuals.guided_diffusion.lean import (
+    EPS,
+    Conv2d,
+    Norm,
+    Pointwise1d,
+    Pointwise2d,
+    layout,
+    pictured,
+    tokens,
+)
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
@@ -30,8 +42,8 @@ class GroupNorm32(nn.GroupNorm):
 
     silu = False
 
-    def __init__(self, channels: int):
-        super().__init__(NORM_GROUPS, channels, eps=1e-5)
+    def __init__(self, channels: int, groups: int = NORM_GROUPS):
+        super().__init__(groups, channels, eps=EPS)
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """Its result times ``1 + scale`` plus ``shift``: both (N, channels), or 0."""
@@ -39,7 +51,7 @@ class GroupNorm32(nn.GroupNorm):
         if scale is not None and shift is not None:
             scale, shift = scale.to(gain.dtype), shift.to(gain.dtype)
             gain, offset = gain * (1 + scale), torch.addcmul(shift, offset, 1 + scale)
-        return Norm.apply(x, gain, offset, self.num_groups, self.eps, self.silu)
+        return Norm.apply(x, gain, offset, self.num_groups, self.silu)
 
 
 class NormSiLU32(GroupNorm32):
@@ -193,10 +205,8 @@ class UNetModel(nn.Module):
         self.out = nn.Sequential(NormSiLU32(width), nn.Identity(), zero_init(Conv2d(width, outputs, 3, padding=1)))
 
     def laid_out(self) -> "UNetModel":
-        """Its weights in the order in memory that its device computes fast in, which features follow: channels last on
-        a CPU, whose convolutions then take down to half of the time."""
-        on_cpu = self.out.get_parameter("2.weight").device.type == "cpu"
-        return self.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
+        """See ``laid_out``."""
+        return laid_out(self)
 
     def torso_to(self, dtype: torch.dtype) -> "UNetModel":
         """Store the torso's convolutions in ``dtype``, e.g. torch.float16; the rest stays as it is."""
@@ -223,6 +233,13 @@ class UNetModel(nn.Module):
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb, recompute)
         return self.out(h.to(dtype)).to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+
+
+def laid_out(module: Module) -> Module:
+    """Its weights in the order in memory that its device computes fast in, which features follow: channels last on a
+    CPU, whose convolutions and norms then need no copies."""
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    return module.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
 
 
 def zero_init(module: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiff
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models import coded, denoising_diffusion, diffusers_folder
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
+from ace_counterfactuals.models.student import Student
 from ace_counterfactuals.models.told import Given, Said, beside, newest, settled
 
 
@@ -43,6 +44,7 @@ class DiffusionModel:
     network: x_t (N, C, H, W) in [-1, 1], steps (N,) of the whole chain, classes (N,) or None -> (N, C, H, W), or
     (N, 2C, H, W) where the process has ``learn_sigma``.  channels: C, 1 or 3.
     made_of: ``load_denoiser``'s source, as model_path, and its settings, by name.
+    student: a small network in its place in an attack's gradients (``models.student``).
     half: whether ``to`` puts a U-Net's torso in half precision, where the device computes that fast.
     """
 
@@ -51,6 +53,7 @@ class DiffusionModel:
     class_cond: bool = False
     half: bool = False
     channels: int = 3
+    student: Student | None = None
     made_of: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -67,7 +70,8 @@ class DiffusionModel:
             network.laid_out()
             if self.half:
                 network.torso_to(half_precision(torch.device(device)))
-        return replace(self, network=network)
+        student = self.student and self.student.to(device, dtype).laid_out()
+        return replace(self, network=network, student=student)
 
 
 class Source(NamedTuple):

@@ -31,6 +31,7 @@ from ace_counterfactuals.core.method.explain import explain
 from ace_counterfactuals.core.method.objectives import confidence, probabilities
 from ace_counterfactuals.core.method.progress import Progress
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.plan import calls_of
 from ace_counterfactuals.core.runs.run import run
 from ace_counterfactuals.core.runs.setup import (
     check,
@@ -156,9 +157,9 @@ class Studio:
             shares = [self.share(at, picture) for picture in (at.found, filtered(at))]
             job.curve.append((at.iteration, *shares))
             job.picture = atomic.png(to_pil(at.found[0]))
-            steps = 1 if batch.task.attack.attack_filter == "one-step" else batch.filter.steps
+            calls, _ = calls_of(batch.task.attack, batch.filter.steps, at.iteration)
             left = (now - began) / at.iteration * (total - at.iteration)
-            job.told = {"iteration": at.iteration, "of": total, "calls": at.iteration * steps, "left": round(left, 1)}
+            job.told = {"iteration": at.iteration, "of": total, "calls": calls, "left": round(left, 1)}
 
         return see
 

@@ -1,6 +1,6 @@
 """Train a diffusion model on a data set, or continue: --model_path of main.py takes the folder that it writes.
 
-With --sample, pictures are drawn from a model instead.
+With --sample, pictures are drawn from a model instead; with --distill True, a student of a model is trained.
 """
 
 import os
@@ -9,15 +9,21 @@ from collections.abc import Mapping, Sequence
 from ace_counterfactuals.core.base.notices import ranks
 from ace_counterfactuals.core.base.settings import FlagError, flags_of
 from ace_counterfactuals.core.cli.parsing import program
-from ace_counterfactuals.core.training.config import DrawingConfig, TrainDiffusionConfig
+from ace_counterfactuals.core.training.config import DistillingConfig, DrawingConfig, TrainDiffusionConfig
 
 
 def settle(config: TrainDiffusionConfig, typed: Mapping, others: Mapping) -> TrainDiffusionConfig:
     """With what is to be chosen, or what the model says that is drawn from."""
+    if config.distilling.distill:
+        from ace_counterfactuals.core.training import distilling
+
+        return distilling.settled(config, typed, others)
     if config.drawing.sample:
         from ace_counterfactuals.core.training import sampling
 
         return sampling.settled(config, typed, others)
+    if own := [name for name in flags_of(DistillingConfig) if name in typed and name != "distill"]:
+        raise FlagError(own[0], "is a flag of a student: give distill True, too")
     if drawing := [name for name in flags_of(DrawingConfig) if name in typed and name != "sample"]:
         raise FlagError(drawing[0], "is a flag of drawing: give sample, the number of pictures, too")
     from ace_counterfactuals.core.training.sizing import settled
@@ -39,7 +45,8 @@ def alone(config: TrainDiffusionConfig) -> int:
         said = forecast(config)
     else:
         folder = train(config, write_training_page)
-        said = f"checkpoints, samples and log.csv are in {folder}, which --model_path takes; look at {folder / PAGE}"
+        flag = "whose ema file --attack_student" if config.distilling.distill else "which --model_path"
+        said = f"checkpoints, samples and log.csv are in {folder}, {flag} takes; look at {folder / PAGE}"
     if parallel.rank() == 0:
         print(said)
     return 0

@@ -113,7 +113,8 @@ def make_grad_fn(
     def grad_fn(adversary: Tensor, iteration: int | Sequence[int]) -> Tensor:
         each, noise = of_each(iteration, len(adversary)), batch.noise(iteration, drawn)
         with torch.enable_grad():
-            gradient = gradient_of(config, objective, filter_, adversary, noise)
+            by_student = [bool(filter_.student) and not config.by_model(i) for i in each]
+            gradient = gradient_of(config, objective, filter_, adversary, noise, by_student)
         weights = [distance_weight(config.dist_schedule, i, config.attack_iterations) for i in each]
         distance = distance_gradient(batch.image, adversary, dist_l1=config.dist_l1, dist_l2=config.dist_l2)
         weight = upload(torch.tensor(weights, dtype=distance.dtype), distance.device)

@@ -36,6 +36,18 @@ class AttackConfig:
         "what the attack's gradient goes through: all steps of the filter, or the x_0 predicted at its first",
         choices=FILTERS,
     )
+    attack_student: str = flag(
+        "",
+        "with attack_filter one-step: a student of the diffusion model (train_diffusion.py --distill True), a small "
+        "network that most gradients go through in its place",
+        path=True,
+        result=False,
+    )
+    attack_student_every: int = flag(
+        4,
+        "with attack_student: every n-th gradient of a picture goes through the diffusion model itself; 0: none does",
+        low=0,
+    )
     attack_joint_checkpoint: bool = flag(
         False, "recompute instead of keeping the graph of all denoising steps: less memory", result=False
     )
@@ -54,6 +66,11 @@ class AttackConfig:
     dist_schedule: str = flag(
         "none", "weight of the distances over the iterations: 1; 0 then 1; rising to 1", choices=SCHEDULES
     )
+
+    def by_model(self, iteration: int) -> bool:
+        """Whether an iteration's gradient, from 0 on, goes through the diffusion model itself and not a student."""
+        every = self.attack_student_every
+        return not self.attack_student or (every > 0 and iteration % every == every - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The filter F_tau, the one denoising loop, and the inpainting refinement (ACE, section 3)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,7 @@ class Filter:
     classes: (N,) for a class-conditional model. ``steps`` 0 changes nothing.
     grey: pictures have one channel where the model has three. It is shown three equal ones, each with noise of its own
     as in its training, and the picture is the mean of what comes back.
+    student: x_t of the last of the steps -> x_0, in the place of the model's own prediction.
     """
 
     diffusion: GaussianDiffusion
@@ -35,6 +37,7 @@ class Filter:
     steps: int
     classes: Tensor | None = None
     grey: bool = False
+    student: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, image: Tensor, noise: NoiseFn) -> Tensor:
         """F_tau(image): (N, C, H, W) in [0, 1] -> the same shape, not clamped."""
@@ -45,13 +48,34 @@ class Filter:
         first = x[:, :1]
         return to_image(first + (x - first).mean(1, keepdim=True) if self.grey else x)  # exact where all are equal
 
-    def predict(self, image: Tensor, noise: NoiseFn) -> Tensor:
+    def predict(self, image: Tensor, noise: NoiseFn, by_student: Sequence[bool] = ()) -> Tensor:
         """The picture expected from x_t at the last of the filter's steps (Tweedie's formula), by one call of the
-        network however many steps there are: (N, C, H, W) in [0, 1] -> the same shape, not clamped."""
+        network however many steps there are: (N, C, H, W) in [0, 1] -> the same shape, not clamped.
+
+        by_student: which pictures the student predicts.
+        """
         if not self.steps:
             return image
-        x_t, t = self.start(image, noise), step_tensor(self.steps - 1, image)
-        return self.to_picture(self.diffusion.p_mean_variance(self.model, x_t, t, self.classes).pred_xstart)
+        x_t = self.start(image, noise)
+        own = [i for i, other in enumerate(by_student) if other]
+        if not own:
+            return self.to_picture(self.expected(x_t, self.classes))
+        if len(own) == len(x_t):
+            return self.to_picture(self._by_student(x_t))
+        rest = [i for i in range(len(x_t)) if i not in own]
+        classes = None if self.classes is None else self.classes[rest]
+        both = torch.cat([self._by_student(x_t[own]), self.expected(x_t[rest], classes)])
+        order = [*own, *rest]
+        return self.to_picture(both[[order.index(i) for i in range(len(x_t))]])
+
+    def expected(self, x_t: Tensor, classes: Tensor | None = None) -> Tensor:
+        """The x_0 that the model predicts from x_t of the last of the filter's steps."""
+        return self.diffusion.p_mean_variance(self.model, x_t, step_tensor(self.steps - 1, x_t), classes).pred_xstart
+
+    def _by_student(self, x_t: Tensor) -> Tensor:
+        assert self.student, "asked for without there being one"
+        x_0 = self.student(x_t)
+        return x_0.clamp(-1, 1) if self.diffusion.clip_denoised else x_0
 
     def start(self, image: Tensor, noise: NoiseFn, draw: Draw = Draw.START, t: int | None = None) -> Tensor:
         """x_t ~ q(x_t | image), at the last of the filter's steps if ``t`` is not given."""

@@ -4,7 +4,7 @@ Every function takes an objective, (N, C, H, W) pictures -> a scalar that is a *
 gradient of a picture does not depend on its batch, and returns the gradient at ``image``, of its shape.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -17,8 +17,15 @@ from ace_counterfactuals.core.method.noise import NoiseFn
 Objective = Callable[[Tensor], Tensor]
 
 
-def gradient_of(config: AttackConfig, objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn) -> Tensor:
-    """The gradient that the settings ask for."""
+def gradient_of(
+    config: AttackConfig,
+    objective: Objective,
+    filter_: Filter,
+    image: Tensor,
+    noise: NoiseFn,
+    by_student: Sequence[bool] = (),
+) -> Tensor:
+    """The gradient that the settings ask for.  by_student: see ``Filter.predict``."""
     if not config.attack_joint or filter_.steps == 0:
         return plain_gradient(objective, image)
     if config.attack_joint_shortcut:
@@ -27,8 +34,9 @@ def gradient_of(config: AttackConfig, objective: Objective, filter_: Filter, ima
         segment = config.attack_checkpoint_backward_steps
         assert isinstance(segment, int), "auto is decided before an attack begins"
         return checkpointed_gradient(objective, filter_, image, noise, segment=segment)
-    through = one_step_gradient if config.attack_filter == "one-step" else chain_gradient
-    return through(objective, filter_, image, noise)
+    if config.attack_filter == "one-step":
+        return one_step_gradient(objective, filter_, image, noise, by_student)
+    return chain_gradient(objective, filter_, image, noise)
 
 
 def plain_gradient(objective: Objective, image: Tensor) -> Tensor:
@@ -42,9 +50,11 @@ def chain_gradient(objective: Objective, filter_: Filter, image: Tensor, noise: 
     return gradient_through(partial(filter_, noise=noise), objective, image)
 
 
-def one_step_gradient(objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn) -> Tensor:
+def one_step_gradient(
+    objective: Objective, filter_: Filter, image: Tensor, noise: NoiseFn, by_student: Sequence[bool] = ()
+) -> Tensor:
     """d objective(filter_.predict(image)) / d image: time and memory of one call, whatever the number of steps."""
-    return gradient_through(partial(filter_.predict, noise=noise), objective, image)
+    return gradient_through(partial(filter_.predict, noise=noise, by_student=by_student), objective, image)
 
 
 def checkpointed_gradient(

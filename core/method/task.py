@@ -16,6 +16,7 @@ from ace_counterfactuals.core.method.noise import Asked, NoiseFn, image_noise, n
 from ace_counterfactuals.core.method.objectives import choose_targets, predict
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import Denoiser, GaussianDiffusion
 
+SAME_NOISE = 0.002  # of alphas_cumprod, more than half precision rounds
 Classifier = Callable[[Tensor], Tensor]
 """(N, C, H, W) in [0, 1] -> logits, (N,) if binary and (N, K) for K classes"""
 
@@ -26,7 +27,7 @@ class Task:
 
     diffusion: already respaced as ``sampling`` says of the attack's filter.  label_target: see ``choose_targets``.
     class_cond: the denoiser takes the target as its class.  seed: of all noise.
-    Raises FlagError for steps of the filter or the refinement that there are not.
+    Raises FlagError for steps of the filter or the refinement that there are not, and for a student of other noise.
     """
 
     classifier: Classifier
@@ -41,6 +42,9 @@ class Task:
     def __post_init__(self) -> None:
         for refining in (False, True):  # now, and not after a long attack
             chain_of(self.sampling, self.diffusion, refining=refining)
+        student = getattr(self.denoiser, "student", None)
+        if self.attack.attack_student and student is not None:
+            check_noise(self.attack.attack_student, student.signal, *chain_of(self.sampling, self.diffusion))
 
 
 def chain_of(
@@ -68,6 +72,15 @@ def chain_of(
             f"{share} of {respaced} respaced steps is less than one step; {least}",
         )
     return diffusion, steps
+
+
+def check_noise(path: str, signal: Tensor, diffusion: GaussianDiffusion, steps: int) -> None:
+    """Raises FlagError where the filter's last step is not the one that the student was trained at."""
+    found, wanted = signal.item(), diffusion.alphas_cumprod.values[steps - 1].item() if steps else 1.0
+    if abs(wanted - found) > SAME_NOISE:
+        said = f"was trained where alphas_cumprod is {found:.3f}, but at the filter's last step it is {wanted:.3f}"
+        advice = "give the timestep_respacing and sampling_time_fraction of its training"
+        raise FlagError("attack_student", f"{path} {said}; {advice}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,8 @@ class Batch:
         own, wanted = self.image.shape[1], getattr(self.task.denoiser, "channels", self.image.shape[1])
         if own > wanted:
             raise ValueError(f"the diffusion model is of pictures of {wanted} channel, but these have {own}")
-        return Filter(diffusion, self.task.denoiser, steps, classes, grey=own < wanted)
+        student = None if refining else getattr(self.task.denoiser, "student", None)
+        return Filter(diffusion, self.task.denoiser, steps, classes, grey=own < wanted, student=student)
 
     def noise(self, iteration: int | Sequence[int], drawn: Callable[[Asked], Tensor] = Asked.drawn) -> NoiseFn:
         """The noise of one pass of the filter: of an iteration of the attack, from 0 on, or one of each picture, or of

@@ -31,7 +31,7 @@ from ace_counterfactuals.core.postprocessing.config import SWEPT
 from ace_counterfactuals.core.postprocessing.stored import AttackedRun
 from ace_counterfactuals.core.runs.begin import file_of, weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.described import CONFIG, WEIGHTS, described_flags, read_config
+from ace_counterfactuals.core.runs.described import CONFIG, STUDENT, WEIGHTS, described_flags, read_config
 from ace_counterfactuals.core.runs.layout import REFINED
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.models.config import ClassifierConfig, WeightsConfig
@@ -81,7 +81,7 @@ def make_settings(post: Any, run: AttackedRun) -> list[Setting]:
         refuse_other_flags(run.settings, fixed, run.results.root)
         base |= described_flags(run.settings["flags"])
         refuse_far_reaching(base, given, run.results.root / CONFIG)
-    base |= fixed
+    base |= fixed | {STUDENT: ""}  # which a refinement has no use for
     if not {"classifier", "classifier_path"} & given.keys() and runs_code(base["classifier"], base["classifier_path"]):
         code = base["classifier"] or base["classifier_path"]
         said = f"the run's is code ({code}), which is run only for who types it; give --classifier"

@@ -41,6 +41,7 @@ from ace_counterfactuals.core.runs.setup import (
     settle_channels,
     task_of,
     with_predictions,
+    with_student,
 )
 from ace_counterfactuals.models.classifiers import Classifier
 from ace_counterfactuals.models.denoisers import DiffusionModel
@@ -69,7 +70,7 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
         config, images = align_classes(config, images, loaded.class_names)
         classifier = loaded
     with report.going_on():
-        denoiser = load_denoiser(config, device)
+        denoiser = with_student(load_denoiser(config, device), config)
     if classifier is not None:
         with report.going_on():
             check_labels(config, images, classifier.num_outputs)

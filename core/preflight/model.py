@@ -13,6 +13,7 @@ from ace_counterfactuals.core.base.memory import PROC, free_bytes, in_bytes, is_
 from ace_counterfactuals.core.base.notices import in_time
 from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.method.attacks import ATTACKS
+from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.explain import conclude
 from ace_counterfactuals.core.method.filtering import Filter, to_diffusion
 from ace_counterfactuals.core.method.fit import Fit, Trial, fit
@@ -173,14 +174,16 @@ def check_cost(report: Report, batch: Batch, config: MainConfig, pending: int, c
 
 def estimate(batch: Batch, call_seconds: float) -> Cost:
     """The cost of a picture by how often each calls the network."""
-    way = way_of(batch.task.attack, batch.filter.steps)
-    return Cost(way.effort * call_seconds, batch.refiner.steps * call_seconds)
+    attack = batch.task.attack
+    way, one = way_of(attack, batch.filter.steps), round_of(attack)
+    share = sum(map(attack.by_model, range(one))) / one
+    return Cost(share * way.effort * call_seconds, batch.refiner.steps * call_seconds)
 
 
 def measure_batch(batch: Batch) -> Cost:
-    """Explain a batch with one iteration of the attack; both parts end with a look at what the device computed."""
-    n, device = len(batch.indices), batch.image.device
-    batch = replace(batch, task=replace(batch.task, attack=replace(batch.task.attack, attack_iterations=1)))
+    """Explain a batch with few iterations of the attack; both parts end with a look at what the device computed."""
+    n, device, rounds = len(batch.indices), batch.image.device, round_of(batch.task.attack)
+    batch = replace(batch, task=replace(batch.task, attack=replace(batch.task.attack, attack_iterations=rounds)))
     base, started = start_memory(device), time.monotonic()
     found, _ = attack(batch)
     found.sum().item()
@@ -188,7 +191,12 @@ def measure_batch(batch: Batch) -> Cost:
     conclude(batch, found)
     refined = time.monotonic()
     growth = (peak_memory(device) - base) // n if base else 0
-    return Cost((attacked - started) / n, (refined - attacked) / n, n, base, growth)
+    return Cost((attacked - started) / n / rounds, (refined - attacked) / n, n, base, growth)
+
+
+def round_of(attack: AttackConfig) -> int:
+    """Iterations after which their costs repeat."""
+    return (attack.attack_student_every or 1) if attack.attack_student else 1
 
 
 def start_memory(device: torch.device) -> int:

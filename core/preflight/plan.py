@@ -11,7 +11,7 @@ from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.task import Batch
 from ace_counterfactuals.core.preflight.model import Cost
 from ace_counterfactuals.core.preflight.report import Report
-from ace_counterfactuals.core.runs.plan import needs_of, way_of
+from ace_counterfactuals.core.runs.plan import calls_of, needs_of, way_of
 
 HEADER = ("at once", "gradient", "peak memory", "U-Net calls", "a picture", "all left")
 WIDTHS = (9, 35, 14, 21, 11, 0)
@@ -31,7 +31,8 @@ def check_plan(report: Report, batch: Batch, size: int, pending: int, cost: Cost
         share = way.effort / chosen.effort if chosen.effort else 1
         each = rounds * cost.gradient * share + cost.refinement
         peak = needs.peak(way, count)
-        calls = f"{rounds * way.forward + batch.refiner.steps} + {rounds * way.backward} back"
+        forward, backward = calls_of(settings, steps, rounds)
+        calls = f"{forward + batch.refiner.steps} + {backward} back"
         much = in_bytes(peak) + ("" if peak <= free else " (!)")
         rows.append((str(count), name, much, calls, in_time(each), in_time(each * pending)))
     lines = report.sections["cost"]

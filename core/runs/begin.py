@@ -20,6 +20,7 @@ from ace_counterfactuals.core.data.regions import region_digest
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.described import (
     CONFIG,
+    STUDENT,
     WEIGHTS,
     described_flags,
     read_config,
@@ -117,8 +118,8 @@ def refuse_other_settings(results: ResultFolder, described: dict) -> None:
     stored, flags = read_config(results.root), described["flags"]
     made = {name: stored["flags"][name] for name, known in flag_items(MainConfig).items() if known.result}
     differences = [f"{name} {flags[name]} (there: {old!r})" for name, old in made.items() if old != flags[name]]
-    weights = described["weights"].items()
-    differences += [f"{name} is another file" for name, sha in weights if stored["weights"].get(name) != sha]
+    given, there = described["weights"], stored["weights"]
+    differences += [f"{name} is another file" for name in {**given, STUDENT: ""} if there.get(name) != given.get(name)]
     if differences:
         raise ValueError(
             f"{results.root} was made with other settings: {'; '.join(differences)}; "
@@ -145,6 +146,7 @@ def describe(config: MainConfig, classes: Sequence[str] | None, digests: Mapping
 def weight_digests(config: MainConfig) -> dict[str, str]:
     """Flag -> digest of the file that it names, of the weights and of the region."""
     files = {name: file_of(getattr(config.weights, name)) for name in WEIGHTS}
+    files[STUDENT] = config.attack.attack_student
     files["classifier"] = code_of(config.weights.classifier)
     digests = {name: digest(path) for name, path in files.items() if path}
     digests["region"] = region_digest(config.region.region)

@@ -15,6 +15,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 
 CONFIG = "config.yaml"
 WEIGHTS = ("model_path", "classifier_path")
+STUDENT = "attack_student"  # a file of weights too, of the attack alone
 SEAL = b"sha256: "  # begins its last line: the digest of what stands before that
 
 
@@ -60,7 +61,7 @@ def read_raw(path: Path) -> dict:
 
 def described_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     """What results depend on, and the paths of data and weights: neither where nor in which parts it is computed."""
-    kept = {name for name, item in flag_items(MainConfig).items() if item.result} | {"data_dir", *WEIGHTS}
+    kept = {name for name, item in flag_items(MainConfig).items() if item.result} | {"data_dir", STUDENT, *WEIGHTS}
     return {name: value for name, value in flags.items() if name in kept}
 
 

@@ -67,6 +67,12 @@ def way_of(attack: AttackConfig, steps: int) -> Way:
     return Way(segment, segments, steps + segment * (segments - 1), steps)
 
 
+def calls_of(attack: AttackConfig, steps: int, iterations: int) -> tuple[int, int]:
+    """Of the U-Net, forward and backward, in the first iterations of an attack; a student's are not among them."""
+    way, through = way_of(attack, steps), sum(map(attack.by_model, range(iterations)))
+    return through * way.forward, through * way.backward
+
+
 @dataclass(frozen=True)
 class Needs:
     """Bytes that a picture takes, beside the networks.

@@ -39,6 +39,7 @@ from ace_counterfactuals.models.classifiers import Classifier, load_classifier
 from ace_counterfactuals.models.compiled import compile_calls
 from ace_counterfactuals.models.denoisers import DiffusionModel
 from ace_counterfactuals.models.specs import said_of
+from ace_counterfactuals.models.student import load_student
 from ace_counterfactuals.models.told import TRAINED
 
 RESERVED = {*KINDS, "CC", "IC", "records", "log", "evaluation"}  # folders of an experiment
@@ -59,6 +60,9 @@ def check(config: MainConfig, *, automatic: bool = False) -> None:
     alone = "one-step excludes attack_joint_shortcut, attack_joint_checkpoint and attack_joint False: leave these out"
     still = "0 changes nothing, and the whole picture would come out filtered; attack_method None filters alone"
     moves, bounded = attack.attack_method != "None", attack.attack_method not in ("None", "C&W")
+    chained = "stands for a single call of the model: give attack_filter one-step, too"
+    early = attack.attack_stop_confidence < 1
+    mixed = "with attack_stop_confidence takes parts of a batch, whose bytes go by their size; leave one of these out"
     number = "auto: only a run of main.py decides that; give a number"
     refusals = [
         (not automatic and run.batch_size == AUTO, "batch_size", number),
@@ -74,6 +78,9 @@ def check(config: MainConfig, *, automatic: bool = False) -> None:
         (attack.attack_joint_shortcut and not attack.attack_joint, "attack_joint_shortcut", aside),
         (attack.attack_joint_checkpoint and not attack.attack_joint, "attack_joint_checkpoint", aside),
         (attack.attack_filter == "one-step" and other_way, "attack_filter", alone),
+        (attack.attack_student and attack.attack_filter != "one-step", "attack_student", chained),
+        (attack.attack_student and config.model.class_cond, "attack_student", "knows no classes: leave class_cond out"),
+        (attack.attack_student and early and run.cudnn_deterministic, "attack_student", mixed),
         (moves and attack.attack_step == 0, "attack_step", still),
         (bounded and attack.attack_epsilon == 0, "attack_epsilon", still),
         (attack.attack_stop_confidence == 0, "attack_stop_confidence", "0: wanted more than 0; 1 never ends an attack"),
@@ -123,7 +130,7 @@ def prepare_device(config: MainConfig) -> torch.device:
 
 def load_networks(config: MainConfig, query: int, device: torch.device) -> tuple[Classifier, DiffusionModel]:
     """The networks that the flags name, frozen, on the device and in their precision."""
-    denoiser = load_denoiser(config, device)
+    denoiser = with_student(load_denoiser(config, device), config)
     return load_explained(config, query, device), denoiser
 
 
@@ -161,6 +168,19 @@ def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
         model = denoisers.load_settled(path, **of_denoiser(config)).to(device)
         check_channels(config, model.channels, path)
         return model
+
+
+def with_student(model: DiffusionModel, config: MainConfig) -> DiffusionModel:
+    """The model with the student that the attack names, if it names one.  Raises FlagError for no file of one."""
+    path = config.attack.attack_student
+    if not path:
+        return model
+    with blaming("attack_student"):
+        student = load_student(path)
+        if student.config.in_channels != model.channels:
+            raise ValueError(f"{path} is of pictures of {student.config.in_channels} channels, not {model.channels}")
+    beside = next(model.network.parameters(), None)
+    return replace(model, student=student if beside is None else student.to(beside.device).laid_out())
 
 
 def settle_model(config: MainConfig, typed: Mapping[str, Any], others: Mapping[str, Any]) -> MainConfig:

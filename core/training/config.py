@@ -120,10 +120,12 @@ class DrawingConfig:
         result=False,
     )
     model_path: str = flag(
-        "", "with sample: what to draw from, all that model_path of main.py takes", path=is_path, result=False
+        "",
+        "with sample: what to draw from; with distill: what to learn from; all that model_path of main.py takes",
+        path=is_path,
     )
     timestep_respacing: str = flag(
-        "", "with sample: steps of the chain: '' all, '50' evenly spaced, 'ddim50' as DDIM spaces them", result=False
+        "", "with sample or distill: steps of the chain: '' all, '50' evenly spaced, 'ddim50' as DDIM spaces them"
     )
     use_ddim: bool = flag(False, "with sample: DDIM without noise, instead of ancestral sampling", result=False)
     sample_classes: str = flag(
@@ -135,12 +137,28 @@ class DrawingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillingConfig:
+    """A student that is trained in the place of a diffusion model."""
+
+    distill: bool = flag(
+        False,
+        "train a student of model_path for attack_student of main.py: a small network that predicts in one call what "
+        "the model predicts at the filter's first step",
+    )
+    sampling_time_fraction: float = flag(
+        0.1, "with distill: as in the attack that it is for, like timestep_respacing", low=0, high=1
+    )
+    student_width: int = flag(32, "with distill: channels at half of the resolution, a multiple of 8", low=8)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainDiffusionConfig:
     """All flags of train_diffusion.py."""
 
     pictures: PicturesConfig = group(PicturesConfig, "data: the training partition is used")
     training: TrainingConfig = group(TrainingConfig, "training")
     drawing: DrawingConfig = group(DrawingConfig, "drawing from a model, without a training")
+    distilling: DistillingConfig = group(DistillingConfig, "distilling a model into a student")
     device: SeededConfig = group(SeededConfig, "where")
     model: ModelConfig = group(ModelConfig, "U-Net")
     diffusion: DiffusionConfig = group(DiffusionConfig, "diffusion process")

@@ -35,6 +35,7 @@ from ace_counterfactuals.core.training.checkpoints import (
     restore,
 )
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig, ema_rates
+from ace_counterfactuals.core.training.distilling import SHOWN, Distillation, begun, distillation, looked_at
 from ace_counterfactuals.core.training.frechet import FID, Frechet, write_distance
 from ace_counterfactuals.core.training.sampling import sample, short_chain
 from ace_counterfactuals.core.training.trainer import PARTS, Batch, Trainer, mirroring, shuffled
@@ -42,6 +43,7 @@ from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models.loading import load_state
+from ace_counterfactuals.models.student import Student, load_student
 
 SAMPLES = 32
 
@@ -91,7 +93,7 @@ def go_on(
     measured = Frechet(config, images, condition, trainer.device) if training.fid_network else None
 
     def show() -> None:
-        draw(config, trainer, folder, condition)
+        draw(config, trainer, folder, images, condition)
         if measured and takes_part(config):
             write_distance(folder.path / FID, trainer.step, measured.of(trainer.ema))
         told(folder.path)
@@ -171,7 +173,12 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
     if condition is not None:
         flags["num_classes"] = condition.shape[1] if condition.ndim == 2 else len(images.class_names or ())
 
-    def network(path: str | Path) -> UNetModel:
+    process = distillation(config, device) if config.distilling.distill else GaussianDiffusion(config.diffusion)
+
+    def network(path: str | Path) -> UNetModel | Student:
+        if isinstance(process, Distillation):
+            student = load_student(path) if path else begun(config, process, images.channels)
+            return student.to(device).laid_out()
         unet = build_unet(flags, load_state(path) if path else None, str(path))
         own, asked = unet.config.in_channels, config.pictures.image_channels
         if own < images.channels or asked not in ("auto", own):
@@ -187,7 +194,7 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
         found = Checkpoint(resumed.parent, int(match[1]), ema_rates(training.ema_rate)) if match else None
         trainer = Trainer(
             model,
-            GaussianDiffusion(config.diffusion),
+            process,
             training,
             seed=config.device.seed,
             precision=half_precision(device) if config.model.use_fp16 else torch.float32,
@@ -230,16 +237,29 @@ def takes_part(config: TrainDiffusionConfig) -> bool:
     return parallel.rank() == 0 or config.training.dist == "fsdp"
 
 
-def draw(config: TrainDiffusionConfig, trainer: Trainer, folder: TrainingFolder, condition: Tensor | None) -> None:
+def draw(
+    config: TrainDiffusionConfig, trainer: Trainer, folder: TrainingFolder, images: ImageSet, condition: Tensor | None
+) -> None:
     """The curve of the loss, then a grid of samples of the moving average.  The first process writes them; the others
     have to take part where the average's weights are shared."""
     if not takes_part(config):
         return
     if parallel.rank() == 0:
         draw_loss(folder.path / LOG, folder.path / LOSS)
+    if isinstance(trainer.diffusion, Distillation):
+        first = torch.stack([images[i].image for i in range(min(SHOWN, len(images)))]).to(trainer.device)
+        seen = looked_at(trainer.ema, trainer.diffusion, to_diffusion(first), config.device.seed)
+        if parallel.rank() == 0:
+            write_grid(folder.samples(trainer.step), seen, columns=len(first))
+        return
     y = None if condition is None else condition[:SAMPLES].to(next(trainer.model.parameters()).device)
     size, process = (trainer.model.config.in_channels, *config.pictures.shape), short_chain(config.diffusion)
     count = SAMPLES if y is None else len(y)
     pictures = sample(trainer.ema, process, (count, *size), seed=config.device.seed, y=y)
     if parallel.rank() == 0:
-        atomic.write_png(folder.samples(trainer.step), to_pil(make_grid(to_image(pictures).clamp(0, 1).cpu())))
+        write_grid(folder.samples(trainer.step), to_image(pictures).clamp(0, 1))
+
+
+def write_grid(path: Path, pictures: Tensor, columns: int = 8) -> None:
+    """Of pictures (N, C, H, W) in [0, 1]."""
+    atomic.write_png(path, to_pil(make_grid(pictures.cpu(), nrow=columns)))

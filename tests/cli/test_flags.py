@@ -47,6 +47,8 @@ ORIGINAL = {
     "attack_step": 1.0,
     "attack_joint": True,
     "attack_filter": "chain",
+    "attack_student": "",
+    "attack_student_every": 4,
     "attack_joint_checkpoint": False,
     "attack_checkpoint_backward_steps": 1,
     "attack_joint_shortcut": False,

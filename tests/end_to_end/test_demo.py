@@ -12,10 +12,12 @@ from ace_counterfactuals.core.base.settings import from_dict, to_dict
 from ace_counterfactuals.core.cli import explain
 from ace_counterfactuals.core.data.imageset import open_dataset
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.core.runs.setup import judged, open_images
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.loading import load_weights, state_dict
 from benchmarks.sweep_demo import choose, chosen
+from benchmarks.trial import open_task
 from tests.support.paths import ROOT
 
 DEMO = Path(os.environ.get("ACE_DEMO", ROOT / "demo"))  # another one is that which scripts/train-demo.sh made
@@ -64,6 +66,19 @@ def test_the_diffusion_model_is_small_and_fits_the_preset():
     flags = to_dict(from_dict(MainConfig, read_preset(MainConfig, "fashion")))
     unet = build_unet(flags, state_dict(load_weights(path)), str(path))
     assert 1e6 < sum(parameter.numel() for parameter in unet.parameters()) < 3e6
+
+
+def test_the_student_predicts_nearly_what_its_model_does():
+    preset = read_preset(MainConfig, "fashion") | {"data_dir": str(DEMO / "pictures"), "device": "cpu"}
+    preset |= {"model_path": str(DEMO / "ddpm.pt"), "classifier_path": str(DEMO / "classifier.pt")}
+    config = from_dict(MainConfig, preset | {"attack_student": str(DEMO / "student.pt")})
+    images = open_images(config, quiet=True)
+    batch = judged([images[i] for i in range(0, len(images), 10)], open_task(config), torch.device("cpu"))
+    with torch.no_grad():
+        x_t = batch.filter.start(batch.image, batch.noise(0))
+        expected, student = batch.filter.expected(x_t), batch.filter.student(x_t)
+    away = (student - expected).square().mean()
+    assert away < 0.01 < 0.5 * (x_t - expected).square().mean()
 
 
 @pytest.mark.slow

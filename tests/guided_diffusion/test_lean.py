@@ -25,7 +25,7 @@ def plain(x, weight, bias, scale, shift):
 
 
 def lean(x, weight, bias, scale, shift):
-    return Norm.apply(x, weight * (1 + scale), bias * (1 + scale) + shift, GROUPS, EPS, True)
+    return Norm.apply(x, weight * (1 + scale), bias * (1 + scale) + shift, GROUPS, True)
 
 
 def test_the_lean_norm_has_the_values_of_torchs_layers():

@@ -72,7 +72,7 @@ def test_an_untargeted_run_has_no_target_in_its_rows(finished):
 def test_the_configuration_holds_what_results_depend_on_versions_digests_and_classes(finished):
     stored = read_yaml(finished.results() / "config.yaml")
     entering = {name for name, item in flag_items(MainConfig).items() if item.result}
-    assert set(stored["flags"]) == entering | {"data_dir", "model_path", "classifier_path"}
+    assert set(stored["flags"]) == entering | {"data_dir", "model_path", "classifier_path", "attack_student"}
     assert stored["flags"]["attack_step"] == 8.0 and stored["flags"]["timestep_respacing"] == "10"
     assert stored["threads"] == torch.get_num_threads()
     assert {"python", "torch", "torchvision", "numpy", "pillow"} <= set(stored["versions"])
