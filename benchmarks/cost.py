@@ -33,15 +33,20 @@ from ace_counterfactuals.core.evaluation.tables import markdown_rows
 from ace_counterfactuals.core.method.attacking import attack
 from ace_counterfactuals.core.preflight.model import peak_memory, start_memory
 from ace_counterfactuals.core.runs.config import MainConfig
+from ace_counterfactuals.guided_diffusion.unet import Deep
+from ace_counterfactuals.models.denoisers import DiffusionModel
 from benchmarks import original, trial
 from benchmarks.faithfulness import FORMER, UNSEEN, by_method
 
-ORIGINAL = "the original's loop"
+ORIGINAL, STUDENT = "the original's loop", str(trial.ROOT / "demo/student.pt")
 METHODS = {  # settings that differ from the preset's
     ORIGINAL: FORMER,
     "chain": FORMER,
     "one step": {},
-    "one step, a student": {"attack_student": str(trial.ROOT / "demo/student.pt")},
+    "one step, a student": {"attack_student": STUDENT},
+    "one step, a student alone": {"attack_student": STUDENT, "attack_student_every": 0},
+    "chain of three": {"attack_filter": "chain"},
+    "chain of three, deep features kept": {"attack_filter": "chain", "attack_deep_every": 3},
     "one step, ends at 0.9": {"attack_stop_confidence": 0.9},
     "one step, ends at 0.95": {"attack_stop_confidence": 0.95},
     "one step, ends at 0.99": {"attack_stop_confidence": 0.99},
@@ -50,31 +55,42 @@ COLUMNS = {"forward": 0, "backward": 0, "GFLOP": 1, "CPU s": 1, "peak MiB": 0, "
 
 
 class Counted:
-    """A network that counts the pictures that it is called for, and those that gradients went back for.
+    """A network that counts the pictures that it is called for, those that gradients went back for, and its work.
 
-    known: attributes of the network that are asked for.
+    each: 10^9 operations of a call, and of one that takes deep features; backward as many.  known: attributes of the
+    network that are asked for.
     """
 
-    def __init__(self, network: Callable[..., Tensor], **known: Any):
-        self.network, self.forward, self.backward = network, 0, 0
+    def __init__(self, network: Callable[..., Tensor], each: tuple[float, float], **known: Any):
+        self.network, self.each, self.forward, self.backward, self.work = network, each, 0, 0, 0.0
         vars(self).update(known)
 
-    def __call__(self, x_t: Tensor, *others: Tensor | None) -> Tensor:
-        self.forward += len(x_t)
-        output = self.network(x_t, *others)
+    def __call__(self, x_t: Tensor, *others: Tensor | None, **kept: Deep) -> Tensor:
+        work = len(x_t) * self.each[any(deep.features is not None for deep in kept.values())]
+        self.forward, self.work = self.forward + len(x_t), self.work + work
+        output = self.network(x_t, *others, **kept)
         if output.requires_grad:
-            output.register_hook(self._went_back)
+            output.register_hook(partial(self._went_back, work))
         return output
 
-    def _went_back(self, gradient: Tensor) -> None:
-        self.backward += len(gradient)
+    def _went_back(self, work: float, gradient: Tensor) -> None:
+        self.backward, self.work = self.backward + len(gradient), self.work + work
 
 
-def gflop(network: Callable[..., Tensor], *inputs: Tensor) -> float:
-    """Of a call, 10^9 operations."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(*inputs)
-    return counter.get_total_flops() / 1e9
+def counting(model: DiffusionModel, x_t: Tensor, *, by_original: bool) -> Counted:
+    """The model, and its student if it has one.  x_t: a picture."""
+
+    def gflop(network: Callable[..., Tensor], *inputs: Tensor, **kept: Deep) -> float:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(*inputs, **kept)
+        return counter.get_total_flops() / 1e9
+
+    deep, student = Deep(), None
+    each = tuple(gflop(model, x_t, torch.zeros(1), deep=deep) for _ in range(2))
+    if model.student:
+        student = Counted(model.student, (gflop(model.student, x_t),) * 2, signal=model.student.signal)
+    network = replace(model, network=original.OriginalUNet(model.network)) if by_original else model
+    return Counted(network, (each[0], each[1]), channels=model.channels, student=student)
 
 
 def compute(method: str, config: MainConfig, count: int, threads: int) -> list[dict]:
@@ -84,12 +100,7 @@ def compute(method: str, config: MainConfig, count: int, threads: int) -> list[d
     """
     torch.set_num_threads(threads)
     batch, bench = trial.set_up(config, UNSEEN, count=count)
-    model, device, x_t = batch.task.denoiser, batch.image.device, batch.image[:1]
-    each = gflop(model, x_t, torch.zeros(1)), gflop(model.student, x_t) if model.student else 0.0
-    student = Counted(model.student, signal=model.student.signal) if model.student else None
-    if method == ORIGINAL:
-        model = replace(model, network=original.OriginalUNet(model.network))
-    counted = Counted(model, channels=model.channels, student=student)
+    counted, device = counting(batch.task.denoiser, batch.image[:1], by_original=method == ORIGINAL), batch.image.device
     batch, before = trial.with_settings(batch, denoiser=counted), start_memory(device)
     attacked = original.attack if method == ORIGINAL else attack
     last = config.attack.attack_iterations
@@ -99,8 +110,7 @@ def compute(method: str, config: MainConfig, count: int, threads: int) -> list[d
     taken = {strength: torch.zeros(4, dtype=torch.float64) for strength in strengths}
 
     def now() -> Tensor:
-        own, other = ((one.forward + one.backward) if one else 0 for one in (counted, student))
-        work = own * each[0] + other * each[1]
+        work = counted.work + (counted.student.work if counted.student else 0.0)
         return torch.tensor([counted.forward, counted.backward, work, time.process_time()], dtype=torch.float64)
 
     for part in trial.split(batch):

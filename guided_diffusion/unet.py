@@ -6,6 +6,7 @@ precision; normalisation and the output are always float32 or wider.
 
 import math
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -181,6 +182,14 @@ def make_upsampler(width: int, config: UNetConfig) -> nn.Module:
     return nn.Sequential(OrderedDict(nearest=nearest, conv=Conv2d(width, width, 3, padding=1)))
 
 
+@dataclass
+class Deep:
+    """What the levels but the first leave for the last blocks on the way up, kept from one step for others (DeepCache,
+    Ma et al. 2024)."""
+
+    features: Tensor | None = None
+
+
 class UNetModel(nn.Module):
     """Predicts (N, C, H, W), or (N, 2C, H, W) with ``learn_sigma``, from x_t (N, C, H, W), steps (N,) and classes.
 
@@ -216,8 +225,11 @@ class UNetModel(nn.Module):
                     module.to(dtype)
         return self
 
-    def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
-        """Raises ValueError where classes are given to a network that takes none, or the reverse."""
+    def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None, deep: Deep | None = None) -> Tensor:
+        """deep: features of another step that this one takes, or, where it has none, leaves there.
+
+        Raises ValueError where classes are given to a network that takes none, or the reverse.
+        """
         if (y is not None) != self.config.class_cond:
             raise ValueError("classes must be given if and only if the model is class-conditional")
         dtype, torso = (next(part.parameters()).dtype for part in (self.time_embed, self.input_blocks))
@@ -226,11 +238,19 @@ class UNetModel(nn.Module):
             emb = emb + (y.to(emb.dtype) @ self.label_emb.weight if y.is_floating_point() else self.label_emb(y))
         recompute = self.config.use_checkpoint and torch.is_grad_enabled()
         h, skips = x.to(torso, memory_format=layout(self.out.get_parameter("2.weight"))), []
-        for block in self.input_blocks:
+        first = 1 + self.config.num_res_blocks  # blocks of the first level, on the way down and up
+        kept = deep.features if deep else None
+        for block in self.input_blocks if kept is None else self.input_blocks[:first]:
             h = block(h, emb, recompute)
             skips.append(h)
-        h = self.middle_block(h, emb, recompute)
-        for block in self.output_blocks:
+        if kept is None:
+            h = self.middle_block(h, emb, recompute)
+            for block in self.output_blocks[:-first]:
+                h = block(torch.cat([h, skips.pop()], dim=1), emb, recompute)
+        h = h if kept is None else kept
+        if deep:
+            deep.features = h
+        for block in self.output_blocks[-first:]:
             h = block(torch.cat([h, skips.pop()], dim=1), emb, recompute)
         return self.out(h.to(dtype)).to(torch.promote_types(x.dtype, torch.float32)).contiguous()
 

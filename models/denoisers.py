@@ -14,7 +14,7 @@ from ace_counterfactuals.core.base.settings import FlagError, flag, flag_items, 
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, differing, read_flags
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
-from ace_counterfactuals.guided_diffusion.unet import UNetModel
+from ace_counterfactuals.guided_diffusion.unet import Deep, UNetModel
 from ace_counterfactuals.models import coded, denoising_diffusion, diffusers_folder
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
 from ace_counterfactuals.models.student import Student
@@ -56,8 +56,8 @@ class DiffusionModel:
     student: Student | None = None
     made_of: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None) -> Tensor:
-        return self.network(x_t, steps, classes)
+    def __call__(self, x_t: Tensor, steps: Tensor, classes: Tensor | None = None, **kept: Deep) -> Tensor:
+        return self.network(x_t, steps, classes, **kept)
 
     def respaced(self, timestep_respacing: str, *, clip_denoised: bool | None = None) -> "DiffusionModel":
         """With a chain of fewer steps ('' is all, '25' evenly spaced), clipping or not.  Raises FlagError."""

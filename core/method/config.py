@@ -48,6 +48,12 @@ class AttackConfig:
         "with attack_student: every n-th gradient of a picture goes through the diffusion model itself; 0: none does",
         low=0,
     )
+    attack_deep_every: int = flag(
+        1,
+        "with attack_filter chain: all levels of the U-Net are computed at every n-th of the filter's steps, and at "
+        "those between the first level alone, with what the others left",
+        low=1,
+    )
     attack_joint_checkpoint: bool = flag(
         False, "recompute instead of keeping the graph of all denoising steps: less memory", result=False
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor
 from ace_counterfactuals.core.method.config import SamplingConfig
 from ace_counterfactuals.core.method.noise import Draw, NoiseFn, no_noise
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import Denoiser, GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.unet import Deep
 
 
 def to_diffusion(image: Tensor) -> Tensor:
@@ -30,6 +32,7 @@ class Filter:
     grey: pictures have one channel where the model has three. It is shown three equal ones, each with noise of its own
     as in its training, and the picture is the mean of what comes back.
     student: x_t of the last of the steps -> x_0, in the place of the model's own prediction.
+    deep_every: the steps at which all levels of a U-Net are computed, and not the first one alone.
     """
 
     diffusion: GaussianDiffusion
@@ -38,6 +41,7 @@ class Filter:
     classes: Tensor | None = None
     grey: bool = False
     student: Callable[[Tensor], Tensor] | None = None
+    deep_every: int = 1
 
     def __call__(self, image: Tensor, noise: NoiseFn) -> Tensor:
         """F_tau(image): (N, C, H, W) in [0, 1] -> the same shape, not clamped."""
@@ -97,11 +101,16 @@ class Filter:
         kept: (N, 1, H, W) bool and pictures (N, C, H, W); before every step the pixels of the one are the other's,
         noised to that step (RePaint, Lugmayr et al. 2022, without resampling).
         """
-        for t in reversed(range(last, self.steps if first is None else first)):
+        model, deep = self.model, Deep()
+        if self.deep_every > 1:
+            model = partial(self.model, deep=deep)
+        for i, t in enumerate(reversed(range(last, self.steps if first is None else first))):
+            if i % self.deep_every == 0:
+                deep.features = None
             if kept:
                 keep, image = kept
                 x_t = torch.where(keep, self.start(image, noise, Draw.KEPT, t), x_t)
-            posterior = self.diffusion.p_mean_variance(self.model, x_t, step_tensor(t, x_t), self.classes)
+            posterior = self.diffusion.p_mean_variance(model, x_t, step_tensor(t, x_t), self.classes)
             x_t = posterior.mean
             if t > 0 and noise is not no_noise:
                 x_t = x_t + torch.exp(0.5 * posterior.log_variance) * noise(Draw.POSTERIOR, t, x_t)

@@ -125,7 +125,9 @@ class Batch:
         if own > wanted:
             raise ValueError(f"the diffusion model is of pictures of {wanted} channel, but these have {own}")
         student = None if refining else getattr(self.task.denoiser, "student", None)
-        return Filter(diffusion, self.task.denoiser, steps, classes, grey=own < wanted, student=student)
+        every = 1 if refining else self.task.attack.attack_deep_every
+        denoiser = self.task.denoiser
+        return Filter(diffusion, denoiser, steps, classes, grey=own < wanted, student=student, deep_every=every)
 
     def noise(self, iteration: int | Sequence[int], drawn: Callable[[Asked], Tensor] = Asked.drawn) -> NoiseFn:
         """The noise of one pass of the filter: of an iteration of the attack, from 0 on, or one of each picture, or of

@@ -30,6 +30,7 @@ from ace_counterfactuals.core.runs.run import load_region
 from ace_counterfactuals.core.runs.setup import (
     align_classes,
     check,
+    check_kept,
     check_labels,
     diffusion_of,
     judged,
@@ -71,6 +72,7 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
         classifier = loaded
     with report.going_on():
         denoiser = with_student(load_denoiser(config, device), config)
+        check_kept(denoiser, config)
     if classifier is not None:
         with report.going_on():
             check_labels(config, images, classifier.num_outputs)

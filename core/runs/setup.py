@@ -1,6 +1,6 @@
 """From flags to what a run needs: contradictions refused, pictures selected, networks loaded."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from ace_counterfactuals.core.data.labels import resolve_name
 from ace_counterfactuals.core.data.regions import open_region
 from ace_counterfactuals.core.data.specs import UNKNOWN
 from ace_counterfactuals.core.method.attacks import find_attack
+from ace_counterfactuals.core.method.config import AttackConfig
 from ace_counterfactuals.core.method.objectives import predict
 from ace_counterfactuals.core.method.task import Batch, Task, chain_of, judge
 from ace_counterfactuals.core.runs.config import MainConfig
@@ -34,6 +35,7 @@ from ace_counterfactuals.core.runs.described import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
 from ace_counterfactuals.models.compiled import compile_calls
@@ -55,35 +57,16 @@ def check(config: MainConfig, *, automatic: bool = False) -> None:
     name, untargeted = config.output.exp_name, data.label_target == -1 and not spec_of(data.dataset).binary
     parts = Path(name).parts
     plain = name.strip("/.") and ".." not in parts and not Path(name).is_absolute()
-    outputs, aside = config.output, "True goes through the diffusion model, which attack_joint False leaves out"
-    other_way = attack.attack_joint_shortcut or attack.attack_joint_checkpoint or not attack.attack_joint
-    alone = "one-step excludes attack_joint_shortcut, attack_joint_checkpoint and attack_joint False: leave these out"
-    still = "0 changes nothing, and the whole picture would come out filtered; attack_method None filters alone"
-    moves, bounded = attack.attack_method != "None", attack.attack_method not in ("None", "C&W")
-    chained = "stands for a single call of the model: give attack_filter one-step, too"
-    early = attack.attack_stop_confidence < 1
-    mixed = "with attack_stop_confidence takes parts of a batch, whose bytes go by their size; leave one of these out"
-    number = "auto: only a run of main.py decides that; give a number"
+    outputs, number = config.output, "auto: only a run of main.py decides that; give a number"
+    otherwise = "True rounds otherwise from batch to batch; give it alone"
     refusals = [
         (not automatic and run.batch_size == AUTO, "batch_size", number),
         (not automatic and segment == AUTO, "attack_checkpoint_backward_steps", number),
         (run.chunk >= run.chunks, "chunk", f"{run.chunk}: wanted 0 to {run.chunks - 1}, since chunks is {run.chunks}"),
         (run.overwrite and run.merge_chunks, "overwrite", "True forgets what merge_chunks gathers; give one of them"),
-        (
-            run.compile and run.cudnn_deterministic,
-            "compile",
-            "True rounds otherwise from batch to batch; give it alone",
-        ),
+        (run.compile and run.cudnn_deterministic, "compile", otherwise),
         (dilation % 2 == 0, "sampling_dilation", f"{dilation} is even; choose an odd size"),
-        (attack.attack_joint_shortcut and not attack.attack_joint, "attack_joint_shortcut", aside),
-        (attack.attack_joint_checkpoint and not attack.attack_joint, "attack_joint_checkpoint", aside),
-        (attack.attack_filter == "one-step" and other_way, "attack_filter", alone),
-        (attack.attack_student and attack.attack_filter != "one-step", "attack_student", chained),
-        (attack.attack_student and config.model.class_cond, "attack_student", "knows no classes: leave class_cond out"),
-        (attack.attack_student and early and run.cudnn_deterministic, "attack_student", mixed),
-        (moves and attack.attack_step == 0, "attack_step", still),
-        (bounded and attack.attack_epsilon == 0, "attack_epsilon", still),
-        (attack.attack_stop_confidence == 0, "attack_stop_confidence", "0: wanted more than 0; 1 never ends an attack"),
+        *contradictions(attack, config),
         (outputs.save_float and not outputs.save_images, "save_float", "True keeps pictures that save_images does not"),
         (untargeted and config.model.class_cond, "class_cond", "True denoises towards a target; give a label_target"),
         (not plain, "exp_name", f"'{name}': wanted the name of a folder in OUTPUT_PATH/Results"),
@@ -97,6 +80,31 @@ def check(config: MainConfig, *, automatic: bool = False) -> None:
         chain_of(config.sampling, diffusion_of(config), refining=refining)
     if not run.merge_chunks:  # which opens no region
         open_region(config.region.region, invert=config.region.region_invert)
+
+
+def contradictions(attack: AttackConfig, config: MainConfig) -> Iterator[tuple[Any, str, str]]:
+    """Of the attack: whether there is one, the flag, and what is wrong with it."""
+    aside = "True goes through the diffusion model, which attack_joint False leaves out"
+    yield attack.attack_joint_shortcut and not attack.attack_joint, "attack_joint_shortcut", aside
+    yield attack.attack_joint_checkpoint and not attack.attack_joint, "attack_joint_checkpoint", aside
+    one, other = attack.attack_filter == "one-step", attack.attack_joint_shortcut or attack.attack_joint_checkpoint
+    alone = "one-step excludes attack_joint_shortcut, attack_joint_checkpoint and attack_joint False: leave these out"
+    yield one and (other or not attack.attack_joint), "attack_filter", alone
+    if attack.attack_student:
+        yield not one, "attack_student", "stands for a single call of the model: give attack_filter one-step, too"
+        yield config.model.class_cond, "attack_student", "knows no classes: leave class_cond out"
+        ends = attack.attack_stop_confidence < 1
+        mixed = "with attack_stop_confidence takes parts of a batch, whose bytes go by their size; give one of these"
+        yield ends and config.run.cudnn_deterministic, "attack_student", mixed
+    if attack.attack_deep_every > 1:
+        whole = "is of a chain's whole graph: leave out attack_joint_shortcut, attack_joint_checkpoint and one-step"
+        yield one or other or not attack.attack_joint, "attack_deep_every", whole
+        yield config.run.compile, "attack_deep_every", "keeps features, which a compiled network does not: give one"
+    still = "0 changes nothing, and the whole picture would come out filtered; attack_method None filters alone"
+    yield attack.attack_method != "None" and attack.attack_step == 0, "attack_step", still
+    yield attack.attack_method not in ("None", "C&W") and attack.attack_epsilon == 0, "attack_epsilon", still
+    ends_at_once = "0: wanted more than 0; 1 never ends an attack"
+    yield attack.attack_stop_confidence == 0, "attack_stop_confidence", ends_at_once
 
 
 def task_of(config: MainConfig, classifier: Callable[[Tensor], Tensor], denoiser: DiffusionModel) -> Task:
@@ -131,6 +139,7 @@ def prepare_device(config: MainConfig) -> torch.device:
 def load_networks(config: MainConfig, query: int, device: torch.device) -> tuple[Classifier, DiffusionModel]:
     """The networks that the flags name, frozen, on the device and in their precision."""
     denoiser = with_student(load_denoiser(config, device), config)
+    check_kept(denoiser, config)
     return load_explained(config, query, device), denoiser
 
 
@@ -168,6 +177,15 @@ def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
         model = denoisers.load_settled(path, **of_denoiser(config)).to(device)
         check_channels(config, model.channels, path)
         return model
+
+
+def check_kept(model: DiffusionModel, config: MainConfig) -> None:
+    """Refuse to keep features of a network that has none that are known.  Raises FlagError."""
+    every = config.attack.attack_deep_every
+    if every > 1 and not isinstance(model.network, UNetModel):
+        raise FlagError(
+            "attack_deep_every", f"{every}: model_path is no U-Net of guided-diffusion's kind; leave it out"
+        )
 
 
 def with_student(model: DiffusionModel, config: MainConfig) -> DiffusionModel:

@@ -49,6 +49,7 @@ ORIGINAL = {
     "attack_filter": "chain",
     "attack_student": "",
     "attack_student_every": 4,
+    "attack_deep_every": 1,
     "attack_joint_checkpoint": False,
     "attack_checkpoint_backward_steps": 1,
     "attack_joint_shortcut": False,

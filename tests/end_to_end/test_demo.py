@@ -10,7 +10,7 @@ import yaml
 from ace_counterfactuals.core.base.presets import read_preset
 from ace_counterfactuals.core.base.settings import from_dict, to_dict
 from ace_counterfactuals.core.cli import explain
-from ace_counterfactuals.core.data.imageset import open_dataset
+from ace_counterfactuals.core.data.imageset import open_dataset, with_channels
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import judged, open_images
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
@@ -72,7 +72,7 @@ def test_the_student_predicts_nearly_what_its_model_does():
     preset = read_preset(MainConfig, "fashion") | {"data_dir": str(DEMO / "pictures"), "device": "cpu"}
     preset |= {"model_path": str(DEMO / "ddpm.pt"), "classifier_path": str(DEMO / "classifier.pt")}
     config = from_dict(MainConfig, preset | {"attack_student": str(DEMO / "student.pt")})
-    images = open_images(config, quiet=True)
+    images = with_channels(open_images(config, quiet=True), 1)
     batch = judged([images[i] for i in range(0, len(images), 10)], open_task(config), torch.device("cpu"))
     with torch.no_grad():
         x_t = batch.filter.start(batch.image, batch.noise(0))
