@@ -15,17 +15,60 @@ from torch.autograd.function import once_differentiable
 EPS = 1e-5  # of a variance
 
 
-class Norm(torch.autograd.Function):
-    """A group normalisation times ``gain`` plus ``offset``, in their type, and SiLU of that; it keeps its input.
+def group_norm(x: Tensor, gain: Tensor, offset: Tensor, groups: int, *, silu: bool) -> Tensor:
+    """A group normalisation times ``gain`` plus ``offset``, in their type, and SiLU of that; it keeps its input alone.
 
-    (N, C, H, W), best with channels last in memory, since torch's own backward pass is slow there; gain and offset
-    (N, C) -> (N, C, H, W) of the input's type.
+    (N, C, H, W); gain and offset (N, C) -> (N, C, H, W) of the input's type and its order in memory.
     """
+    last = layout(x) == torch.channels_last
+    return (NormLast if last else Norm).apply(x, gain, offset, groups, silu)
+
+
+class Norm(torch.autograd.Function):
+    """That by torch's kernel, to which the channels of all pictures are those of one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, silu: bool) -> Tensor:
         ctx.groups, ctx.silu = groups, silu
-        wide = dense(x.to(gain.dtype))
+        h, mean, rstd = normalised(x, gain, offset, groups)
+        ctx.save_for_backward(x, gain, offset, mean, rstd)
+        return (F.silu(h, inplace=True) if silu else h).view(x.shape).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, gain, offset, mean, rstd = ctx.saved_tensors
+        wide = as_one(x, gain.dtype)
+        inner = gradient.to(gain.dtype).reshape(wide.shape)
+        if ctx.silu:
+            inner = torch.ops.aten.silu_backward(inner, normalised(x, gain, offset, ctx.groups)[0])
+        sizes, wanted = (*wide.shape, mean.shape[1]), [*ctx.needs_input_grad[:3]]
+        found = torch.ops.aten.native_group_norm_backward(inner, wide, mean, rstd, gain.flatten(), *sizes, wanted)
+        at_x, at_gain, at_offset = (
+            part.view_as(own) if asked else None
+            for part, own, asked in zip(found, (x, gain, offset), wanted, strict=True)
+        )
+        return at_x if at_x is None else at_x.to(x.dtype), at_gain, at_offset, None, None
+
+
+def normalised(x: Tensor, gain: Tensor, offset: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """SiLU's argument, mean and rstd."""
+    one, gain, offset = as_one(x, gain.dtype), gain.flatten(), offset.flatten()
+    return torch.native_group_norm(one, gain, offset, 1, one.shape[1], one.shape[2], len(x) * groups, EPS)
+
+
+def as_one(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, C, H, W) -> (1, N * C, H * W)."""
+    return x.to(dtype).reshape(1, x.shape[0] * x.shape[1], -1)
+
+
+class NormLast(torch.autograd.Function):
+    """The same with channels last in memory, where torch's kernel is slow backward, and less exact forward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, silu: bool) -> Tensor:
+        ctx.groups, ctx.silu = groups, silu
+        wide = x.to(gain.dtype)
         mean = of_groups(wide.mean((2, 3)), groups)
         h = wide - over(mean)
         rstd = (of_groups((h * h).mean((2, 3)), groups) + EPS).rsqrt()
@@ -37,7 +80,7 @@ class Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, offset, mean, rstd = ctx.saved_tensors
-        centred, d, factor = dense(x.to(gain.dtype)) - over(mean), gradient.to(gain.dtype), rstd * gain
+        centred, d, factor = x.to(gain.dtype) - over(mean), gradient.to(gain.dtype), rstd * gain
         if ctx.silu:
             d = torch.ops.aten.silu_backward(d, torch.addcmul(over(offset), centred, over(factor)))
         at_offset = d.sum((2, 3))
@@ -59,11 +102,6 @@ def of_groups(values: Tensor, groups: int) -> Tensor:
 def over(values: Tensor) -> Tensor:
     """(N, C) -> (N, C, 1, 1)."""
     return values[:, :, None, None]
-
-
-def dense(x: Tensor) -> Tensor:
-    """Without gaps, in the order of its dimensions or with channels last."""
-    return x.contiguous(memory_format=layout(x))
 
 
 def layout(x: Tensor) -> torch.memory_format:
@@ -113,10 +151,14 @@ class Pointwise1d(nn.Conv1d):
 
 
 class Pointwise2d(nn.Conv2d):
-    """The same, (N, in_channels, H, W) -> (N, out_channels, H, W)."""
+    """The same, (N, in_channels, H, W) -> (N, out_channels, H, W), in the order in memory of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return pictured(F.linear(tokens(x), self.weight.flatten(1), self.bias), x)
+        weight = self.weight.flatten(1)
+        if layout(x) == torch.channels_last:
+            return pictured(F.linear(tokens(x), weight, self.bias), x)
+        assert self.bias is not None, "every layer of the network has one"
+        return torch.baddbmm(self.bias[:, None], weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def tokens(x: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ from ace_counterfactuals.guided_diffusion.config import NORM_GROUPS, UNetConfig
 from ace_counterfactuals.guided_diffusion.lean import (
     EPS,
     Conv2d,
-    Norm,
     Pointwise1d,
     Pointwise2d,
+    group_norm,
     layout,
     pictured,
     tokens,
@@ -52,7 +52,7 @@ class GroupNorm32(nn.GroupNorm):
         if scale is not None and shift is not None:
             scale, shift = scale.to(gain.dtype), shift.to(gain.dtype)
             gain, offset = gain * (1 + scale), torch.addcmul(shift, offset, 1 + scale)
-        return Norm.apply(x, gain, offset, self.num_groups, self.silu)
+        return group_norm(x, gain, offset, self.num_groups, silu=self.silu)
 
 
 class NormSiLU32(GroupNorm32):

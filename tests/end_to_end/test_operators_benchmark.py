@@ -13,7 +13,7 @@ from benchmarks.operators import Counted, kind_of, main
         (["aten::conv2d", "aten::convolution", "aten::mkldnn_convolution"], "convolutions, forward"),
         (["FrozenConv2dBackward", "aten::convolution_backward", "aten::copy_"], "convolutions, backward"),
         (["autograd::engine::evaluate_function: ConvolutionBackward0"], "convolutions, backward"),
-        (["NormSiLU", "aten::addcmul"], "normalisation, activation"),
+        (["Norm", "aten::addcmul"], "normalisation, activation"),
         (["aten::linear", "aten::addmm"], "products of matrices"),
         (["RecomputedBackward", "aten::einsum", "aten::bmm"], "attention"),
         (["aten::mul"], "sums and scales"),

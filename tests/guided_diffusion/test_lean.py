@@ -3,10 +3,11 @@ import torch
 import torch.nn.functional as F
 
 from ace_counterfactuals.core.method.footprint import kept_bytes
-from ace_counterfactuals.guided_diffusion.lean import Conv2d, Norm, Pointwise2d
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, Pointwise2d, group_norm
 from tests.support.unet_cases import toy_unet
 
 GROUPS, EPS = 4, 1e-5
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 def draw(*shape, dtype=torch.float64, seed=0):
@@ -25,11 +26,28 @@ def plain(x, weight, bias, scale, shift):
 
 
 def lean(x, weight, bias, scale, shift):
-    return Norm.apply(x, weight * (1 + scale), bias * (1 + scale) + shift, GROUPS, True)
+    return group_norm(x, weight * (1 + scale), bias * (1 + scale) + shift, GROUPS, silu=True)
 
 
-def test_the_lean_norm_has_the_values_of_torchs_layers():
-    torch.testing.assert_close(lean(*norm_inputs()), plain(*norm_inputs()))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_lean_norm_has_the_values_of_torchs_layers_in_the_order_of_its_input(layout):
+    x, *others = norm_inputs()
+    found = lean(x.to(memory_format=layout), *others)
+    torch.testing.assert_close(found, plain(x, *others))
+    assert found.is_contiguous(memory_format=layout)
+
+
+def test_the_lean_norm_without_silu_is_torchs():
+    for layout in LAYOUTS:
+        x, weight, bias, *_ = norm_inputs()
+        found = group_norm(x.to(memory_format=layout), *(v.expand(2, -1) for v in (weight, bias)), GROUPS, silu=False)
+        torch.testing.assert_close(found, F.group_norm(x, GROUPS, weight, bias, EPS))
+        cotangent = draw(*x.shape, seed=1)
+        ours, theirs = (
+            torch.autograd.grad((y * cotangent).sum(), [x, weight, bias])
+            for y in (found, F.group_norm(x, GROUPS, weight, bias, EPS))
+        )
+        torch.testing.assert_close(ours, theirs)
 
 
 def every_other_row(x):
@@ -59,17 +77,20 @@ def test_the_lean_norm_of_half_precision_is_taken_in_float32():
     )
 
 
-def test_the_lean_norm_keeps_little_but_its_input():
-    inputs = [tensor.requires_grad_(i == 0) for i, tensor in enumerate(norm_inputs())]
-    of_channels = 4 * inputs[3].nbytes  # gain, offset, and mean and rstd of each channel's group
-    assert kept_bytes(lambda: lean(*inputs)) == inputs[0].nbytes + of_channels
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_lean_norm_keeps_little_but_its_input(layout):
+    x, *others = (tensor.requires_grad_(i == 0) for i, tensor in enumerate(norm_inputs()))
+    of_channels = 4 * others[2].nbytes  # gain, offset, and at most mean and rstd of each channel's group
+    kept = kept_bytes(lambda: lean(x.detach().to(memory_format=layout).requires_grad_(), *others))
+    assert x.nbytes < kept <= x.nbytes + of_channels
 
 
 @pytest.mark.parametrize(
     "layer", [Conv2d(4, 6, 3, padding=1), Conv2d(4, 6, 3, stride=2, padding=1), Pointwise2d(4, 6, 1)]
 )
-def test_a_frozen_convolution_has_the_gradient_of_torchs_and_keeps_nothing(layer):
-    x, layer = draw(2, 4, 5, 5), layer.double().requires_grad_(False)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_frozen_convolution_has_the_gradient_of_torchs_and_keeps_nothing(layer, layout):
+    x, layer = draw(2, 4, 5, 5).detach().to(memory_format=layout).requires_grad_(), layer.double().requires_grad_(False)
     output = layer(x)
     expected = F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
     cotangent = draw(*output.shape, seed=1)
