@@ -66,6 +66,7 @@ class Grid:
 def write_training_page(folder: Path) -> Path:
     """Write ``folder/training.html`` from the files there; what is missing or cannot be read is left out."""
     settings, columns = read_settings(folder), read_log(folder)
+    student = settings.get("distill") == "True"
     style = "\n".join((ASSETS / name).read_text() for name in ("report.css", "training.css"))
     script = (ASSETS / "theme.js").read_text()
     html = (
@@ -73,9 +74,9 @@ def write_training_page(folder: Path) -> Path:
         .get_template("training.html.j2")
         .render(
             name=folder.name.removesuffix(".training") or str(folder.absolute().name),
-            classifier="epochs" in settings,
+            kind="student" if student else "classifier" if "epochs" in settings else "diffusion model",
             state=state_of(folder, settings, columns),
-            charts=charts(columns, read_csv(folder / "fid.csv")),
+            charts=charts(columns, read_csv(folder / "fid.csv"), of_chain=not student),
             grids=grids(folder),
             measured=read_measured(folder),
             settings=settings,
@@ -193,8 +194,8 @@ def grids(folder: Path) -> list[Grid]:
     return shown
 
 
-def charts(columns: Mapping[str, np.ndarray], fid: Mapping[str, np.ndarray]) -> list[Chart]:
-    """Of what the log has."""
+def charts(columns: Mapping[str, np.ndarray], fid: Mapping[str, np.ndarray], *, of_chain: bool) -> list[Chart]:
+    """Of what the log has.  of_chain: the losses are of many steps of a chain."""
     if not columns:
         return []
     steps, rest = columns["step"], {name: values for name, values in columns.items() if name != "step"}
@@ -205,7 +206,7 @@ def charts(columns: Mapping[str, np.ndarray], fid: Mapping[str, np.ndarray]) -> 
     loss = series({"loss": "loss"})
     if loss and len(steps) >= 3 * PARTS:
         loss |= {"running mean": running_mean(steps, rest["loss"])}
-    quarters = series({f"loss_q{i}": name for i, name in enumerate(QUARTERS)})
+    quarters = series({f"loss_q{i}": name for i, name in enumerate(QUARTERS)} if of_chain else {})
     parts = series({"mse": "noise (mse)", "vb": "variance (vb)"})
     norm = series({"grad_norm": "norm of the gradient"})
     asked = [

@@ -58,6 +58,8 @@ def test_a_student_comes_nearer_to_what_its_model_predicts(student):
     with open(student.parent / "log.csv", newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    page = (student.parent / "training.html").read_text()
+    assert "Training of a student" in page and "what the\nstudent does" in page and "part of the chain" not in page
     assert {"samples000040.png", "training.html", "config.yaml"} <= {path.name for path in student.parent.iterdir()}
 
 
