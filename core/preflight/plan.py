@@ -43,18 +43,22 @@ def check_plan(report: Report, batch: Batch, size: int, pending: int, cost: Cost
 
 
 def choices(attack: AttackConfig, steps: int, size: int) -> Iterator[tuple[int, str, AttackConfig]]:
-    """Pictures at once, words, and settings: those chosen, others of the size, other ways to a gradient."""
+    """Pictures at once, words, and settings: those chosen, others of the size, and other ways to a gradient.
+
+    The last are left out where calls of the whole U-Net do not tell what they take.
+    """
     yield size, f"{named(attack, steps)}, as set", attack
     for other in (size // 2, 2 * size):
         if other:
             yield other, named(attack, steps), attack
     through = ATTACKS[attack.attack_method] and attack.attack_joint and not attack.attack_joint_shortcut and steps > 1
+    whole = not attack.attack_student and attack.attack_deep_every == 1
     plain = replace(attack, attack_joint_checkpoint=False, attack_filter="chain")
     stored = [
         replace(plain, attack_joint_checkpoint=True, attack_checkpoint_backward_steps=segment)
         for segment in sorted({1, isqrt(steps)})
     ]
-    for settings in [plain, *stored, replace(plain, attack_filter="one-step")] if through else []:
+    for settings in [plain, *stored, replace(plain, attack_filter="one-step")] if through and whole else []:
         if way_of(settings, steps) != way_of(attack, steps):
             yield size, named(settings, steps), settings
 
@@ -66,4 +70,6 @@ def named(attack: AttackConfig, steps: int) -> str:
         return "by the shortcut" if way.forward else "not through the filter"
     if way.states:
         return f"checkpointed, {way.graph} at a time"
-    return "one step" if attack.attack_filter == "one-step" else f"chain of {way.graph}"
+    if attack.attack_filter == "one-step":
+        return "one step, by a student" if attack.attack_student else "one step"
+    return f"chain of {way.graph}" + (", deep features kept" if attack.attack_deep_every > 1 else "")

@@ -82,6 +82,12 @@ def test_main_attacks_through_a_student_and_says_so_in_its_record(shop, student)
     assert "attack_student: sha256:" in (shop.results("by-student") / "config.yaml").read_text()
 
 
+def test_the_plan_counts_the_calls_of_the_model_alone(shop, student, capsys):
+    shop.run(exp_name="plan", attack_student=student, check=True, **ONE_STEP)
+    plan = capsys.readouterr().out.partition("at once")[2].partition("disk")[0]
+    assert "one step, by a student, as set" in plan and " 3 + 1 back" in plan and "chain" not in plan
+
+
 def test_an_experiment_is_not_continued_without_its_student_or_with_another(shop, student):
     shop.run(exp_name="held", attack_student=student, **ONE_STEP)
     refused(shop, "attack_student is another file", exp_name="held", **ONE_STEP)
