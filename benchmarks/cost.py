@@ -146,12 +146,16 @@ def table(rows: Sequence[trial.Row]) -> str:
 
 
 def draw(rows: Sequence[trial.Row], path: Path) -> None:
-    """Transfer against calls of the U-Net, a curve a method, with 95 % intervals."""
+    """Transfer against operations, a curve a method, with 95 % intervals."""
     figure = Figure(figsize=(8, 4.4), layout="tight")
     panel = figure.subplots()
     for method, own in by_method([row for row in rows if row["transfer pooled"]]).items():
-        trial.curve(panel, own, "forward", "transfer pooled", label=method)
-    panel.set(xlabel="calls of the U-Net a photograph", ylabel="transfer of the flips", ylim=(-0.03, 1.03))
+        trial.curve(panel, own, "GFLOP", "transfer pooled", label=method)
+    panel.set(
+        xlabel="10$^9$ operations of the U-Net and the student a photograph",
+        ylabel="transfer of the flips",
+        ylim=(-0.03, 1.03),
+    )
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     atomic.write_figure(path, figure)
