@@ -152,7 +152,7 @@ def draw(rows: Sequence[trial.Row], path: Path) -> None:
     for method, own in by_method([row for row in rows if row["transfer pooled"]]).items():
         trial.curve(panel, own, "GFLOP", "transfer pooled", label=method)
     panel.set(
-        xlabel="10$^9$ operations of the U-Net and the student a photograph",
+        xlabel="GFLOP of the U-Net and the student a photograph",
         ylabel="transfer of the flips",
         ylim=(-0.03, 1.03),
     )
