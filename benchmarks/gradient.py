@@ -34,6 +34,7 @@ from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.runs.setup import task_of
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.lean import laid_out
 from ace_counterfactuals.models.architectures import build_classifier
 from ace_counterfactuals.models.denoisers import DiffusionModel
 from benchmarks import original
@@ -70,7 +71,7 @@ class Case:
         torch.manual_seed(0)
         flags = {**MODEL, "image_size": self.size, "num_channels": self.channels, **dict(self.settings)}
         config = from_dict(MainConfig, flags)
-        unet = build_unet(to_dict(config)).eval().requires_grad_(False).to(self.device).laid_out()
+        unet = laid_out(build_unet(to_dict(config)).eval().requires_grad_(False).to(self.device))
         unet = unet.torso_to(getattr(torch, self.precision))
         return config, original.OriginalUNet(unet) if self.original else unet
 

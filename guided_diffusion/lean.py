@@ -5,13 +5,14 @@ what torch's layers keep.
 """
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+Network = TypeVar("Network", bound=nn.Module)
 EPS = 1e-5  # of a variance
 
 
@@ -108,6 +109,13 @@ def layout(x: Tensor) -> torch.memory_format:
     """The order in memory of features (N, C, H, W) or of weights, with channels last or as the dimensions are."""
     last = x.stride(1) == 1 and x.shape[1] > 1
     return torch.channels_last if last else torch.contiguous_format
+
+
+def laid_out(network: Network) -> Network:
+    """Its weights in the order in memory that its device computes fast in, which features follow: channels last on a
+    CPU, whose convolutions and norms then need no copies."""
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return network.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
 
 
 class FrozenConv2d(torch.autograd.Function):

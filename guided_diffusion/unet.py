@@ -7,7 +7,6 @@ precision; normalisation and the output are always float32 or wider.
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,6 @@ from ace_counterfactuals.guided_diffusion.lean import (
     pictured,
     tokens,
 )
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
@@ -213,10 +210,6 @@ class UNetModel(nn.Module):
         width, outputs = config.widths[0], config.in_channels * (1 + config.learn_sigma)
         self.out = nn.Sequential(NormSiLU32(width), nn.Identity(), zero_init(Conv2d(width, outputs, 3, padding=1)))
 
-    def laid_out(self) -> "UNetModel":
-        """See ``laid_out``."""
-        return laid_out(self)
-
     def torso_to(self, dtype: torch.dtype) -> "UNetModel":
         """Store the torso's convolutions in ``dtype``, e.g. torch.float16; the rest stays as it is."""
         for part in (self.input_blocks, self.middle_block, self.output_blocks):
@@ -247,19 +240,13 @@ class UNetModel(nn.Module):
             h = self.middle_block(h, emb, recompute)
             for block in self.output_blocks[:-first]:
                 h = block(torch.cat([h, skips.pop()], dim=1), emb, recompute)
-        h = h if kept is None else kept
-        if deep:
-            deep.features = h
+            if deep:
+                deep.features = h
+        else:
+            h = kept
         for block in self.output_blocks[-first:]:
             h = block(torch.cat([h, skips.pop()], dim=1), emb, recompute)
         return self.out(h.to(dtype)).to(torch.promote_types(x.dtype, torch.float32)).contiguous()
-
-
-def laid_out(module: Module) -> Module:
-    """Its weights in the order in memory that its device computes fast in, which features follow: channels last on a
-    CPU, whose convolutions and norms then need no copies."""
-    on_cpu = next(module.parameters()).device.type == "cpu"
-    return module.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
 
 
 def zero_init(module: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from ace_counterfactuals.core.base.settings import FlagError, flag, flag_items, 
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet, differing, read_flags
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig, ModelConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.lean import laid_out
 from ace_counterfactuals.guided_diffusion.unet import Deep, UNetModel
 from ace_counterfactuals.models import coded, denoising_diffusion, diffusers_folder
 from ace_counterfactuals.models.loading import WeightsError, describe, load_state
@@ -67,10 +68,10 @@ class DiffusionModel:
         """On a device and in a type of numbers, the torso in half precision if that was asked for."""
         network = self.network.to(device, dtype)
         if isinstance(network, UNetModel):
-            network.laid_out()
+            laid_out(network)
             if self.half:
                 network.torso_to(half_precision(torch.device(device)))
-        student = self.student and self.student.to(device, dtype).laid_out()
+        student = self.student and laid_out(self.student.to(device, dtype))
         return replace(self, network=network, student=student)
 
 
@@ -167,7 +168,7 @@ def load_checkpoint(path, config: DenoiserConfig) -> DiffusionModel:
     state = load_state(path)
     if "time_embed.0.weight" not in state:
         raise WeightsError(f"{path} is no diffusion U-Net, but {describe(state)}")
-    network = build_unet(to_dict(config), state, str(path)).laid_out()
+    network = laid_out(build_unet(to_dict(config), state, str(path)))
     model = config.model
     return DiffusionModel(network, process, model.class_cond, model.use_fp16, network.config.in_channels)
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.guided_diffusion.lean import Conv2d, Pointwise2d
-from ace_counterfactuals.guided_diffusion.unet import NormSiLU32, laid_out, zero_init
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, Pointwise2d, laid_out
+from ace_counterfactuals.guided_diffusion.unet import NormSiLU32, zero_init
 from ace_counterfactuals.models.loading import load_state
 
 GROUPS = 8  # of channels that are normalised together
@@ -67,10 +67,6 @@ class Student(nn.Module):
             NormSiLU32(widths[0], GROUPS), Conv2d(widths[0], 4 * config.in_channels, 3, padding=1)
         )
 
-    def laid_out(self) -> "Student":
-        """As a U-Net is."""
-        return laid_out(self)
-
     def forward(self, x_t: Tensor) -> Tensor:
         h, skips = self.before[0](self.first(F.pixel_unshuffle(x_t.to(self.first.weight.dtype), 2))), []
         for down, block in zip(self.down, self.before[1:], strict=True):
@@ -111,4 +107,4 @@ def load_student(path) -> Student:
         student.load_state_dict(state)
     except (KeyError, ValueError, RuntimeError, ZeroDivisionError):
         raise ValueError(f"{path} is no student; train_diffusion.py --distill True makes one of model_path") from None
-    return student.requires_grad_(False).eval().laid_out()
+    return laid_out(student.requires_grad_(False).eval())

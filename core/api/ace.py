@@ -23,7 +23,7 @@ from ace_counterfactuals.core.method.config import AttackConfig, SamplingConfig
 from ace_counterfactuals.core.method.task import Classifier
 from ace_counterfactuals.core.runs.begin import describe, weight_digests
 from ace_counterfactuals.core.runs.config import MainConfig
-from ace_counterfactuals.core.runs.setup import check, check_kept, task_of, with_student
+from ace_counterfactuals.core.runs.setup import check, equipped, task_of
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.models.classifiers import load_classifier
 from ace_counterfactuals.models.config import ClassifierConfig
@@ -75,8 +75,7 @@ class ACE:
         known = {**getattr(classifier, "made_of", {}), **made, **asdict(self.denoiser.process.config)}
         known |= read_settings(DenoiserConfig, typed)
         self.config = from_dict(MainConfig, known | values)
-        self.denoiser = with_student(self.denoiser, self.config)
-        check_kept(self.denoiser, self.config)
+        self.denoiser = equipped(self.denoiser, self.config)
         self.classifier: Classifier = self._load() if isinstance(classifier, str | Path) else classifier
         found = class_names or getattr(self.classifier, "class_names", None)
         self.class_names: tuple[str, ...] | None = tuple(found) if found else None

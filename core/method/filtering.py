@@ -66,11 +66,10 @@ class Filter:
             return self.to_picture(self.expected(x_t, self.classes))
         if len(own) == len(x_t):
             return self.to_picture(self._by_student(x_t))
-        rest = [i for i in range(len(x_t)) if i not in own]
+        rest = [i for i, other in enumerate(by_student) if not other]
         classes = None if self.classes is None else self.classes[rest]
-        both = torch.cat([self._by_student(x_t[own]), self.expected(x_t[rest], classes)])
-        order = [*own, *rest]
-        return self.to_picture(both[[order.index(i) for i in range(len(x_t))]])
+        theirs, ours = iter(self._by_student(x_t[own])), iter(self.expected(x_t[rest], classes))
+        return self.to_picture(torch.stack([next(theirs if other else ours) for other in by_student]))
 
     def expected(self, x_t: Tensor, classes: Tensor | None = None) -> Tensor:
         """The x_0 that the model predicts from x_t of the last of the filter's steps."""
@@ -101,12 +100,10 @@ class Filter:
         kept: (N, 1, H, W) bool and pictures (N, C, H, W); before every step the pixels of the one are the other's,
         noised to that step (RePaint, Lugmayr et al. 2022, without resampling).
         """
-        model, deep = self.model, Deep()
-        if self.deep_every > 1:
-            model = partial(self.model, deep=deep)
+        model = self.model
         for i, t in enumerate(reversed(range(last, self.steps if first is None else first))):
-            if i % self.deep_every == 0:
-                deep.features = None
+            if self.deep_every > 1 and i % self.deep_every == 0:
+                model = partial(self.model, deep=Deep())
             if kept:
                 keep, image = kept
                 x_t = torch.where(keep, self.start(image, noise, Draw.KEPT, t), x_t)

@@ -30,9 +30,9 @@ from ace_counterfactuals.core.runs.run import load_region
 from ace_counterfactuals.core.runs.setup import (
     align_classes,
     check,
-    check_kept,
     check_labels,
     diffusion_of,
+    equipped,
     judged,
     load_denoiser,
     load_explained,
@@ -42,7 +42,6 @@ from ace_counterfactuals.core.runs.setup import (
     settle_channels,
     task_of,
     with_predictions,
-    with_student,
 )
 from ace_counterfactuals.models.classifiers import Classifier
 from ace_counterfactuals.models.denoisers import DiffusionModel
@@ -71,8 +70,7 @@ def preflight(config: MainConfig, seconds: float = SECONDS) -> Report:
         config, images = align_classes(config, images, loaded.class_names)
         classifier = loaded
     with report.going_on():
-        denoiser = with_student(load_denoiser(config, device), config)
-        check_kept(denoiser, config)
+        denoiser = equipped(load_denoiser(config, device), config)
     if classifier is not None:
         with report.going_on():
             check_labels(config, images, classifier.num_outputs)

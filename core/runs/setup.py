@@ -35,6 +35,7 @@ from ace_counterfactuals.core.runs.described import CONFIG, read_config
 from ace_counterfactuals.core.runs.layout import ResultFolder
 from ace_counterfactuals.core.runs.records import KINDS
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.lean import laid_out
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.classifiers import Classifier, load_classifier
@@ -138,8 +139,7 @@ def prepare_device(config: MainConfig) -> torch.device:
 
 def load_networks(config: MainConfig, query: int, device: torch.device) -> tuple[Classifier, DiffusionModel]:
     """The networks that the flags name, frozen, on the device and in their precision."""
-    denoiser = with_student(load_denoiser(config, device), config)
-    check_kept(denoiser, config)
+    denoiser = equipped(load_denoiser(config, device), config)
     return load_explained(config, query, device), denoiser
 
 
@@ -179,18 +179,14 @@ def load_denoiser(config: MainConfig, device: torch.device) -> DiffusionModel:
         return model
 
 
-def check_kept(model: DiffusionModel, config: MainConfig) -> None:
-    """Refuse to keep features of a network that has none that are known.  Raises FlagError."""
-    every = config.attack.attack_deep_every
+def equipped(model: DiffusionModel, config: MainConfig) -> DiffusionModel:
+    """The model with the student that the attack names, if it names one.
+
+    Raises FlagError for no file of one, and for features to be kept of a network that has none that are known.
+    """
+    path, every = config.attack.attack_student, config.attack.attack_deep_every
     if every > 1 and not isinstance(model.network, UNetModel):
-        raise FlagError(
-            "attack_deep_every", f"{every}: model_path is no U-Net of guided-diffusion's kind; leave it out"
-        )
-
-
-def with_student(model: DiffusionModel, config: MainConfig) -> DiffusionModel:
-    """The model with the student that the attack names, if it names one.  Raises FlagError for no file of one."""
-    path = config.attack.attack_student
+        raise FlagError("attack_deep_every", f"{every}: model_path is no U-Net of guided-diffusion's kind")
     if not path:
         return model
     with blaming("attack_student"):
@@ -198,7 +194,7 @@ def with_student(model: DiffusionModel, config: MainConfig) -> DiffusionModel:
         if student.config.in_channels != model.channels:
             raise ValueError(f"{path} is of pictures of {student.config.in_channels} channels, not {model.channels}")
     beside = next(model.network.parameters(), None)
-    return replace(model, student=student if beside is None else student.to(beside.device).laid_out())
+    return replace(model, student=student if beside is None else laid_out(student.to(beside.device)))
 
 
 def settle_model(config: MainConfig, typed: Mapping[str, Any], others: Mapping[str, Any]) -> MainConfig:

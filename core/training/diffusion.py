@@ -41,6 +41,7 @@ from ace_counterfactuals.core.training.sampling import sample, short_chain
 from ace_counterfactuals.core.training.trainer import PARTS, Batch, Trainer, mirroring, shuffled
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.lean import laid_out
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models.loading import load_state
 from ace_counterfactuals.models.student import Student, load_student
@@ -178,12 +179,12 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
     def network(path: str | Path) -> UNetModel | Student:
         if isinstance(process, Distillation):
             student = load_student(path) if path else begun(config, process, images.channels)
-            return student.to(device).laid_out()
+            return laid_out(student.to(device))
         unet = build_unet(flags, load_state(path) if path else None, str(path))
         own, asked = unet.config.in_channels, config.pictures.image_channels
         if own < images.channels or asked not in ("auto", own):
             raise ValueError(f"{path} is of pictures of {own} channels, but these have {images.channels}")
-        return unet.to(device).laid_out()
+        return laid_out(unet.to(device))
 
     torch.manual_seed(config.device.seed)
     match = re.fullmatch(r"model(\d+)\.pt", resumed.name)

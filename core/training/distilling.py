@@ -2,21 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ace_counterfactuals.core.base.settings import FlagError, blaming, flag_items, from_dict, to_dict
+from ace_counterfactuals.core.base.settings import FlagError, from_dict, to_dict
 from ace_counterfactuals.core.method.config import SamplingConfig
 from ace_counterfactuals.core.method.filtering import Filter, to_image
 from ace_counterfactuals.core.method.noise import Draw, image_noise
 from ace_counterfactuals.core.method.task import chain_of
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
-from ace_counterfactuals.models import denoisers
-from ace_counterfactuals.models.denoisers import DenoiserConfig
+from ace_counterfactuals.core.training.sampling import open_model, said_of_model
 from ace_counterfactuals.models.student import Student, new_student
 
 UNUSED = {"init_weights", "init_step", "min_snr_gamma", "fid_network", "choose", "class_cond", "use_fp16"}
@@ -71,20 +69,14 @@ def settled(config: TrainDiffusionConfig, typed: Mapping[str, Any], others: Mapp
         raise FlagError(useless, f"{typed[useless]}: of no use with distill; leave it out")
     if not config.drawing.model_path:
         raise FlagError("model_path", "is not given: with distill, the diffusion model to learn from")
-    path, known = denoisers.newest(config.drawing.model_path), flag_items(DenoiserConfig)
-    mine, theirs = ({name: one[name] for name in one if name in known} for one in (typed, others))
-    with blaming("model_path"):
-        found = denoisers.settle(path, denoisers.Given(mine, theirs))
-    return from_dict(TrainDiffusionConfig, to_dict(config) | found | {"model_path": str(path)})
+    return from_dict(TrainDiffusionConfig, to_dict(config) | said_of_model(config, typed, others))
 
 
 def distillation(config: TrainDiffusionConfig, device: torch.device) -> Distillation:
     """By the model and the filter that the flags name.  Raises FlagError."""
-    flags = {**asdict(config.model), **asdict(config.diffusion), "image_size": config.pictures.image_size}
-    with blaming("model_path"):
-        model = denoisers.load_settled(config.drawing.model_path, **flags).to(device)
-        if model.class_cond:
-            raise ValueError("takes classes, which a student does not know")
+    model = open_model(config, device)
+    if model.class_cond:
+        raise FlagError("model_path", "takes classes, which a student does not know")
     share = SamplingConfig(
         timestep_respacing=config.drawing.timestep_respacing,
         sampling_time_fraction=config.distilling.sampling_time_fraction,

@@ -48,19 +48,29 @@ def settled(config: TrainDiffusionConfig, typed: Mapping[str, Any], others: Mapp
             raise FlagError(name, f"{typed[name]}: of no use with sample, which trains nothing; leave it out")
     if not config.drawing.model_path:
         raise FlagError("model_path", "is not given: with sample, the checkpoint or folder to draw from")
-    path = denoisers.newest(config.drawing.model_path)
-    known = flag_items(DenoiserConfig)
-    mine, theirs = ({name: one[name] for name in one if name in known} for one in (typed, others))
-    with blaming("model_path"):
-        found = denoisers.settle(path, denoisers.Given(mine, theirs))
-    found |= {"model_path": str(path)}
+    found = said_of_model(config, typed, others)
     if "batch_size" not in typed:
         found["batch_size"] = AT_ONCE
     if "dataset" not in typed:  # which tells whether pictures are wide
         with suppress(OSError, ValueError, AttributeError):
-            said = read_yaml(Path(path).with_name(CONFIG)).get("dataset")
+            said = read_yaml(Path(found["model_path"]).with_name(CONFIG)).get("dataset")
             found |= {"dataset": said} if said in DATASETS else {}
     return from_dict(TrainDiffusionConfig, to_dict(config) | found)
+
+
+def said_of_model(config: TrainDiffusionConfig, typed: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """The newest file of ``model_path``, and the flags that its files say.  Raises FlagError."""
+    path, known = denoisers.newest(config.drawing.model_path), flag_items(DenoiserConfig)
+    mine, theirs = ({name: one[name] for name in one if name in known} for one in (typed, others))
+    with blaming("model_path"):
+        return denoisers.settle(path, denoisers.Given(mine, theirs)) | {"model_path": str(path)}
+
+
+def open_model(config: TrainDiffusionConfig, device: torch.device) -> DiffusionModel:
+    """That of ``model_path``, on the device.  Raises FlagError."""
+    flags = {**asdict(config.model), **asdict(config.diffusion), "image_size": config.pictures.image_size}
+    with blaming("model_path"):
+        return denoisers.load_settled(config.drawing.model_path, **flags).to(device)
 
 
 def draw(config: TrainDiffusionConfig) -> Path:
@@ -68,10 +78,7 @@ def draw(config: TrainDiffusionConfig) -> Path:
     drawing, device = config.drawing, choose_device(config.device.device, config.device.gpu)
     folder, count = Path(config.training.output_path), config.drawing.sample
     guard.give(folder)
-    flags = {**asdict(config.model), **asdict(config.diffusion), "image_size": config.pictures.image_size}
-    with blaming("model_path"):
-        model = denoisers.load_settled(drawing.model_path, **flags)
-    model = model.respaced(drawing.timestep_respacing).to(device)
+    model = open_model(config, device).respaced(drawing.timestep_respacing)
     classes = conditions(model, drawing.sample_classes, count)
     with alone(folder) if parallel.rank() == 0 else nullcontext():
         if parallel.rank() == 0:

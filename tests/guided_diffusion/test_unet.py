@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.config import UNetConfig
-from ace_counterfactuals.guided_diffusion.lean import tokens
+from ace_counterfactuals.guided_diffusion.lean import laid_out, tokens
 from ace_counterfactuals.guided_diffusion.unet import AttentionBlock, GroupNorm32, ResBlock, timestep_embedding
 from tests.support.unet_cases import FLAGS, GOLDEN, SHAPES, TOY, meta_unet, randomised, toy_unet
 
@@ -246,7 +246,7 @@ def test_the_gradient_through_a_bfloat16_torso_is_nearly_the_same():
 
 @pytest.mark.parametrize("changes", [{}, {"resblock_updown": False, "use_new_attention_order": True}], ids=str)
 def test_the_order_of_weights_in_memory_changes_no_value_and_no_gradient(changes):
-    plain, last = toy_unet(torch.float64, **changes), toy_unet(torch.float64, **changes).laid_out()
+    plain, last = toy_unet(torch.float64, **changes), laid_out(toy_unet(torch.float64, **changes))
     assert last.input_blocks[1][0].in_layers[2].weight.is_contiguous(memory_format=torch.channels_last)
     x = noisy(dtype=torch.float64)
     torch.testing.assert_close(run(last, x), run(plain, x))

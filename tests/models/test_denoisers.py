@@ -6,6 +6,7 @@ import torch
 from ace_counterfactuals.core.base.settings import FlagError
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from ace_counterfactuals.guided_diffusion.lean import laid_out
 from ace_counterfactuals.models import denoisers
 from ace_counterfactuals.models.denoisers import DiffusionModel, Source, load_denoiser
 from tests.support.unet_cases import TOY, toy_unet
@@ -22,7 +23,7 @@ def checkpoint(tmp_path):
 
 def test_a_checkpoint_comes_with_the_process_that_it_was_trained_on(checkpoint):
     model = load_denoiser(checkpoint, **FLAGS, diffusion_steps=100, noise_schedule="cosine")
-    assert torch.equal(model(X, STEPS), toy_unet().laid_out()(X, STEPS))
+    assert torch.equal(model(X, STEPS), laid_out(toy_unet())(X, STEPS))
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
     assert model.process.config == DiffusionConfig(learn_sigma=True, diffusion_steps=100, noise_schedule="cosine")
     assert (model.process.num_timesteps, model.respaced("10").process.num_timesteps) == (100, 10)

@@ -11,6 +11,7 @@ from ace_counterfactuals.core.cli import refine
 from ace_counterfactuals.core.cli.parsing import parse
 from ace_counterfactuals.core.runs.config import MainConfig
 from ace_counterfactuals.core.training.config import TrainDiffusionConfig
+from ace_counterfactuals.guided_diffusion.lean import laid_out
 from ace_counterfactuals.models.denoisers import load_denoiser
 from ace_counterfactuals.models.loading import WeightsError
 from ace_counterfactuals.models.told import newest
@@ -52,7 +53,7 @@ def flags_of(model):
 def test_the_yaml_of_its_training_tells_all_flags(trained):
     model = load_denoiser(trained)
     assert flags_of(model).items() <= TRAINED.items()
-    assert torch.equal(model(X, STEPS), toy_unet(num_heads=2).laid_out()(X, STEPS))
+    assert torch.equal(model(X, STEPS), laid_out(toy_unet(num_heads=2))(X, STEPS))
     assert not model.half
 
 
