@@ -39,8 +39,7 @@ class Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, offset, mean, rstd = ctx.saved_tensors
-        wide = as_one(x, gain.dtype)
-        inner = gradient.to(gain.dtype).reshape(wide.shape)
+        wide, inner = as_one(x, gain.dtype), as_one(gradient, gain.dtype)
         if ctx.silu:
             inner = torch.ops.aten.silu_backward(inner, normalised(x, gain, offset, ctx.groups)[0])
         sizes, wanted = (*wide.shape, mean.shape[1]), [*ctx.needs_input_grad[:3]]
@@ -59,8 +58,8 @@ def normalised(x: Tensor, gain: Tensor, offset: Tensor, groups: int) -> tuple[Te
 
 
 def as_one(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """(N, C, H, W) -> (1, N * C, H * W)."""
-    return x.to(dtype).reshape(1, x.shape[0] * x.shape[1], -1)
+    """(N, C, H, W) -> (1, N * C, H * W), in this order in memory, which the kernel of torch 2.6 takes for granted."""
+    return x.to(dtype).reshape(1, x.shape[0] * x.shape[1], -1).contiguous()
 
 
 class NormLast(torch.autograd.Function):

@@ -118,10 +118,10 @@ class AttentionBlock(nn.Module):
         return x + pictured(self.proj_out(h), x)
 
 
-class Block(nn.ModuleList):
+class Block(nn.Sequential):
     """Layers in a row; residual blocks also get the time embedding."""
 
-    def forward(self, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:  # type: ignore[override]
         """recompute: each layer in the backward pass, which takes the memory of its input alone."""
         for layer in self:
             inputs = (x, emb) if isinstance(layer, ResBlock) else (x,)
@@ -133,17 +133,17 @@ def make_input_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
     """The way down, and the widths of the features that it leaves for the way up."""
     widths = config.widths
     width = widths[0]
-    blocks, skips = [Block([Conv2d(config.in_channels, width, 3, padding=1)])], [width]
+    blocks, skips = [Block(Conv2d(config.in_channels, width, 3, padding=1))], [width]
     for level, level_width in enumerate(widths):
         for _ in range(config.num_res_blocks):
-            block = Block([ResBlock(width, level_width, config)])
+            block = Block(ResBlock(width, level_width, config))
             width = level_width
             if 2**level in config.attention:
                 block.append(AttentionBlock(width, config))
             blocks.append(block)
             skips.append(width)
         if level != len(widths) - 1:
-            blocks.append(Block([make_downsampler(width, config)]))
+            blocks.append(Block(make_downsampler(width, config)))
             skips.append(width)
     return nn.ModuleList(blocks), skips
 
@@ -154,7 +154,7 @@ def make_output_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
     width, blocks = widths[-1], nn.ModuleList()
     for level in reversed(range(len(widths))):
         for i in range(config.num_res_blocks + 1):
-            block = Block([ResBlock(width + skips.pop(), widths[level], config)])
+            block = Block(ResBlock(width + skips.pop(), widths[level], config))
             width = widths[level]
             if 2**level in config.attention:
                 block.append(AttentionBlock(width, config, up=True))
@@ -204,7 +204,7 @@ class UNetModel(nn.Module):
             self.label_emb = nn.Embedding(config.num_classes, emb_channels)
         self.input_blocks, skips = make_input_blocks(config)
         self.middle_block = Block(
-            [ResBlock(width, width, config), AttentionBlock(width, config), ResBlock(width, width, config)]
+            ResBlock(width, width, config), AttentionBlock(width, config), ResBlock(width, width, config)
         )
         self.output_blocks = make_output_blocks(config, skips)
         width, outputs = config.widths[0], config.in_channels * (1 + config.learn_sigma)

@@ -232,10 +232,11 @@ def program_of(path: str) -> str:
         return "onnx" if head[:1] == b"\x08" else ""  # the field of ONNX's version
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = [name.partition("/")[2] for name in archive.namelist()]
+            names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, OSError):
         return ""
-    if "archive_format" in inside:
+    inside = [name.partition("/")[2] for name in names]
+    if "archive_format" in inside or "serialized_exported_program.json" in names:  # the latter by torch 2.6
         return "pt2"
     return "torchscript" if "constants.pkl" in inside else ""
 

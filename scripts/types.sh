@@ -12,4 +12,4 @@ mkdir "$package"
 ln -s "$PWD"/ace_counterfactuals/[!_]* "$PWD"/ace_counterfactuals/__init__.py "$PWD"/{core,models,guided_diffusion} "$package"
 cd "$package/.."
 python -m mypy --config-file "$OLDPWD/pyproject.toml" --cache-dir "$OLDPWD/.mypy_cache" \
-    ace_counterfactuals/{__init__.py,core/{api,base,data,method},models,guided_diffusion}
+    ace_counterfactuals/{__init__.py,core/{api,base,data,method,training},models,guided_diffusion}

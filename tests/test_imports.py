@@ -16,7 +16,7 @@ sys.addaudithook(lambda event, args: asked.add(args[0].partition(".")[0]) if eve
 import ace_counterfactuals.core.method.config
 said["torch"] = "torch" in sys.modules
 
-import numpy, torch, PIL.Image
+import numpy, torch, torch.utils.checkpoint, PIL.Image
 def state():
     import torch.backends
     return repr([
@@ -26,11 +26,11 @@ def state():
         torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.get_rng_state().sum(),
         numpy.random.get_state()[1].sum(), PIL.Image.MAX_IMAGE_PIXELS, sys.path,
     ])
-before, started = state(), time.process_time()
+before, held, started = state(), set(sys.modules), time.process_time()
 import ace_counterfactuals
 for name in ace_counterfactuals.__all__: getattr(ace_counterfactuals, name)
 said["seconds"] = time.process_time() - started
-said["heavy"] = sorted({"torchvision", "matplotlib", "scipy", "pandas", "sympy", "jinja2"} & set(sys.modules))
+said["heavy"] = sorted({"torchvision", "matplotlib", "scipy", "pandas", "sympy", "jinja2"} & set(sys.modules) - held)
 
 asked.clear()
 import ace_counterfactuals.core.cli.explain, ace_counterfactuals.core.runs.run, ace_counterfactuals.core.preflight

@@ -19,7 +19,7 @@ from ace_counterfactuals.core.base.reading import read_json, read_text, read_yam
 from ace_counterfactuals.core.base.schema import Count, Plain, checked
 from ace_counterfactuals.core.base.settings import FlagError, flag_items, flags_of, to_dict
 from ace_counterfactuals.core.training.config import TrainClassifierConfig, TrainDiffusionConfig, ema_rates
-from ace_counterfactuals.core.training.parallel import rank, whole
+from ace_counterfactuals.core.training.parallel import rank, weights_of
 from ace_counterfactuals.core.training.trainer import PARTS, QUARTERS, Trainer
 from ace_counterfactuals.guided_diffusion.config import DiffusionConfig
 from ace_counterfactuals.models.loading import load_weights, save_weights
@@ -115,7 +115,7 @@ class TrainingFolder:
         """
         before, self.last = self.last, trainer.step
         files = self.checkpoint(trainer.step)
-        averages = {rate: whole(ema.state_dict()) for rate, ema in trainer.emas.items()}
+        averages = {rate: weights_of(ema) for rate, ema in trainer.emas.items()}
         tree = trainer.state_dict()
         if self.config.training.ema_fp16:  # to go on as if nothing had stopped
             tree["emas"] = {str(rate): average for rate, average in averages.items()}
@@ -124,7 +124,7 @@ class TrainingFolder:
             averages = {
                 rate: {name: value.half() for name, value in average.items()} for rate, average in averages.items()
             }
-        weights = whole(trainer.model.state_dict())
+        weights = weights_of(trainer.model)
         if rank():
             return
         earlier = set() if before is None else {before}

@@ -152,11 +152,12 @@ def fit(
             history.add(value, len(batch))
             progress.set_postfix(loss=f"{value:.4f}", refresh=False)
             if (step + 1) % each == 0:
-                found = judge()
-                line = {"epoch": (step + 1) // each, "step": step + 1, "lr": schedule.get_last_lr()[0]}
-                history.close(network, found and found.accuracy, **line, seconds=round(monotonic() - begun, 1))
+                found, epoch = judge(), (step + 1) // each
+                line = {"epoch": epoch, "step": step + 1, "lr": schedule.get_last_lr()[0]}
+                accuracy = found.accuracy if found else None
+                history.close(network, accuracy, **line, seconds=round(monotonic() - begun, 1))
                 begun = monotonic()
-                yield line["epoch"]
+                yield epoch
             if asked() or monotonic() - kept > training.save_seconds:
                 unfinished.keep(step + 1)
                 kept = monotonic()

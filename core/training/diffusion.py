@@ -38,13 +38,12 @@ from ace_counterfactuals.core.training.config import TrainDiffusionConfig, ema_r
 from ace_counterfactuals.core.training.distilling import SHOWN, Distillation, begun, distillation, looked_at
 from ace_counterfactuals.core.training.frechet import FID, Frechet, write_distance
 from ace_counterfactuals.core.training.sampling import sample, short_chain
-from ace_counterfactuals.core.training.trainer import PARTS, Batch, Trainer, mirroring, shuffled
+from ace_counterfactuals.core.training.trainer import PARTS, Batch, Network, Trainer, mirroring, shuffled
 from ace_counterfactuals.guided_diffusion.checkpoint import build_unet
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.lean import laid_out
-from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models.loading import load_state
-from ace_counterfactuals.models.student import Student, load_student
+from ace_counterfactuals.models.student import load_student
 
 SAMPLES = 32
 
@@ -176,7 +175,7 @@ def make_trainer(config: TrainDiffusionConfig, condition: Tensor | None, images:
 
     process = distillation(config, device) if config.distilling.distill else GaussianDiffusion(config.diffusion)
 
-    def network(path: str | Path) -> UNetModel | Student:
+    def network(path: str | Path) -> Network:
         if isinstance(process, Distillation):
             student = load_student(path) if path else begun(config, process, images.channels)
             return laid_out(student.to(device))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.settings import FlagError, from_dict, to_dict
 from ace_counterfactuals.core.method.config import SamplingConfig
@@ -32,8 +32,8 @@ class Distillation:
 
     num_timesteps = 1
 
-    def __init__(self, filter_: Filter):
-        self.filter = filter_
+    def __init__(self, filter_: Filter, channels: int):
+        self.filter, self.channels = filter_, channels
 
     @property
     def signal(self) -> float:
@@ -84,19 +84,18 @@ def distillation(config: TrainDiffusionConfig, device: torch.device) -> Distilla
     diffusion, steps = chain_of(share, model.respaced(share.timestep_respacing, clip_denoised=False).process)
     if not steps:
         raise FlagError("sampling_time_fraction", "0: the filter that the student is for takes no step; give its share")
-    return Distillation(Filter(diffusion, model, steps))
+    return Distillation(Filter(diffusion, model, steps), model.channels)
 
 
 def begun(config: TrainDiffusionConfig, process: Distillation, channels: int) -> Student:
     """A student that knows nothing yet."""
-    wanted = process.filter.model.channels
-    if channels > wanted:
-        raise FlagError("image_channels", f"{channels}: model_path is of pictures of {wanted}")
-    return new_student(wanted, config.pictures.shape, config.distilling.student_width, process.signal)
+    if channels > process.channels:
+        raise FlagError("image_channels", f"{channels}: model_path is of pictures of {process.channels}")
+    return new_student(process.channels, config.pictures.shape, config.distilling.student_width, process.signal)
 
 
 @torch.no_grad()
-def looked_at(student: Student, process: Distillation, x_0: Tensor, seed: int) -> Tensor:
+def looked_at(student: nn.Module, process: Distillation, x_0: Tensor, seed: int) -> Tensor:
     """Rows of N pictures (3 N, C, H, W) in [0, 1]: noised, and what the model and the student expect."""
     noise = image_noise(seed, list(range(len(x_0))), 0)
     x_t = process.filter.start(to_image(x_0), noise, Draw.START)

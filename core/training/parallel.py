@@ -15,18 +15,29 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from ace_counterfactuals.core.base.notices import NOTICES, integers
-from ace_counterfactuals.guided_diffusion.unet import Block, UNetModel
+from ace_counterfactuals.core.base.settings import FlagError
+from ace_counterfactuals.guided_diffusion.unet import Block
 
 STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")
 PORTS = 20_000, 12_000  # the first, and their number, of which a step of SLURM takes one by its numbers
 PATIENCE = timedelta(hours=2)  # of those who wait for the first to draw samples; one that dies is noticed at once
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # on the first process alone
+TAKEN = StateDictOptions(full_state_dict=True)
 
 
 class Lost(ConnectionError):
@@ -127,22 +138,30 @@ def meeting(own: int, count: int, environ: Mapping[str, str]) -> dict[str, Any]:
     return {"store": store or dist.TCPStore(host, port, is_master=False)}
 
 
-def spread(model: UNetModel, averages: Iterable[UNetModel], *, way: str) -> nn.Module:
+def spread(model: nn.Module, averages: Iterable[nn.Module], *, way: str) -> nn.Module:
     """What is called in the model's place, so that all processes take the mean of their gradients.
 
     way: "ddp", each holds all of the model; "fsdp", each holds a part of every layer's weights.
+    Raises FlagError where this torch cannot.
     """
     if size() == 1:
         return model
     device = next(model.parameters()).device
     if way == "ddp":
         return DistributedDataParallel(model, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True)
+    if not shards(device.type):
+        raise FlagError("dist", f"fsdp: torch {torch.__version__} knows it on GPUs alone; give ddp, or a newer torch")
     for one in (model, *averages):
         shard(one)
     return model
 
 
-def shard(model: UNetModel) -> None:
+def shards(kind: str) -> bool:
+    """Whether this torch can leave parts of weights to such devices: torch 2.6 cannot to CPUs."""
+    return kind != "cpu" or hasattr(torch.cpu.Stream, "record_event")
+
+
+def shard(model: nn.Module) -> None:
     """Leave each process a part of every layer's weights, which are not laid out for the device: that is refused."""
     model.to(memory_format=torch.contiguous_format)
     mesh = init_device_mesh(next(model.parameters()).device.type, (size(),))
@@ -151,22 +170,33 @@ def shard(model: UNetModel) -> None:
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 
-def whole(tree: Any) -> Any:
-    """A tree of tensors, each of which all processes hold a part of, put together on the CPU."""
-    if not dist.is_initialized():
-        return tree
-    if isinstance(tree, dict):
-        return {key: whole(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [whole(value) for value in tree]
-    return tree.full_tensor().cpu() if isinstance(tree, DTensor) else tree
+def weights_of(model: nn.Module) -> dict[str, Any]:
+    """All of them, on the CPU of the first process; {} for the others.  All processes call it."""
+    return get_model_state_dict(model, options=WHOLE)
 
 
-def part_of(value: Tensor, like: Tensor) -> Tensor:
-    """This process's part of a tensor, where it holds one of ``like``."""
-    if not isinstance(like, DTensor) or value.shape != like.shape:  # such as the number of steps
-        return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+def state_of(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
+    """The same of its state, by the names of the weights."""
+    return get_optimizer_state_dict(model, optimizer, options=WHOLE)
+
+
+def take_weights(model: nn.Module, weights: dict[str, Any]) -> None:
+    """All of them, of which this process may hold a part."""
+    set_model_state_dict(model, weights, options=TAKEN)
+
+
+def take_state(optimizer: Optimizer, model: nn.Module, state: Mapping[str, Any]) -> None:
+    """The same of its state; in files of former versions it goes by the numbers of the weights."""
+    if not state["state"]:  # no step was taken yet, and torch would make that one
+        return
+    names = [name for name, _ in model.named_parameters()]
+
+    def named(key: int | str) -> str:
+        return names[key] if isinstance(key, int) else key
+
+    groups = [{**group, "params": [named(key) for key in group["params"]]} for group in state["param_groups"]]
+    values = {named(key): one for key, one in state["state"].items()}
+    set_optimizer_state_dict(model, optimizer, {"state": values, "param_groups": groups}, options=TAKEN)
 
 
 def local(tensors: Any) -> list[Tensor]:

@@ -8,12 +8,13 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -25,12 +26,25 @@ from ace_counterfactuals.core.training.steps import make_sampler, min_snr_weight
 from ace_counterfactuals.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from ace_counterfactuals.guided_diffusion.unet import UNetModel
 from ace_counterfactuals.models.compiled import compile_calls
+from ace_counterfactuals.models.student import Student
 
 Batch = tuple[Tensor, Tensor | None]
 """Pictures (N, C, H, W) in [-1, 1], and classes or None: this process's part."""
+Network: TypeAlias = UNetModel | Student
 PARTS = ("loss", "mse", "vb")
 QUARTERS = tuple(f"loss_q{i}" for i in range(4))
 """The mean loss of the steps of each quarter of the chain, from the least noise on, of those that were drawn"""
+
+
+class Process(Protocol):
+    """What a network learns: its losses at each step t, such as those of a ``GaussianDiffusion``."""
+
+    num_timesteps: int
+
+    def training_losses(
+        self, model: Any, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """(N,) each."""
 
 
 class Trainer:
@@ -41,17 +55,17 @@ class Trainer:
 
     def __init__(
         self,
-        model: UNetModel,
-        diffusion: GaussianDiffusion,
+        model: Network,
+        diffusion: Process,
         config: TrainingConfig,
         *,
         seed: int,
         precision: torch.dtype = torch.float32,
-        averages: Mapping[float, UNetModel] | None = None,
+        averages: Mapping[float, Network] | None = None,
     ):
         self.model = model.train()
         self.diffusion, self.config, self.seed, self.precision = diffusion, config, seed, precision
-        self.emas: dict[float, UNetModel] = {
+        self.emas: dict[float, Network] = {
             rate: (averages or {}).get(rate) or copy.deepcopy(model) for rate in ema_rates(config.ema_rate)
         }
         for ema in self.emas.values():
@@ -68,6 +82,7 @@ class Trainer:
         steps = diffusion.num_timesteps if config.init_step < 1 else min(config.init_step, diffusion.num_timesteps)
         self.sampler = make_sampler(config.schedule_sampler, steps)
         if config.min_snr_gamma:
+            assert isinstance(diffusion, GaussianDiffusion), "nothing else has it among its flags"
             weights, kind = min_snr_weights(diffusion, config.min_snr_gamma), next(model.parameters()).dtype
             self.snr_weights = torch.from_numpy(weights).to(kind).to(self.device)
         self.step = 0
@@ -78,27 +93,21 @@ class Trainer:
         return list(self.emas)
 
     @property
-    def ema(self) -> UNetModel:
+    def ema(self) -> Network:
         """The first of the moving averages."""
         return next(iter(self.emas.values()))
 
     def state_dict(self) -> dict[str, Any]:
-        """What there is beside the weights, whole on the CPU where processes share it."""
-        tree = {"step": self.step, "optimizer": parallel.whole(self.optimizer.state_dict())}
+        """What there is beside the weights, the optimiser's state on the first process alone."""
+        tree = {"step": self.step, "optimizer": parallel.state_of(self.optimizer, self.model)}
         further = {"scaler": self.scaler.state_dict(), "sampler": self.sampler.state_dict()}
         return tree | {name: state for name, state in further.items() if state}
 
-    def load_state_dict(self, tree: Mapping[str, Any], emas: Mapping[float, Mapping[str, Tensor]]) -> None:
+    def load_state_dict(self, tree: Mapping[str, Any], emas: Mapping[float, dict[str, Any]]) -> None:
         """The same, and averages by rate.  Raises KeyError, TypeError, ValueError, ... for what is none."""
-        state, parameters = dict(tree["optimizer"]), list(self.model.parameters())
-        state["state"] = {
-            number: {name: parallel.part_of(value, parameters[number]) for name, value in one.items()}
-            for number, one in state["state"].items()
-        }
-        self.optimizer.load_state_dict(state)
+        parallel.take_state(self.optimizer, self.model, tree["optimizer"])
         for rate, weights in emas.items():
-            own = self.emas[rate].state_dict()
-            self.emas[rate].load_state_dict({name: parallel.part_of(weights[name], own[name]) for name in own})
+            parallel.take_weights(self.emas[rate], weights)
         for name, part in (("scaler", self.scaler), ("sampler", self.sampler)):
             if name in tree:
                 part.load_state_dict(tree[name])
@@ -200,9 +209,9 @@ class Trainer:
         """The norm of the gradient, which is then at most ``grad_clip``; {} where half precision was left by it, and
         the step is not taken."""
         self.scaler.unscale_(self.optimizer)
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = get_total_norm([parameter.grad for parameter in parameters])
-        value = parallel.whole(norm).item()
+        parameters = list(self.model.parameters())
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        value = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
         if not np.isfinite(value):
             if not self.scaler.is_enabled():
                 raise FloatingPointError(f"the gradient is {value} at step {self.step}; try a smaller lr")

@@ -68,6 +68,18 @@ def test_the_lean_norm_has_the_gradients_of_torchs_layers_at_each_of_its_inputs(
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_lean_norms_gradient_of_one_picture_does_not_depend_on_the_order_in_memory_of_what_comes_back(layout):
+    x, *others = (value[:1] if value.ndim > 1 else value for value in norm_inputs())
+    output = lean(x.to(memory_format=layout), *others)
+    cotangent = draw(*output.shape, seed=1)
+    found, expected = (
+        torch.autograd.grad(y, x, cotangent.to(memory_format=order))[0]
+        for y, order in ((output, LAYOUTS[1 - LAYOUTS.index(layout)]), (plain(x, *others), torch.contiguous_format))
+    )
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_lean_norm_of_half_precision_is_taken_in_float32():
     x, *others = norm_inputs(torch.float32)
     exact, rounding = plain(x.bfloat16().float(), *others), 2**-8  # of a result in bfloat16, and of nothing before it

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+import zipfile
 
 import pytest
 import torch
@@ -98,6 +99,12 @@ def test_a_network_has_the_same_answers_and_gradient_in_any_form(folder, form):
 def test_a_program_is_known_by_its_content(folder, form):
     assert program_of(folder / ("net.pt2" if form == "pt2" else "net.pt")) == form
     assert program_of(folder / "w.pt") == program_of(folder / "my_net.py") == program_of(folder / "none.pt") == ""
+
+
+def test_an_exported_program_of_an_older_torch_is_known_too(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+    assert program_of(tmp_path / "net.pt2") == "pt2"
 
 
 def test_mean_and_std_of_the_input_are_taken_as_given(folder):

@@ -15,4 +15,6 @@ def compared(folder):
 def plain(value):
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):  # torch turns one into the other where it takes an optimiser's state
+        return [plain(inner) for inner in value]
     return value.numpy().tobytes() if isinstance(value, Tensor) else value

@@ -217,6 +217,13 @@ def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(pictures, tmp
     assert "error: --batch_size 4: 3 processes share it evenly; give 3" in capfd.readouterr().err
 
 
+def test_parts_of_weights_are_refused_where_torch_cannot_leave_them_to_cpus(pictures, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    monkeypatch.delattr(torch.cpu.Stream, "record_event", raising=False)
+    assert train(pictures, tmp_path, dist="fsdp") == 2
+    assert re.search("error: --dist fsdp: torch .* on GPUs alone; give ddp", capfd.readouterr().err)
+
+
 def test_v_and_x_0_are_not_predicted_at_once(pictures, tmp_path, capfd):
     assert train(pictures, tmp_path, predict="v", predict_xstart=True) == 2
     assert "error: --predict v with predict_xstart True" in capfd.readouterr().err

@@ -93,6 +93,24 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(dropout):
     assert same(resumed.ema, undisturbed.ema)
 
 
+@pytest.mark.parametrize("former", [False, True], ids=["by names", "by numbers, as former versions wrote it"])
+def test_an_optimisers_state_goes_on_in_another_trainer(former):
+    undisturbed, first, resumed = (trainer() for _ in range(3))
+    losses = run(undisturbed, 8)
+    run(first, 5)
+    tree = copy.deepcopy(first.state_dict() | ({"optimizer": first.optimizer.state_dict()} if former else {}))
+    resumed.model.load_state_dict(first.model.state_dict())
+    resumed.step = tree["step"]
+    resumed.load_state_dict(tree, {})
+    assert run(resumed, 8) == losses[5:]
+
+
+def test_a_state_of_before_the_first_step_is_gone_on_from():
+    one, other = trainer(), trainer()
+    other.load_state_dict({"optimizer": other.optimizer.state_dict()}, {})
+    assert run(one, 3) == run(other, 3)
+
+
 def test_another_seed_draws_other_steps_and_noise():
     assert run(trainer(seed=3), 3) != run(trainer(seed=4), 3)
 
