@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ace_counterfactuals.core.base.reading import open_regular
@@ -53,7 +53,7 @@ def _formats(file: BinaryIO) -> tuple[str, ...]:
     if head[4:8] != b"ftyp":
         return FORMATS
     if b"avif" in head or b"avis" in head:
-        if not features.check("avif"):
+        if ".avif" not in Image.registered_extensions():
             raise ValueError("is AVIF, which this Pillow does not read: pip install -U pillow, or save it as PNG")
         return ("AVIF",)
     try:
