@@ -4,7 +4,7 @@ Pictures are drawn by name, an original with its counterfactual, so that a part 
 """
 
 import contextlib
-import sys
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from ace_counterfactuals.models.judges import optional
 PART = 4096
 SPLITS = 10
 SIZES, SMALLEST, LEAST = 15, 0.25, 8
+OFFSET = 1e-6  # of a covariance whose product with the other has no root
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +55,21 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def fid(originals: np.ndarray, counterfactuals: np.ndarray) -> float:
-    """(N, D) and (M, D) features, N and M >= 2 -> FID to the digits of pytorch-fid, whose arithmetic is used.
+    """(N, D) and (M, D) features, N and M >= 2 -> FID to the digits of pytorch-fid, whose arithmetic this is: its own
+    function does not work with SciPy 1.18.
 
     Of fewer pictures than features, its square root of a singular matrix is off by up to 1e-4 of the figure;
     ``frechet_distance`` is not, but published figures are.
     """
-    score = optional("pytorch_fid.fid_score", "FID")
-    (mean_1, sigma_1), (mean_2, sigma_2) = map(moments, (originals, counterfactuals))
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.filterwarnings("ignore", ".*`?disp`?.*", DeprecationWarning)  # an argument that scipy retires
-        warnings.filterwarnings("ignore", ".*singular.*")  # pytorch-fid looks for it itself
-        return float(score.calculate_frechet_distance(mean_1, sigma_1, mean_2, sigma_2))
+    linalg = optional("scipy.linalg", "FID")
+    (mean, sigma), (other_mean, other_sigma) = map(moments, (originals, counterfactuals))
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # that a matrix is singular, which older versions print
+        root = linalg.sqrtm(sigma @ other_sigma)
+        if not np.isfinite(root).all():
+            offset = OFFSET * np.eye(len(mean))
+            root = linalg.sqrtm((sigma + offset) @ (other_sigma + offset))
+    return float(((mean - other_mean) ** 2).sum() + np.trace(sigma) + np.trace(other_sigma) - 2 * np.trace(root).real)
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from ace_counterfactuals.core.evaluation import gaussians
 from ace_counterfactuals.core.evaluation.metrics import cd, cout, distances, fva, mnac
-from tests.support.gaussians import from_covariance
+from tests.support.gaussians import from_covariance, pytorch_fids
 
 
 def gaussian(mean, covariance) -> gaussians.Gaussian:
@@ -46,15 +46,25 @@ def test_the_distance_from_features_is_the_one_from_covariances():
     assert from_features == pytest.approx(gaussians.frechet_distance(*known), rel=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore")  # of SciPy, for its arguments
+@pytest.mark.parametrize(("count", "near"), [(300, 1e-9), (7, 1e-4)], ids=["regular", "singular"])
+def test_fid_has_pytorch_fids_digits(count, near):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(count, 32)), 2 * rng.normal(size=(count, 32)) + 1
+    given = [moment for x in (a, b) for moment in (x.mean(0), np.cov(x, rowvar=False))]
+    theirs = pytorch_fids().calculate_frechet_distance(*given)
+    assert gaussians.fid(a, b) == pytest.approx(theirs, rel=near)
+
+
 def test_fid_is_the_frechet_distance_where_the_covariances_are_regular():
-    pytest.importorskip("pytorch_fid")
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(200, 6)), 2 * rng.normal(size=(300, 6)) + 1
     assert gaussians.fid(a, b) == pytest.approx(gaussians.distance(a, b), rel=1e-9)
 
 
 def test_fid_of_fewer_pictures_than_features_is_still_near():
-    pytest.importorskip("pytorch_fid")
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 32)), rng.normal(size=(7, 32))
     assert gaussians.fid(a, b) == pytest.approx(gaussians.distance(a, b), rel=1e-4)

@@ -16,6 +16,7 @@ import torchvision
 from ace_counterfactuals.core.cli import compute
 from ace_counterfactuals.core.cli.parsing import run_script
 from ace_counterfactuals.models.judges import load_inception, load_lpips, published_inception
+from tests.support.gaussians import pytorch_fids
 from tests.support.paths import ROOT
 
 FACES = ROOT / "tests/golden/eval/celeba"
@@ -53,6 +54,7 @@ def test_another_network_is_refused_as_inception(backbone_file):
 
 @pytest.mark.slow
 def test_fid_is_what_pytorch_fids_own_command_prints(inception_file, tmp_path):
+    pytorch_fids()
     for name, pattern in (("original", "Original/*/*.png"), ("changed", "Results/exp/swap/*/CCF/CF/*.png")):
         (tmp_path / name).mkdir()
         for path in FACES.glob(pattern):
