@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import itertools
 import logging
+import threading
 import warnings
 from pathlib import Path
 from unittest.mock import patch
@@ -15,10 +16,13 @@ from unittest.mock import patch
 import pytest
 import torch
 import torchvision
+from tqdm import tqdm
 
 from tests.support.paths import GOLDEN, SHARED
 
 torch.set_num_threads(1)
+# tqdm's own is shared with children that fork, and gone with one that is killed while it holds it.
+tqdm.set_lock(threading.RLock())
 NUMBERS = itertools.count()
 
 
