@@ -4,7 +4,7 @@
 #   SOURCE: folder with the four .gz files of Fashion-MNIST (Debian: apt-get install dataset-fashion-mnist)
 #   WORK:   where all of it goes (training/demo): WORK/demo is the demo, beside it are the trainings, each with a page
 #
-# The same command goes on where it was stopped. Hours on two CPU cores, see demo/README.md. DDPM_STEPS, FITTED_STEPS,
+# The same command goes on where it was stopped. Two hours on two CPU cores, see demo/README.md. DDPM_STEPS, FITTED_STEPS,
 # STUDENT_STEPS, BATCH and EPOCHS take the place of the numbers below, for a trial.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
