@@ -94,7 +94,7 @@ class Cluster:
         return self.states(job)
 
     def log(self, job: str) -> str:
-        return "\n".join(path.read_text() for path in sorted(self.folder.glob(f"{job}_*.log")))
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob(f"{job}_*.log")))
 
 
 @pytest.fixture(scope="session")
