@@ -112,9 +112,13 @@ def layout(x: Tensor) -> torch.memory_format:
 
 def laid_out(network: Network) -> Network:
     """Its weights in the order in memory that its device computes fast in, which features follow: channels last on a
-    CPU, whose convolutions and norms then need no copies."""
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    return network.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
+    CPU, whose convolutions and norms then need no copies.  Those of a single pixel stay as they are, like their
+    gradients: DDP warns where the two differ."""
+    for weight in network.parameters():
+        if weight.ndim == 4 and weight.shape[2:] != (1, 1):
+            order = torch.channels_last if weight.device.type == "cpu" else torch.contiguous_format
+            weight.data = weight.data.contiguous(memory_format=order)
+    return network
 
 
 class FrozenConv2d(torch.autograd.Function):

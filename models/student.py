@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ace_counterfactuals.core.base.settings import FlagError
-from ace_counterfactuals.guided_diffusion.lean import Conv2d, Pointwise2d, laid_out
+from ace_counterfactuals.guided_diffusion.lean import Conv2d, Pointwise2d
 from ace_counterfactuals.guided_diffusion.unet import NormSiLU32, zero_init
 from ace_counterfactuals.models.loading import load_state
 
@@ -107,4 +107,4 @@ def load_student(path) -> Student:
         student.load_state_dict(state)
     except (KeyError, ValueError, RuntimeError, ZeroDivisionError):
         raise ValueError(f"{path} is no student; train_diffusion.py --distill True makes one of model_path") from None
-    return laid_out(student.requires_grad_(False).eval())
+    return student.requires_grad_(False).eval()

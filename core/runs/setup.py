@@ -193,8 +193,8 @@ def equipped(model: DiffusionModel, config: MainConfig) -> DiffusionModel:
         student = load_student(path)
         if student.config.in_channels != model.channels:
             raise ValueError(f"{path} is of pictures of {student.config.in_channels} channels, not {model.channels}")
-    beside = next(model.network.parameters(), None)
-    return replace(model, student=student if beside is None else laid_out(student.to(beside.device)))
+    beside = next(model.network.parameters(), student.signal)
+    return replace(model, student=laid_out(student.to(beside.device)))
 
 
 def settle_model(config: MainConfig, typed: Mapping[str, Any], others: Mapping[str, Any]) -> MainConfig:

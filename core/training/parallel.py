@@ -148,9 +148,6 @@ def spread(model: nn.Module, averages: Iterable[nn.Module], *, way: str) -> nn.M
         return model
     device = next(model.parameters()).device
     if way == "ddp":
-        for weight in model.parameters():
-            if weight.shape[2:] == (1, 1):  # its gradient is laid out so, and DDP warns of any other order
-                weight.data = weight.data.flatten(1).view(weight.shape)
         return DistributedDataParallel(model, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True)
     if not shards(device.type):
         raise FlagError("dist", f"fsdp: torch {torch.__version__} knows it on GPUs alone; give ddp, or a newer torch")
